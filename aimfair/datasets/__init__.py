@@ -1,0 +1,73 @@
+"""Sources of faces. One module each; a new data set is one new file here and nothing else.
+
+A module of this package offers ``catalogue(root, **options) -> Catalogue``: names and attributes of
+all faces it knows, before a single image is decoded. Choosing a subset then costs nothing, and only
+the chosen images are read.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from aimfair.errors import AimfairError
+from aimfair.faces import FaceSet
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What a data set knows of its N faces without decoding them.
+
+    attributes  one row per face; binary attributes as int64 columns of {0, 1} (``Smiling``, ``Male``, ...),
+                and where the data set has them ``split`` ("train", "validation", "test"), ``identity``,
+                ``age``, ``race``
+    names       (N,) str, in the data set's own order (CelebA: id order)
+    read        (indices, size) -> (n, 3, size, size) uint8, RGB
+    skipped     names of the files that were left out, each with its reason
+    """
+
+    name: str
+    names: np.ndarray
+    attributes: pd.DataFrame
+    read: Callable[[np.ndarray, int], Tensor]
+    skipped: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def labels(self, attribute: str) -> np.ndarray:
+        """(N,) int64 of {0, 1}. Raises AimfairError for an attribute that the data set does not have."""
+        if attribute not in self.attributes:
+            known = ", ".join(c for c in self.attributes if self.attributes[c].isin((0, 1)).all())
+            raise AimfairError(f"{self.name} has no attribute {attribute!r}; it has: {known}")
+        return self.attributes[attribute].to_numpy(np.int64)
+
+    def faces(self, indices: Sequence[int] | np.ndarray, target: str, protected: str, size: int) -> FaceSet:
+        """Decode the faces at ``indices`` at ``size`` x ``size`` pixels, labelled for one task."""
+        index = np.asarray(indices, dtype=np.int64)
+        return FaceSet(
+            self.read(index, size),
+            torch.from_numpy(self.labels(target)[index]),
+            torch.from_numpy(self.labels(protected)[index]),
+            self.names[index],
+        )
+
+
+def available() -> list[str]:
+    """Names of all data sets, one per module of this package."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def load(name: str, root: str | None = None, **options: Any) -> Catalogue:
+    """Catalogue of the data set ``name`` (see :func:`available`) found under ``root``."""
+    if name not in available():
+        raise AimfairError(f"no data set {name!r}; there are: {', '.join(available())}")
+    return importlib.import_module(f"{__name__}.{name}").catalogue(root, **options)
