@@ -1,0 +1,111 @@
+"""Every way to train a classifier that this book compares. One file each; the registry finds the files.
+
+A method is a function ``fit(bench, hyper) -> Fitted`` and a declaration: what it is told about groups, what it
+starts from, its default hyper-parameters and where to search. To add one, copy a file of this folder, change
+it, and it appears in ``aimfair run``, in the tables and in the automatic test.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from aimfair.errors import AimfairError
+from aimfair.faces import FaceSet
+from aimfair.training import History, Schedule
+
+NEEDS = ("train protected", "validation protected", "synthetic")
+"""What a method may declare that it must be given, beyond real images with target labels."""
+
+LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
+"""The one grid that every fine-tuning method searches, wide enough that no winner sits on its edge."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that one seed shares, so that methods are compared like with like.
+
+    train, validation  real faces, biased and natural; protected labels are withheld from methods that did not ask
+    balanced, biased   synthetic faces drawn for this seed: equal groups, and the group shares of ``train``
+    fresh_model        an untrained classifier, the same for every method of the seed
+    biased_model       a copy of the classifier trained by ERM on ``train``
+    gaps               (score) -> (domain_gap, bias_gap) of the biased model's gradients, per tensor
+    """
+
+    seed: int
+    device: str
+    train: FaceSet
+    validation: FaceSet
+    balanced: FaceSet
+    biased: FaceSet
+    pretraining: Schedule
+    finetuning: Schedule
+    fresh_model: Callable[[], nn.Module]
+    biased_model: Callable[[], nn.Module]
+    gaps: Callable[[str, str], tuple[dict[str, float], dict[str, float]]]
+    resume: Path | None = None
+
+    def seen_by(self, method: Method) -> Bench:
+        """The bench with every label removed that ``method`` did not declare."""
+        train = self.train if "train protected" in method.needs else self.train.without_protected()
+        told = "validation protected" in method.needs
+        return replace(self, train=train, validation=self.validation if told else self.validation.without_protected())
+
+
+@dataclass
+class Fitted:
+    """A trained classifier and what is worth keeping beside its predictions (mask, curves, notes)."""
+
+    model: nn.Module
+    history: History
+    scores: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method's declaration; see :data:`NEEDS` for ``needs``, and ``start`` is "scratch" or "biased model"."""
+
+    name: str
+    title: str
+    source: str
+    start: str
+    fit: Callable[[Bench, Mapping[str, Any]], Fitted]
+    needs: frozenset[str] = frozenset()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def hyper(self, **given: Any) -> dict[str, Any]:
+        """Defaults overridden by ``given``. Raises AimfairError for a name that the method does not have."""
+        for name in given:
+            if name not in self.defaults:
+                known = ", ".join(self.defaults) or "none"
+                raise AimfairError(f"{self.name} has no hyper-parameter {name!r}; it has: {known}")
+        return {**self.defaults, **given}
+
+
+@cache
+def registry() -> dict[str, Method]:
+    """Every method by name, in the order of the tables: from scratch first, then fine-tuning, by file name."""
+    modules = [
+        importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__) if m.name[0] != "_"
+    ]
+    methods = [module.METHOD for module in modules]
+    for method in methods:
+        if unknown := method.needs - set(NEEDS):
+            raise AimfairError(f"method {method.name} declares the unknown need {min(unknown)!r}")
+    methods.sort(key=lambda m: (m.start != "scratch", "synthetic" in m.needs))
+    return {method.name: method for method in methods}
+
+
+def get(name: str) -> Method:
+    """The method called ``name``. Raises AimfairError, listing all, for a name that no file registers."""
+    if name not in registry():
+        raise AimfairError(f"no method {name!r}; there are: {', '.join(registry())}")
+    return registry()[name]

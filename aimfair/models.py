@@ -1,0 +1,141 @@
+"""The classifiers: one backbone factory, one evaluation function.
+
+Every backbone ends in a single logit z: probability ``sigmoid(z)``, prediction ``z >= 0``. Names of the
+parameter tensors are torchvision's, because the mask of AIM-Fair is a set of such names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+from aimfair.errors import AimfairError
+from aimfair.faces import FaceSet
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 (He et al., CVPR 2016) with one logit and a chosen base width.
+
+    Width 64 is torchvision's network: 62 named tensors, 11,177,025 scalars. A smaller width keeps all 62
+    names and shapes' proportions, so that masks and sweeps mean the same, at a fraction of the cost.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = self._stage(width, width, stride=1)
+        self.layer2 = self._stage(width, 2 * width, stride=2)
+        self.layer3 = self._stage(2 * width, 4 * width, stride=2)
+        self.layer4 = self._stage(4 * width, 8 * width, stride=2)
+        self.fc = nn.Linear(8 * width, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @staticmethod
+    def _stage(inside: int, outside: int, stride: int) -> nn.Sequential:
+        shortcut = None
+        if stride != 1:
+            shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+        return nn.Sequential(BasicBlock(inside, outside, stride, shortcut), BasicBlock(outside, outside))
+
+    def features(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) normalised images -> (N, 8 * width) penultimate features."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return x.mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) normalised images -> (N,) logits."""
+        return self.fc(self.features(x)).squeeze(-1)
+
+
+BACKBONES: dict[str, Callable[[], nn.Module]] = {
+    "resnet18": lambda: ResNet18(64),
+    "resnet18-slim": lambda: ResNet18(16),
+}
+"""Constructors by name; each returns a module with ``features`` and one logit per image."""
+
+IMAGENET_FILES = ("resnet18-f37072fd.safetensors", "resnet18-f37072fd.pth")
+
+
+def build(backbone: str, seed: int, weights: str = "scratch") -> nn.Module:
+    """A fresh classifier, its random weights a function of ``seed`` alone.
+
+    weights  "scratch"; "imagenet": torchvision's ResNet-18 V1 weights, which must be on this machine (see
+             :func:`imagenet_file`), the one-logit head drawn from the seed; or the path of a safetensors file
+             with all tensors of the classifier.
+    Raises AimfairError for an unknown backbone or weights that are not there or do not fit.
+    """
+    if backbone not in BACKBONES:
+        raise AimfairError(f"no backbone {backbone!r}; there are: {', '.join(BACKBONES)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = BACKBONES[backbone]()
+    if weights == "imagenet":
+        state = _read_weights(imagenet_file())
+        state.pop("fc.weight", None)
+        state.pop("fc.bias", None)
+        try:
+            missing = model.load_state_dict(state, strict=False).missing_keys
+        except RuntimeError as error:
+            raise AimfairError(f"the ImageNet weights do not fit {backbone}: use backbone resnet18") from error
+        if set(missing) - {"fc.weight", "fc.bias"}:
+            raise AimfairError(f"the ImageNet weights lack {', '.join(missing[:3])} of {backbone}")
+    elif weights != "scratch":
+        model.load_state_dict(_read_weights(Path(weights)))
+    return model.to(memory_format=torch.channels_last)
+
+
+def imagenet_file() -> Path:
+    """Where torchvision's ImageNet weights of ResNet-18 lie on this machine; nothing is downloaded here."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    for name in IMAGENET_FILES:
+        if (folder / name).exists():
+            return folder / name
+    raise AimfairError(
+        f"ImageNet weights are not on this machine: put {IMAGENET_FILES[1]} (from torchvision's model page) into "
+        f"{folder}, or choose weights: scratch"
+    )
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.exists():
+        raise AimfairError(f"no weights at {path}")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)  # tensors only: nothing is unpickled
+
+
+def as_input(images: Tensor) -> Tensor:
+    """(N, 3, H, W) uint8 in [0, 255] -> float32 in [-1, 1], the paper's normalisation (mean .5, std .5), channels last."""
+    return images.to(torch.float32, memory_format=torch.channels_last).sub_(127.5).div_(127.5)
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module, faces: FaceSet, device: str = "cpu", batch_size: int = 512, output: str = "logits"
+) -> Tensor:
+    """Logits (N,) or penultimate features (N, d) of all faces, float32 on the CPU, evaluation mode, whole image.
+
+    The model's mode is put back afterwards. The labels of ``faces`` are not read.
+    """
+    was_training = model.training
+    model.eval()
+    forward = model if output == "logits" else model.features
+    parts = []
+    for start in range(0, len(faces), batch_size):
+        batch = faces.images[start : start + batch_size].to(device)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=torch.device(device).type == "cuda"):
+            parts.append(forward(as_input(batch)).float().cpu())  # type: ignore[operator]
+    model.train(was_training)
+    return torch.cat(parts) if parts else torch.empty(0)

@@ -1,0 +1,322 @@
+"""A study: one profile's faces, synthetic pool, benches and runs. What notebooks and the command line work with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from aimfair import datasets, gradients, methods, models, profiles, runs, sampling, synthetic
+from aimfair.errors import AimfairError
+from aimfair.faces import FaceSet
+from aimfair.methods import Bench
+from aimfair.paths import home, resolve
+from aimfair.profiles import Profile
+from aimfair.runs import Run
+
+PROTOCOL = 1
+"""Raised when a change of the code changes numbers on purpose: runs of an older protocol are no longer found."""
+
+SEEDS = tuple(range(100, 1100, 100))
+"""The ten seeds of the paper."""
+
+MAJORITIES = (0.45, 0.40, 0.35, 0.30)
+"""Share of each majority group at the assumed bias ratios 1:9, 2:8, 3:7 and 4:6 of Table 6."""
+
+
+class Study:
+    """Everything a profile means on this machine. Nothing is read, generated or trained before it is asked for."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        seed: int = 100,
+        device: str = "auto",
+        data_root: str = "",
+        runs_root: str = "",
+        reuse: bool = True,
+    ) -> None:
+        """See :func:`open_study`."""
+        self.profile = profile
+        self.seed = seed
+        self.device = choose_device(device)
+        self.data_root = data_root
+        self.runs_root = resolve(runs_root) if runs_root else home() / "data" / "runs"
+        self.published_root = home() / "data" / "published"
+        self.reuse = reuse
+        self._gaps: dict[int, Run] = {}
+
+    # Faces
+
+    @cached_property
+    def catalogue(self) -> datasets.Catalogue:
+        """Names and attributes of the profile's data set."""
+        return datasets.load(self.profile.dataset, str(resolve(self.data_root)) if self.data_root else None)
+
+    @cached_property
+    def split(self) -> dict[str, np.ndarray]:
+        """Indices of the biased training set, the validation set and the test set, and of the external corpus."""
+        p, catalogue = self.profile, self.catalogue
+        target, protected = catalogue.labels(p.target), catalogue.labels(p.protected)
+        if p.split == "balanced-test":
+            return sampling.utkface_splits(catalogue, p.target, p.protected, train=p.train_images, ratio=p.minority)
+        where = catalogue.attributes["split"].to_numpy()
+        candidates = np.flatnonzero(where == "train")
+        parts: dict[str, np.ndarray] = {}
+        if p.split == "identities":
+            mine, external = sampling.by_identity(catalogue.attributes["identity"].to_numpy()[candidates])
+            candidates, parts["corpus"] = candidates[mine], candidates[external]
+        quota = sampling.biased_quota(target[candidates], protected[candidates], p.train_images, p.minority)
+        parts["train"] = candidates[quota]
+        validation = np.flatnonzero(where == "validation")
+        parts["validation"] = validation[: p.validation_images or None]
+        parts["test"] = np.flatnonzero(where == "test")
+        return parts
+
+    def faces(self, split: str) -> FaceSet:
+        """The faces of "train", "validation" or "test", decoded once and kept."""
+        if split not in self._faces:
+            p = self.profile
+            self._faces[split] = self.catalogue.faces(self.split[split], p.target, p.protected, p.image_size)
+        return self._faces[split]
+
+    @cached_property
+    def _faces(self) -> dict[str, FaceSet]:
+        return {}
+
+    @cached_property
+    def pool(self) -> FaceSet:
+        """The synthetic faces from which every seed draws: found on disk, or generated now (resumable)."""
+        return synthetic.pool(self.profile, self.device, self.data_root)
+
+    def synthetic_sets(self, seed: int) -> tuple[FaceSet, FaceSet]:
+        """The balanced set (a quarter of the real size per group) and the biased set (the real group shares) of a seed.
+
+        A pool that is too small for the size of the real set gives smaller sets with the same shares.
+        """
+        pool, n = self.pool, len(self.split["train"])
+        target, protected = pool.target.numpy(), pool.protected.numpy()  # type: ignore[union-attr]
+        smallest, shares = min(pool.counts()), np.array(self.profile.shares())
+        balanced = sampling.per_group(target, protected, [min(n // 4, smallest)] * 4, seed)
+        size = min(n, int(smallest / shares.max()))
+        biased = sampling.per_group(target, protected, np.round(size * shares).astype(int).tolist(), seed + 1)
+        return pool.subset(balanced), pool.subset(biased)
+
+    # Benches and runs
+
+    def bench(self, seed: int, resume: Path | None = None) -> Bench:
+        """What all methods of ``seed`` share."""
+        p = self.profile
+        balanced, biased = self.synthetic_sets(seed)
+        return Bench(
+            seed=seed,
+            device=self.device,
+            train=self.faces("train"),
+            validation=self.faces("validation"),
+            balanced=balanced,
+            biased=biased,
+            pretraining=p.pretraining(),
+            finetuning=p.finetuning(),
+            fresh_model=lambda: models.build(p.backbone, seed, p.weights),
+            biased_model=lambda: self.biased_model(seed),
+            gaps=lambda score, mode: self.gaps(seed, score, mode),
+            resume=resume,
+        )
+
+    def config(self, method: str, hyper: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        """Everything that decides a run's numbers; its hash is the run's id."""
+        settings = self.profile.settings() | {"generator": generator_identity(self.profile.generator)}
+        return {"protocol": PROTOCOL, "study": settings, "method": method, "hyper": dict(hyper), "seed": seed}
+
+    def find(self, config: Mapping[str, Any]) -> Run | None:
+        """A finished run: on this machine, else (with ``reuse``) among the published ones."""
+        found = runs.find(self.runs_root, config)
+        if found is None and self.reuse:
+            found = runs.find_published(self.published_root, self.profile.profile, config)
+        return found
+
+    def run(self, method: str, seed: int | None = None, **hyper: Any) -> Run:
+        """The run of ``method`` with this seed: found, or trained now and stored.
+
+        Raises AimfairError for an unknown method or hyper-parameter before anything is trained.
+        """
+        chosen = methods.get(method)
+        seed = self.seed if seed is None else seed
+        config = self.config(method, chosen.hyper(**hyper), seed)
+        return self.find(config) or self._train(chosen, config)
+
+    def _train(self, method: methods.Method, config: dict[str, Any]) -> Run:
+        began = perf_counter()
+        resume = self.runs_root / f".{runs.run_id(config)}.safetensors"
+        fitted = method.fit(self.bench(config["seed"], resume).seen_by(method), config["hyper"])
+        scores = {
+            **fitted.scores,
+            "loss": [round(value, 5) for value in fitted.history.loss],
+            "validation_accuracy": [round(value, 3) for value in fitted.history.validation_accuracy],
+            "chosen_epoch": fitted.history.chosen,
+            "seconds": round(perf_counter() - began, 1),
+            "device": device_name(self.device),
+            "torch": torch.__version__,
+        }
+        keep = fitted.model if method.name == "erm" else None
+        return runs.store(self.runs_root, config, self._predict(fitted.model), scores, keep)
+
+    def _predict(self, model: nn.Module) -> pd.DataFrame:
+        tables = []
+        for split in ("test", "validation"):
+            faces = self.faces(split)
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "split": split,
+                        "name": faces.names.astype(str),
+                        "target": faces.target.numpy().astype(np.int8),
+                        "protected": faces.protected.numpy().astype(np.int8),  # type: ignore[union-attr]
+                        "logit": models.evaluate(model.to(self.device), faces, self.device).numpy(),
+                    }
+                )
+            )
+        return pd.concat(tables, ignore_index=True)
+
+    def biased_model(self, seed: int) -> nn.Module:
+        """A copy of the seed's ERM classifier: its stored weights, or trained now where only predictions were published."""
+        run = self.run("erm", seed)
+        places = [self.published_root / self.profile.profile / f"erm-{seed}.safetensors"]
+        if run.folder is not None:
+            places.insert(0, run.folder / "model.safetensors")
+        weights = next((path for path in places if path.exists()), None)
+        if weights is None:
+            run = self._train(methods.get("erm"), run.config)
+            weights = run.folder / "model.safetensors"  # type: ignore[operator]
+        return models.build(self.profile.backbone, seed, str(weights))
+
+    def gradient_gaps(self, seed: int) -> Run:
+        """The gradient gaps of the seed's biased model, in every form the book needs, as a run without predictions.
+
+        ``scores["train"][score]`` are (domain_gap, bias_gap) in the official form; ``scores["eval"][majority][score]`` the
+        deterministic ones for each assumed bias ratio of :data:`MAJORITIES`, from one pass per group.
+        """
+        config = self.config("gradient-gaps", {}, seed)
+        return self.find(config) or self._measure_gaps(seed, config)
+
+    def _measure_gaps(self, seed: int, config: dict[str, Any]) -> Run:
+        began = perf_counter()
+        model, real, pool = self.biased_model(seed), self.faces("train").without_protected(), self.pool
+        balanced, biased = self.synthetic_sets(seed)
+        crop = self.profile.pretraining().crop_scale
+        on_real, on_biased, on_balanced = (
+            gradients.mean_gradients(
+                model,
+                faces,
+                mode="train",
+                batch_size=self.profile.batch_size,
+                seed=seed + i,
+                crop_scale=crop,
+                device=self.device,
+            )
+            for i, faces in enumerate((real, biased, balanced))
+        )
+        official = {
+            score: [gradients.gap(on_real, on_biased, score), gradients.gap(on_biased, on_balanced, score)]
+            for score in ("absolute", "cosine")
+        }
+        real_eval = gradients.mean_gradients(model, real, device=self.device)
+        by_group = gradients.group_gradients(model, pool, device=self.device)
+        level = gradients.combine(by_group, gradients.BALANCED)
+        exact: dict[str, Any] = {}
+        for majority in MAJORITIES:
+            tilted = gradients.combine(by_group, (0.5 - majority, majority, majority, 0.5 - majority))
+            exact[f"{majority:.2f}"] = {
+                score: [gradients.gap(real_eval, tilted, score), gradients.gap(tilted, level, score)]
+                for score in ("absolute", "cosine")
+            }
+        scores = {"train": official, "eval": exact, "seconds": round(perf_counter() - began, 1)}
+        empty = pd.DataFrame({name: [] for name in [*runs.FACES, "logit"]})
+        return runs.store(self.runs_root, config, empty, scores)
+
+    def gaps(
+        self, seed: int, score: str = "absolute", mode: str = "train"
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """(domain_gap, bias_gap) per tensor; mode "train" is the official form, "eval" the deterministic one."""
+        if seed not in self._gaps:
+            self._gaps[seed] = self.gradient_gaps(seed)
+        scores = self._gaps[seed].scores
+        if mode == "train":
+            domain, bias = scores["train"][score]
+        else:
+            domain, bias = scores["eval"][f"{max(self.profile.shares()):.2f}"][score]
+        return domain, bias
+
+    # Tables
+
+    def published(self, method: str) -> list[Run]:
+        """All published runs of ``method`` under this profile's name and settings."""
+        study = self.config(method, {}, 0)["study"]
+        found = runs.published_runs(self.published_root, self.profile.profile, method)
+        return [run for run in found if run.config["study"] == study and run.config["protocol"] == PROTOCOL]
+
+    def chosen(self, method: str, seed: int, **fixed: Any) -> Run:
+        """The run of ``method`` whose searched hyper-parameter does best on the validation set: overall accuracy, no group
+        label read, the smaller value on a tie. Runs that do not exist yet are trained."""
+        search = methods.get(method).search
+        if not search:
+            return self.run(method, seed, **fixed)
+        (name, values), *more = search.items()
+        if more:
+            raise AimfairError(f"{method} searches several hyper-parameters: choose among its runs explicitly")
+        candidates = [self.run(method, seed, **{name: value}, **fixed) for value in values]
+        return max(candidates, key=lambda run: run.accuracy("validation"))
+
+
+def open_study(profile: str = "demo", *, changes: Mapping[str, Any] | None = None, **common: Any) -> Study:
+    """The study of a profile by name or YAML file.
+
+    changes  fields of the profile to override
+    common   seed, device ("auto", "cpu", "cuda"), data_root (folder of the real images), runs_root, reuse (look among
+             the published runs too)
+    """
+    return Study(profiles.load(profile, **(changes or {})), **common)
+
+
+def from_notebook(variables: Mapping[str, Any]) -> Study:
+    """The study that a notebook's parameters describe; called with ``globals()``."""
+    profile, common = profiles.from_parameters(variables)
+    common.pop("profile", None)
+    return Study(profile, **common)
+
+
+def choose_device(device: str) -> str:
+    """ "auto" -> "cuda" where there is a GPU, else "cpu". Raises AimfairError for a device that is not there."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise AimfairError(f"device {device!r} is not available here: use cpu or auto") from error
+    return device
+
+
+def device_name(device: str) -> str:
+    """What the numbers were computed on, for the record."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def generator_identity(generator: str) -> str:
+    """The generator's name; for one that the repository ships, with a digest of its training record, so that runs
+    with images of older weights are not found."""
+    record = home() / generator / "training.json"
+    if not generator.startswith("data/tiny-sd/") or not record.exists():
+        return generator
+    digest = hashlib.blake2b(json.dumps(json.loads(record.read_text()), sort_keys=True).encode(), digest_size=4)
+    return f"{generator}@{digest.hexdigest()}"

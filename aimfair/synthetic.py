@@ -1,0 +1,65 @@
+"""The synthetic pool of a profile: prompts -> images on disk -> FaceSet, with a generator that is trained if need be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from aimfair import corpora, datasets, diffusion, prompts, tiny_sd
+from aimfair.errors import AimfairError
+from aimfair.faces import FaceSet
+from aimfair.paths import home, resolve
+from aimfair.profiles import Profile
+
+
+def pool(profile: Profile, device: str = "cpu", data_root: str = "") -> FaceSet:
+    """``images_per_group`` synthetic faces of each group, in a fixed order.
+
+    Images are generated where they are missing and kept under ``data/synthetic/``; two processes that want the same
+    pool wait for each other. ``generator: folder:PATH`` takes images made elsewhere.
+    """
+    if profile.generator.startswith("folder:"):
+        folder = resolve(profile.generator.removeprefix("folder:"))
+    else:
+        folder = pool_folder(profile)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            generate(profile, folder, device, data_root)
+    catalogue = datasets.load("folder", str(folder), target=profile.target, protected=profile.protected)
+    group = 2 * catalogue.labels(profile.target) + catalogue.labels(profile.protected)
+    wanted = [np.flatnonzero(group == g)[: profile.images_per_group] for g in range(4)]
+    if min(map(len, wanted)) == 0:
+        raise AimfairError(
+            f"{folder} has no image of some group: {[len(w) for w in wanted]} of (0,0) (0,1) (1,0) (1,1)"
+        )
+    return catalogue.faces(np.concatenate(wanted), profile.target, profile.protected, profile.image_size)
+
+
+def pool_folder(profile: Profile) -> Path:
+    """Where the pool's images lie: one folder per generator, prompt variant, steps and guidance; never committed."""
+    name = profile.generator.strip("/").replace("data/", "", 1).replace("/", "-")
+    return home() / "data" / "synthetic" / f"{name}-{profile.prompts}-{profile.steps}-{profile.guidance:g}"
+
+
+def generate(profile: Profile, folder: Path, device: str, data_root: str) -> None:
+    """Draw what is missing of the pool."""
+    bank = prompts.bank(f"{profile.dataset}/{profile.task}", profile.prompts)
+    jobs = diffusion.jobs(bank, profile.images_per_group, profile.task)
+    if diffusion.missing(jobs, folder):
+        pipeline = diffusion.load_pipeline(str(generator(profile, device, data_root)), device)
+        diffusion.generate(
+            pipeline, jobs, folder, steps=profile.steps, guidance=profile.guidance, size=profile.image_size
+        )
+
+
+def generator(profile: Profile, device: str, data_root: str) -> Path | str:
+    """The profile's text-to-image pipeline; a tiny one is first trained on the profile's external corpus if missing."""
+    path = home() / profile.generator
+    if path.exists() or not profile.corpus:
+        return path if path.exists() else profile.generator
+    images, captions, focus, labels = corpora.load(profile, data_root)
+    return tiny_sd.train(
+        images, captions, path, focus=focus, labels=labels, minutes=profile.generator_minutes, seed=0, device=device
+    )
