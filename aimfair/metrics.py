@@ -1,0 +1,229 @@
+"""Accuracy and fairness of a binary classifier, computed from its four group accuracies.
+
+Disaggregate first, summarise afterwards: every number is a function of the cells A[y, s], the accuracy
+among faces with target y and protected value s, in the order (0,0) (0,1) (1,0) (1,1). The functions
+below take cells of shape (..., 4), so that one line serves a single model, ten seeds and a thousand
+bootstrap draws.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from aimfair.errors import AimfairError
+from aimfair.faces import GROUPS
+
+
+def tpr_gap(cells: np.ndarray) -> np.ndarray:
+    """|TPR_1 - TPR_0|: gap of the true positive rates, cells (..., 4) -> (...). Also called equal opportunity."""
+    return np.abs(cells[..., 3] - cells[..., 2])
+
+
+def fpr_gap(cells: np.ndarray) -> np.ndarray:
+    """|FPR_1 - FPR_0|, which is the gap between the two accuracies at target 0; cells (..., 4) -> (...)."""
+    return np.abs(cells[..., 1] - cells[..., 0])
+
+
+def eo_max(cells: np.ndarray) -> np.ndarray:
+    """Equalised odds, the larger of the two gaps: what Tables 3-7 and 9-11 of the paper print."""
+    return np.maximum(tpr_gap(cells), fpr_gap(cells))
+
+
+def eo_mean(cells: np.ndarray) -> np.ndarray:
+    """Equalised odds, the mean of the two gaps: Equation 9 of the paper, and what its Table 8 prints."""
+    return (tpr_gap(cells) + fpr_gap(cells)) / 2
+
+
+def eo_sum(cells: np.ndarray) -> np.ndarray:
+    """Equalised odds, the sum of the two gaps, as some benchmarks report it."""
+    return tpr_gap(cells) + fpr_gap(cells)
+
+
+def wst(cells: np.ndarray) -> np.ndarray:
+    """Worst-group accuracy (Equation 10): the smallest cell."""
+    return cells.min(-1)
+
+
+def std(cells: np.ndarray) -> np.ndarray:
+    """Group standard deviation (Equation 11), population form (ddof 0) as in the paper's tables."""
+    return cells.std(-1)
+
+
+SUMMARIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "wst": wst,
+    "eo_max": eo_max,
+    "eo_mean": eo_mean,
+    "std": std,
+}
+"""Summaries that need the cells alone, by the name under which tables and figures show them."""
+
+
+@dataclass(frozen=True, eq=False)
+class FairnessReport:
+    """What one model does to four groups of faces; everything in per cent.
+
+    cells   (4,) accuracy in groups (0,0) (0,1) (1,0) (1,1); NaN for a group without faces
+    counts  (4,) number of faces in each group
+    """
+
+    cells: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def acc(self) -> float:
+        """Overall accuracy: the cells weighted by how many faces each holds; empty groups weigh nothing."""
+        held = self.counts > 0
+        return float(np.average(self.cells[held], weights=self.counts[held]))
+
+    @property
+    def balanced(self) -> float:
+        """Mean of the four cells: the accuracy on a test set with equal groups."""
+        return float(self.cells.mean())
+
+    @property
+    def wst(self) -> float:
+        """See :func:`wst`."""
+        return float(wst(self.cells))
+
+    @property
+    def eo_max(self) -> float:
+        """See :func:`eo_max`."""
+        return float(eo_max(self.cells))
+
+    @property
+    def eo_mean(self) -> float:
+        """See :func:`eo_mean`."""
+        return float(eo_mean(self.cells))
+
+    @property
+    def eo_sum(self) -> float:
+        """See :func:`eo_sum`."""
+        return float(eo_sum(self.cells))
+
+    @property
+    def std(self) -> float:
+        """See :func:`std`."""
+        return float(std(self.cells))
+
+    @property
+    def tpr_gap(self) -> float:
+        """See :func:`tpr_gap`."""
+        return float(tpr_gap(self.cells))
+
+    @property
+    def fpr_gap(self) -> float:
+        """See :func:`fpr_gap`."""
+        return float(fpr_gap(self.cells))
+
+    @property
+    def demographic_parity(self) -> float:
+        """|P(predicted 1 | s=1) - P(predicted 1 | s=0)|: reported, but no target where base rates differ."""
+        positive = self.counts * np.array([100 - self.cells[0], 100 - self.cells[1], self.cells[2], self.cells[3]])
+        rate_0, rate_1 = positive.reshape(2, 2).sum(0) / self.counts.reshape(2, 2).sum(0)
+        return float(abs(rate_1 - rate_0))
+
+    def as_dict(self) -> dict[str, float]:
+        """One flat row for a table: the summaries, the cells as ``acc_t0_p0`` ..., the counts as ``n_t0_p0`` ..."""
+        names = ("acc", "wst", "eo_max", "eo_mean", "std", "balanced", "demographic_parity", "tpr_gap", "fpr_gap")
+        row = {name: float(getattr(self, name)) for name in names}
+        row |= {f"acc_t{t}_p{p}": float(a) for (t, p), a in zip(GROUPS, self.cells, strict=True)}
+        return row | {f"n_t{t}_p{p}": float(n) for (t, p), n in zip(GROUPS, self.counts, strict=True)}
+
+
+def fairness_report(target: Any, predicted: Any, protected: Any) -> FairnessReport:
+    """Group the decisions of one model; lists, arrays or tensors of {0, 1}, each of shape (N,).
+
+    Warns about a group without faces: its cell is NaN, and so is every summary that would need it.
+    Raises AimfairError for unequal lengths, no faces at all, or values other than 0 and 1 (logits, say).
+    """
+    y, decision, s = (
+        _binary(what, v) for what, v in (("target", target), ("predicted", predicted), ("protected", protected))
+    )
+    if not len(y) == len(decision) == len(s) or len(y) == 0:
+        raise AimfairError(
+            f"every face needs a target, a prediction and a protected label: got {len(y)}, {len(decision)}, {len(s)}"
+        )
+    group = 2 * y + s
+    counts = np.bincount(group, minlength=4)
+    correct = np.bincount(group[decision == y], minlength=4)
+    _warn_about_empty(counts)
+    cells = np.divide(100.0 * correct, counts, out=np.full(4, np.nan), where=counts > 0)
+    return FairnessReport(cells, counts)
+
+
+def published_report(cells: ArrayLike, counts: ArrayLike | None = None) -> FairnessReport:
+    """The report of a model known only by its four group accuracies, in per cent, as a paper prints them.
+
+    counts  (4,) faces per group of the test set; None: equal groups, so that ACC is the mean of the cells
+    """
+    known = np.asarray(cells, dtype=np.float64)
+    faces = np.ones(4, dtype=np.int64) if counts is None else np.asarray(counts)
+    if known.shape != (4,) or faces.shape != (4,):
+        raise AimfairError(f"four cells and four counts, please: got shapes {known.shape} and {faces.shape}")
+    if np.nanmax(known, initial=0) > 100 or np.nanmin(known, initial=0) < 0:
+        raise AimfairError(f"group accuracies are per cent, 0 to 100: got {known.tolist()}")
+    return FairnessReport(known, faces)
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """One method over several seeds, in per cent. The order of averaging is part of each name.
+
+    cells          (4,) mean over seeds
+    wst_of_means   smallest mean cell (mean, then min): what the paper prints
+    mean_wst       mean over seeds of each seed's worst cell (min, then mean); never above wst_of_means
+    eo_max eo_mean means over seeds of each seed's value, as the paper prints them
+    std_of_means   deviation of the mean cells, as the paper prints it; mean_std: mean of each seed's
+    """
+
+    cells: np.ndarray
+    acc: float
+    balanced: float
+    wst_of_means: float
+    mean_wst: float
+    eo_max: float
+    eo_mean: float
+    std_of_means: float
+    mean_std: float
+    seeds: int
+
+
+def across_seeds(reports: Sequence[FairnessReport]) -> Summary:
+    """Summarise one report per seed. Raises AimfairError when there is none."""
+    if not reports:
+        raise AimfairError("no report to summarise: there must be at least one seed")
+    cells = np.stack([report.cells for report in reports])
+    mean = cells.mean(0)
+    return Summary(
+        cells=mean,
+        acc=float(np.mean([report.acc for report in reports])),
+        balanced=float(mean.mean()),
+        wst_of_means=float(wst(mean)),
+        mean_wst=float(wst(cells).mean()),
+        eo_max=float(eo_max(cells).mean()),
+        eo_mean=float(eo_mean(cells).mean()),
+        std_of_means=float(std(mean)),
+        mean_std=float(std(cells).mean()),
+        seeds=len(reports),
+    )
+
+
+def _binary(what: str, values: Any) -> np.ndarray:
+    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values).reshape(-1)
+    if not np.isin(array, (0, 1)).all():
+        odd = array[~np.isin(array, (0, 1))][0]
+        hint = " (a logit becomes a prediction by `logit >= 0`)" if what == "predicted" else ""
+        raise AimfairError(f"{what} must hold 0 and 1 only, found {odd}{hint}")
+    return array.astype(np.int64)
+
+
+def _warn_about_empty(counts: np.ndarray) -> None:
+    empty = [f"(target={t}, protected={p})" for (t, p), n in zip(GROUPS, counts, strict=True) if n == 0]
+    if empty:
+        warnings.warn(f"no face in group {', '.join(empty)}: its accuracy is NaN, not 0", stacklevel=3)
