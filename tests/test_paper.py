@@ -1,0 +1,63 @@
+"""The paper's tables follow from their own cells, in the forms the book names."""
+
+import numpy as np
+import pytest
+
+from aimfair import paper
+from aimfair.errors import AimfairError
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return paper.results().dropna(subset=paper.CELLS)
+
+
+@pytest.fixture(scope="module")
+def again(rows):
+    return [paper.recompute(row) for _, row in rows.iterrows()]
+
+
+def is_misprint(row) -> bool:
+    return row["table"] == 7 and row["setting"] == "synthetic_to_real=2"
+
+
+def test_every_table_is_there() -> None:
+    frame = paper.results()
+    assert sorted(frame["table"].unique()) == list(range(1, 12)) and len(frame) == 126
+    assert not frame.duplicated(["table", "dataset", "target", "protected", "setting", "method"]).any()
+    assert frame["setting"].map(type).eq(str).all()
+    assert frame[["acc", "wst", "eo"]].notna().all(axis=None)
+
+
+def test_every_printed_row_follows_from_its_cells_but_one(rows, again) -> None:
+    for (_, row), recomputed in zip(rows.iterrows(), again, strict=True):
+        largest = max(abs(e) for e in recomputed.errors.values())
+        assert (largest > 1) if is_misprint(row) else (largest < 0.011), row.to_dict()
+
+
+def test_equalised_odds_is_the_maximum_except_in_table_8(rows, again) -> None:
+    for (_, row), recomputed in zip(rows.iterrows(), again, strict=True):
+        assert recomputed.form == ("mean" if row["table"] == 8 else "max"), row.to_dict()
+
+
+def test_the_misprinted_row_fits_with_two_other_cells(rows) -> None:
+    row = rows[rows.apply(is_misprint, axis=1)].iloc[0]
+    mended = paper.recompute({**row, "acc_t1_p0": 89.44, "acc_t1_p1": 83.36})
+    assert max(abs(e) for e in mended.errors.values()) < 0.011
+    assert mended.report.eo_max == pytest.approx(row["eo"], abs=0.011)
+
+
+def test_counts_add_up_to_the_official_test_sets() -> None:
+    for (dataset, _, _), counts in paper.TEST_COUNTS.items():
+        assert sum(counts) == {"CelebA": 19962, "UTKFace": 3200}[dataset]
+    young_male, male_young = paper.counts("CelebA", "Young", "Male"), paper.counts("CelebA", "Male", "Young")
+    assert np.reshape(young_male, (2, 2)).T.reshape(-1).tolist() == list(male_young)
+
+
+def test_errors_name_what_is_missing(tmp_path) -> None:
+    with pytest.raises(AimfairError, match="no test counts for CelebA Bald Male"):
+        paper.counts("CelebA", "Bald", "Male")
+    with pytest.raises(AimfairError, match="no group accuracies"):
+        paper.recompute(paper.results().iloc[0])
+    with pytest.raises(AimfairError, match="clone of the repository"):
+        paper.results(tmp_path / "none.csv")
