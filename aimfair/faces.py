@@ -59,7 +59,9 @@ class FaceSet:
     def groups(self) -> Tensor:
         """(N,) group of each face, 0 to 3. Raises AimfairError where the protected label is withheld."""
         if self.protected is None:
-            raise AimfairError("the protected label of these faces is withheld: this method did not declare that it needs it")
+            raise AimfairError(
+                "the protected label of these faces is withheld: this method did not declare that it needs it"
+            )
         return group_index(self.target, self.protected)
 
     def counts(self) -> tuple[int, int, int, int]:

@@ -15,8 +15,8 @@ import pandas as pd
 
 from aimfair.errors import AimfairError
 from aimfair.metrics import FairnessReport, published_report
+from aimfair.paths import home
 
-RESULTS = Path(__file__).resolve().parents[1] / "data" / "paper" / "aimfair_results.csv"
 CELLS = ["acc_t0_p0", "acc_t0_p1", "acc_t1_p0", "acc_t1_p1"]
 
 TEST_COUNTS: dict[tuple[str, str, str], tuple[int, int, int, int]] = {
@@ -32,11 +32,12 @@ ROUNDING = 0.02
 """Two printed accuracies, each rounded to .01, put their gap off by up to .01; the printed EO adds .005."""
 
 
-def results(path: Path = RESULTS) -> pd.DataFrame:
+def results(path: Path | None = None) -> pd.DataFrame:
     """All rows of Tables 1-11 in per cent: one per (table, dataset, target, protected, setting, method).
 
     ``setting`` is "" where a table has none; the cells are NaN where a table prints none.
     """
+    path = path or home() / "data" / "paper" / "aimfair_results.csv"
     if not path.is_file():
         raise AimfairError(f"the paper's results are not at {path}: run from a clone of the repository")
     return pd.read_csv(path).fillna({"setting": ""})

@@ -194,7 +194,7 @@ def _checked(key: str, value: Any, expected: Any, where: str) -> Any:
         )
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(value, bool) and expected is not bool or not isinstance(value, expected):
+    if (isinstance(value, bool) and expected is not bool) or not isinstance(value, expected):
         shown = expected.__name__ if not isinstance(expected, types.UnionType) else str(expected)
         raise AimfairError(f"{where}: {key} must be {shown}, got {value!r} ({type(value).__name__})")
     return value

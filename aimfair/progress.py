@@ -20,7 +20,9 @@ def quiet() -> bool:
     return "ipykernel" not in sys.modules and not sys.stderr.isatty()
 
 
-def progress(items: Iterable[Item], what: str, total: int | None = None, unit: str = "it", done: int = 0) -> Iterator[Item]:
+def progress(
+    items: Iterable[Item], what: str, total: int | None = None, unit: str = "it", done: int = 0
+) -> Iterator[Item]:
     """Iterate over ``items`` with a bar that shows ``what``, the rate and the time left.
 
     done  how many of ``total`` were finished before (a resumed job), so that the bar starts there.

@@ -75,10 +75,10 @@ class Run:
 
 def store(root: Path, config: Config, predictions: pd.DataFrame, scores: Config, model: nn.Module | None = None) -> Run:
     """Write a run and return it as found. If another process finished the same run first, its result stands."""
-    root.mkdir(parents=True, exist_ok=True)
-    folder = root / run_id(config)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=root))
+    folder, partial = root / run_id(config), None
     try:
+        root.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=root))
         (partial / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True))
         (partial / "scores.json").write_text(json.dumps(scores))
         predictions.to_parquet(partial / "predictions.parquet", index=False)
@@ -88,7 +88,8 @@ def store(root: Path, config: Config, predictions: pd.DataFrame, scores: Config,
             save_model(model, str(partial / "model.safetensors"))
         os.rename(partial, folder)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
         if not folder.exists():
             raise AimfairError(
                 f"cannot write run {folder}: {error.strerror}; free space or choose another runs_root"

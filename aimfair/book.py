@@ -1,0 +1,65 @@
+"""The book: chapters run, published and built into pages that are checked before anyone is sent to them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aimfair import chapters, pages
+from aimfair.errors import AimfairError
+from aimfair.paths import home
+from aimfair.publishing import publish
+
+
+def make(profile: str, parameters: Mapping[str, Any], **how: Any) -> Path:
+    """Run the chapters of ``profile``, publish them and build the book; returns the path of its first page.
+
+    how  only, fresh, timeout: see :func:`aimfair.chapters.run`
+    """
+    for executed in chapters.run(profile, parameters, **how):
+        publish(executed, chapters.published_folder(profile))
+    return build(home() / "book")
+
+
+def build(book: Path, out: Path | None = None) -> Path:
+    """Build the pages of ``book`` with warnings as errors, check them, and return the path of ``index.html``.
+
+    Published chapters that the table of contents does not list (of a profile that is not part of the book as shipped)
+    get a part of their own at its end. Raises AimfairError that lists what Jupyter Book or the check complained about.
+    """
+    out = out or book
+    contents = out / "_build" / "_toc.yml"
+    contents.parent.mkdir(parents=True, exist_ok=True)
+    contents.write_text(yaml.safe_dump(table_of_contents(book), sort_keys=False))
+    command = [sys.executable, "-m", "jupyter_book", "build", str(book), "--path-output", str(out), "--toc"]
+    command += [str(contents), "--all", "-W", "-n", "--keep-going"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    (out / "_build" / "build.log").write_text(said)
+    if done.returncode != 0:
+        wrong = [line for line in said.splitlines() if "WARNING" in line or "ERROR" in line or "Error" in line]
+        raise AimfairError("the book does not build:\n" + "\n".join(wrong[:20] or said.splitlines()[-20:]))
+    html = out / "_build" / "html"
+    if found := pages.check(html):
+        raise AimfairError("the built pages are not good:\n" + "\n".join(found[:20]))
+    return html / "index.html"
+
+
+def table_of_contents(book: Path) -> dict[str, Any]:
+    """``_toc.yml``, with a part for each folder of published chapters that it does not list."""
+    contents = yaml.safe_load((book / "_toc.yml").read_text())
+    listed = {Path(entry["file"]).with_suffix("") for part in contents["parts"] for entry in part["chapters"]}
+    unlisted: dict[str, list[str]] = {}
+    for path in sorted((book / "notebooks").rglob("*.ipynb")):
+        name = path.relative_to(book).with_suffix("")
+        if name not in listed and not any(part.startswith(".") or part == "_build" for part in name.parts):
+            unlisted.setdefault(name.parent.name, []).append(name.as_posix())
+    for folder, files in unlisted.items():
+        caption = "More chapters" if folder == "notebooks" else f"Profile {folder}"
+        contents["parts"].append({"caption": caption, "chapters": [{"file": file} for file in files]})
+    return contents

@@ -1,0 +1,135 @@
+"""The chapters of the book: which notebooks a profile has, and one run of them all, told on the terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from aimfair import profiles
+from aimfair.errors import AimfairError
+from aimfair.execution import check_parameters, execute, is_current, notebook_parameters, stamp_of
+from aimfair.notebook import read
+from aimfair.paths import home
+
+MAIN = "demo"
+"""The profile that the book's main chapters show; other profiles have a folder of their own."""
+
+
+def chapters(profile: str, only: str = "") -> list[Path]:
+    """Notebooks that are chapters of ``profile``, in reading order.
+
+    A notebook may say in its metadata for which profiles it is: ``{"aimfair": {"profiles": ["demo", "celeba-*"]}}``;
+    without that it is for all. ``only`` keeps those whose name contains it.
+    """
+    found = []
+    for path in sorted((home() / "notebooks").glob("*.ipynb")):
+        patterns = read(path).metadata.get("aimfair", {}).get("profiles", ["*"])
+        if any(fnmatch(profile, pattern) for pattern in patterns) and only in path.stem:
+            found.append(path)
+    if not found:
+        raise AimfairError(f"no chapter of profile {profile!r}" + (f" has {only!r} in its name" if only else ""))
+    return found
+
+
+def executed_folder(profile: str) -> Path:
+    """Where papermill's outputs for ``profile`` lie, out of sight of git."""
+    return home() / "data" / "runs" / "notebooks" / profile
+
+
+def published_folder(profile: str) -> Path:
+    """Where the clean copies lie that the book is built from."""
+    folder = home() / "book" / "notebooks"
+    return folder if profile == MAIN else folder / profile
+
+
+def plan(notebooks: list[Path], parameters: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
+    """Parameters for each chapter, checked before anything runs.
+
+    The common ones and the fields of the profile go to every chapter, others to those that declare them. Raises
+    AimfairError where no chapter declares one, and for a value that the profile refuses.
+    """
+    shared = set(profiles.COMMON) | set(profiles.FIELDS)
+    declared = {path: set(notebook_parameters(path)) for path in notebooks}
+    for name in parameters:
+        if name not in shared and not any(name in names for names in declared.values()):
+            check_parameters(notebooks[0], {name: parameters[name]})
+    planned = {p: {k: v for k, v in parameters.items() if k in shared or k in declared[p]} for p in notebooks}
+    for path, given in planned.items():
+        check_parameters(path, given)
+    study = {k: v for k, v in parameters.items() if k in profiles.FIELDS and k not in profiles.COMMON}
+    profiles.load(parameters["profile"], **study)
+    return planned
+
+
+def run(
+    profile: str,
+    parameters: Mapping[str, Any],
+    *,
+    only: str = "",
+    fresh: bool = False,
+    timeout: float | None = None,
+) -> list[Path]:
+    """Run the chapters of ``profile``, one after the other; returns the executed notebooks.
+
+    A chapter that was already run with the same code and parameters is not run again unless ``fresh``. Shows on the
+    terminal which chapter runs, and the time left judged by earlier runs. Raises AimfairError at the first that fails.
+    """
+    planned = plan(chapters(profile, only), {"profile": profile} | dict(parameters))
+    folder = executed_folder(profile)
+    expected = {path: _known_seconds(path, profile) for path in planned}
+    for position, (path, given) in enumerate(planned.items(), 1):
+        out, label = folder / path.name, f"[{position}/{len(planned)}] {path.stem}"
+        stamp = stamp_of(out)
+        if stamp and not fresh and is_current(stamp, path, given):
+            print(f"{label}: already run on {stamp.date} with this code and these parameters ({clock(stamp.seconds)})")
+            continue
+        ahead = [expected[later] for later in list(planned)[position:]]
+        stamp = execute(path, out, given, timeout=timeout, tell=_ticker(label, expected[path], ahead))
+        print(f"{CLEAR}{label}: done in {clock(stamp.seconds)}", flush=True)
+    return [folder / path.name for path in planned]
+
+
+CLEAR = "\r\033[K" if sys.stdout.isatty() else ""
+
+
+def clock(seconds: float) -> str:
+    """Seconds as people say them: 48 s, 3 min 12 s, 1 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _ticker(label: str, expected: float | None, ahead: list[float | None]) -> Callable[[int, int], None]:
+    """A line on the terminal that is rewritten; where output goes to a file, one line at the start."""
+    started = time.monotonic()
+    later = sum(seconds or 0 for seconds in ahead)
+    known = expected is not None and None not in ahead
+    if not CLEAR:
+        print(f"{label}: running" + (f", about {clock(expected)} on the machine of its last run" if expected else ""))
+        sys.stdout.flush()
+
+    def tell(done: int, total: int) -> None:
+        if CLEAR:
+            elapsed = time.monotonic() - started
+            left = max(0.0, (expected or 0) - elapsed) + later
+            at = f"cell {min(done + 1, total)} of {total}" if total else "starting"
+            guess = f", about {clock(left)} left in all" if known else ""
+            print(f"{CLEAR}{label}: {at}, {clock(elapsed)}{guess}", end="", flush=True)
+
+    return tell
+
+
+def _known_seconds(path: Path, profile: str) -> float | None:
+    """How long the chapter took last time: on this machine, else on the one that the published copy names."""
+    stamp = stamp_of(executed_folder(profile) / path.name)
+    if stamp:
+        return stamp.seconds
+    copy = published_folder(profile) / path.name
+    return read(copy).metadata.get("aimfair", {}).get("seconds") if copy.exists() else None

@@ -1,0 +1,245 @@
+"""Run a notebook by papermill: its parameters checked before, its failure told in one line, its success stamped."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+
+from aimfair.errors import AimfairError
+from aimfair.notebook import code_cells, faults, read, tidy, write
+from aimfair.paths import home
+
+TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (float, int),
+    "bool": (bool,),
+    "list": (list,),
+    "dict": (dict,),
+    "None": (type(None),),
+}
+LOOK_EVERY = 0.5  # seconds between two looks at a running notebook
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of a notebook's parameters cell: ``name: type = default  # help``; default as written there."""
+
+    name: str
+    type: str
+    default: str
+    help: str
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a finished run of a notebook was: written only after the last cell ended well."""
+
+    notebook: str
+    parameters: dict[str, Any]
+    parameters_hash: str
+    code_hash: str
+    seconds: float
+    device: str
+    date: str
+
+
+def notebook_parameters(path: Path) -> dict[str, Parameter]:
+    """Parameters that a notebook declares in its cell tagged ``parameters``, in order."""
+    import papermill
+
+    read(path)
+    found = papermill.inspect_notebook(str(path))
+    return {
+        name: Parameter(name, p["inferred_type_name"], p["default"], p["help"].strip()) for name, p in found.items()
+    }
+
+
+def check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
+    """Refuse what papermill would inject without a word: a name that nothing reads, a value of another type.
+
+    Besides what the notebook declares, the common parameters and the fields of a profile are known everywhere.
+    """
+    from aimfair import profiles
+
+    declared = notebook_parameters(path)
+    known: dict[str, str] = {
+        name: getattr(kind, "__name__", str(kind)) for name, kind in (profiles.FIELDS | profiles.COMMON).items()
+    }
+    known |= {name: parameter.type for name, parameter in declared.items()}
+    for name, value in parameters.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it declares {', '.join(declared) or 'none'}"
+            raise AimfairError(f"{path.name}: unknown parameter {name!r}; {hint}")
+        allowed = [TYPES.get(part.split("[")[0].strip()) for part in known[name].split("|")]
+        if None in allowed:
+            continue
+        kinds = tuple(kind for kinds in allowed if kinds for kind in kinds)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            given = f"{value!r} ({type(value).__name__})"
+            raise AimfairError(f"{path.name}: parameter {name} must be {known[name]}, got {given}")
+
+
+def code_hash(path: Path) -> str:
+    """Hash of everything that decides what the notebook computes and says: its cells, the library, the profiles."""
+    digest = hashlib.sha256()
+    for cell in read(path).cells:
+        digest.update(f"{cell.cell_type}\n{cell.source}\n".encode())
+    for file in sorted([*(home() / "aimfair").rglob("*.py"), *(home() / "notebooks" / "profiles").glob("*.yaml")]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def parameters_hash(parameters: Mapping[str, Any]) -> str:
+    """Hash of a run's parameters, whatever their order."""
+    return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def stamp_of(executed: Path) -> Stamp | None:
+    """The stamp of an executed notebook; None if its run never ended well."""
+    path = executed.with_suffix(".json")
+    if not (path.exists() and executed.exists()):
+        return None
+    try:
+        return Stamp(**json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        return None
+
+
+def is_current(stamp: Stamp | None, notebook: Path, parameters: Mapping[str, Any]) -> bool:
+    """Whether running ``notebook`` again with ``parameters`` would repeat the stamped run."""
+    if stamp is None or stamp.parameters_hash != parameters_hash(parameters):
+        return False
+    return stamp.code_hash == code_hash(notebook)
+
+
+def execute(
+    notebook: Path,
+    out: Path,
+    parameters: Mapping[str, Any],
+    *,
+    timeout: float | None = None,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> Stamp:
+    """Run ``notebook`` by papermill in its own process, in the notebook's folder; ``out`` appears when all went well.
+
+    Beside ``out`` lie its stamp (``.json``) and papermill's log (``.log``). A run that fails leaves no ``out``: what
+    it got to is kept under ``<name>.failed.ipynb``.
+
+    timeout  seconds that one cell may take; None: as long as it needs
+    tell     called now and then with (code cells done, code cells in all)
+
+    Raises AimfairError: unknown parameter or wrong type (before anything starts), an error in a cell, a kernel that
+    died, a time-out; it names the cell.
+    """
+    from aimfair import study
+
+    check_parameters(notebook, parameters)
+    device = study.device_name(study.choose_device(str(parameters.get("device", "auto"))))
+    before = code_hash(notebook)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.stem}.{os.getpid()}.ipynb")
+    log = out.with_suffix(".log")
+    started = time.monotonic()
+    command = [sys.executable, "-m", "papermill", str(notebook), str(partial)]
+    command += ["--cwd", str(notebook.parent), "--kernel", "python3", "--no-progress-bar", "--start-timeout", "180"]
+    command += ["-y", yaml.safe_dump(dict(parameters), sort_keys=False)] if parameters else []
+    command += ["--execution-timeout", str(int(timeout))] if timeout else []
+    with log.open("w") as journal:
+        process = subprocess.Popen(command, stdout=journal, stderr=journal, env=_environment())
+        try:
+            while process.poll() is None:
+                tell(*_cells_done(partial))
+                time.sleep(LOOK_EVERY)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+                partial.unlink(missing_ok=True)
+    if process.returncode != 0:
+        raise AimfairError(_failure(notebook, partial, out.with_name(f"{out.stem}.failed.ipynb"), log, timeout))
+    stamp = Stamp(
+        notebook=notebook.name,
+        parameters=dict(parameters),
+        parameters_hash=parameters_hash(parameters),
+        code_hash=before,
+        seconds=round(time.monotonic() - started, 1),
+        device=device,
+        date=datetime.now(UTC).strftime("%Y-%m-%d"),
+    )
+    out.with_suffix(".json").unlink(missing_ok=True)  # never an old stamp beside a new notebook
+    partial.replace(out)
+    out.with_suffix(".json").write_text(json.dumps(asdict(stamp), indent=1) + "\n")
+    out.with_name(f"{out.stem}.failed.ipynb").unlink(missing_ok=True)
+    return stamp
+
+
+def _environment() -> dict[str, str]:
+    # No progress bar in stored outputs; the kernel of this environment before one of the user's other environments.
+    return os.environ | {
+        "AIMFAIR_PROGRESS": "off",
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
+
+
+def _cells_done(partial: Path) -> tuple[int, int]:
+    try:
+        cells = code_cells(nbformat.read(partial, as_version=4))
+    except Exception:  # papermill is just writing it, or has not begun
+        return 0, 0
+    return sum(cell.metadata.get("papermill", {}).get("status") == "completed" for cell in cells), len(cells)
+
+
+def _failure(notebook: Path, partial: Path, kept: Path, log: Path, timeout: float | None) -> str:
+    """One line: which cell of which notebook, why, and where to look."""
+    said = log.read_text(errors="replace")
+    last = next((line for line in reversed(said.splitlines()) if line.strip()), "papermill said nothing")
+    if not partial.exists():
+        return f"{notebook.name} did not start: {last[:200]}; see {log}"
+    partial.replace(kept)
+    cells = code_cells(read(kept))
+    # What papermill records as each cell's state is wrong after a dead kernel; the kernel's own counter is not.
+    begun = [i for i, cell in enumerate(cells) if cell.execution_count is not None]
+    at = begun[-1] if begun else 0
+    errors = [(i, o) for i, cell in enumerate(cells) for o in cell.outputs if o.output_type == "error"]
+    if "DeadKernelError" in said:
+        why = "its kernel died (killed, or out of memory)"
+    elif "CellTimeoutError" in said:
+        why = f"it took longer than {timeout:g} s"
+    elif errors:
+        at, error = errors[0]
+        text = " ".join(str(error.evalue).split())[:300]
+        why = text if error.ename == "AimfairError" else f"{error.ename}: {text}"
+    else:
+        why = last[:200]
+    first = cells[at].source.strip().splitlines()[0][:60]
+    return f"{notebook.name} stopped in code cell {at + 1} of {len(cells)} (`{first}`): {why}; see {kept}"
+
+
+def refresh(notebook: Path, timeout: float | None = None) -> bool:
+    """Run ``notebook`` with its defaults and store the outputs in it; returns whether a byte of it changed."""
+    before = notebook.read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        executed = Path(folder) / notebook.name
+        execute(notebook, executed, {}, timeout=timeout)
+        fresh = tidy(read(executed))
+    if found := faults(fresh):
+        raise AimfairError(f"{notebook.name}: {found[0]}")
+    write(fresh, notebook)
+    return notebook.read_bytes() != before

@@ -1,0 +1,192 @@
+"""Which faces: biased training sets, balanced sets, and splits that are written down.
+
+Everything here works on labels alone and returns positions; no image is needed to draw a set.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from aimfair.datasets import Catalogue
+from aimfair.errors import AimfairError
+from aimfair.faces import GROUPS
+
+Labels = Sequence[int] | np.ndarray
+
+
+def quotas(n: int, ratio: float = 1 / 9) -> tuple[int, int, int, int]:
+    """Faces wanted of groups (0,0) (0,1) (1,0) (1,1) in a biased set of ``n``.
+
+    ``ratio`` is minority : majority, in (0, 1]; (0,1) and (1,0) are the majorities. 20,000 at 1/9 gives
+    1,000 / 9,000 / 9,000 / 1,000. Each quota is rounded on its own, so the sum can miss ``n`` by two.
+    """
+    if n <= 0:
+        raise AimfairError(f"n is {n}: a set needs a positive number of faces")
+    if not 0 < ratio <= 1:
+        raise AimfairError(f"ratio is {ratio}: minority to majority must be above 0 and at most 1, such as 1/9")
+    minority, majority = round(n * ratio / (1 + ratio) / 2), round(n / (1 + ratio) / 2)
+    return minority, majority, majority, minority
+
+
+def biased_quota(target: Labels, protected: Labels, n: int, ratio: float = 1 / 9) -> np.ndarray:
+    """Indices (int64, ascending) of the biased set of the paper: first come, first served until each quota is full.
+
+    ``target`` and ``protected`` are (N,) labels of {0, 1} in the data set's own order (CelebA: id order);
+    no random number is involved. Raises AimfairError naming the group that has too few faces.
+    """
+    members = _members(target, protected)
+    wanted = quotas(n, ratio)
+    _check_supply(members, {f"a biased set of {n}": wanted})
+    return _heads(members, wanted)
+
+
+def per_group(target: Labels, protected: Labels, counts: Sequence[int], seed: int) -> np.ndarray:
+    """Indices (int64, ascending) of ``counts`` faces drawn from groups (0,0) (0,1) (1,0) (1,1).
+
+    Each group has its own permutation, seeded by ``seed`` and the group alone: a smaller draw lies within
+    a larger one. Raises AimfairError naming the group that has too few faces.
+    """
+    if len(counts) != 4 or min(counts) < 0 or sum(counts) == 0:
+        raise AimfairError(f"counts are {tuple(counts)}: give four numbers of faces, none negative, not all zero")
+    members = _members(target, protected)
+    _check_supply(members, {"the draw": counts})
+    return _heads(_shuffled(members, seed), counts)
+
+
+def balanced(target: Labels, protected: Labels, per_group: int, seed: int) -> np.ndarray:
+    """Indices (int64, ascending) of ``per_group`` faces of each group, drawn as by :func:`per_group`."""
+    if per_group <= 0:
+        raise AimfairError(f"per_group is {per_group}: a balanced set needs a positive number of faces per group")
+    members = _members(target, protected)
+    _check_supply(members, {"the draw": (per_group,) * 4})
+    return _heads(_shuffled(members, seed), (per_group,) * 4)
+
+
+def by_identity(identity: Labels, parts: int = 2) -> list[np.ndarray]:
+    """Indices of the faces whose identity is 0, 1, ... modulo ``parts``: no person is in two parts.
+
+    With two parts (even and odd identities) one half can train a text-to-image model and the other the
+    classifier, so that synthetic faces cannot leak people of the training or test set.
+    """
+    if parts < 1:
+        raise AimfairError(f"parts is {parts}: faces are split into at least one part")
+    remainder = np.asarray(identity, np.int64) % parts
+    return [np.flatnonzero(remainder == part) for part in range(parts)]
+
+
+def utkface_splits(
+    catalogue: Catalogue,
+    target: str = "Female",
+    protected: str = "White",
+    train: int = 10_000,
+    ratio: float = 1 / 9,
+    test_per_group: int = 800,
+    validation_per_group: int = 150,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Disjoint "train" (biased), "validation" and "test" (both balanced) for a data set without official splits.
+
+    Each group is permuted by the seed; test takes the first, validation the next, training its quota of
+    the rest. The paper does not describe a validation set for UTKFace; 177 white men remain after training
+    and testing, hence 150 of each group. Raises AimfairError naming the group that has too few faces.
+    """
+    if test_per_group < 0 or validation_per_group < 0:
+        raise AimfairError(
+            f"{test_per_group} test and {validation_per_group} validation faces per group: neither can be negative"
+        )
+    members = _members(catalogue.labels(target), catalogue.labels(protected))
+    counts = {"test": (test_per_group,) * 4, "validation": (validation_per_group,) * 4, "train": quotas(train, ratio)}
+    _check_supply(members, counts)
+    rest = _shuffled(members, seed)
+    splits = {}
+    for split, wanted in counts.items():
+        splits[split] = _heads(rest, wanted)
+        rest = [rows[k:] for rows, k in zip(rest, wanted, strict=True)]
+    return {split: splits[split] for split in ("train", "validation", "test")}
+
+
+def write_split(path: str | Path, names: Mapping[str, Sequence[str] | np.ndarray]) -> str:
+    """Write the names of each split to a CSV whose first line is the sha256 of the rest; returns that hash."""
+    path = Path(path)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("name", "split"))
+    for split, members in names.items():
+        table.writerows((name, split) for name in members)
+    digest = hashlib.sha256(text.getvalue().encode()).hexdigest()
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(f"# sha256 {digest}\n{text.getvalue()}".encode())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise AimfairError(f"the split cannot be written to {path} ({error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return digest
+
+
+def read_split(path: str | Path) -> dict[str, np.ndarray]:
+    """Names of each split as written by :func:`write_split`. Raises AimfairError if the file was changed since."""
+    try:
+        header, _, body = Path(path).read_bytes().partition(b"\n")
+    except OSError as error:
+        raise AimfairError(f"no split can be read from {path} ({error})") from error
+    if header.split() != [b"#", b"sha256", hashlib.sha256(body).hexdigest().encode()]:
+        raise AimfairError(
+            f"{path} does not match the sha256 in its first line: it was edited; restore or write it again"
+        )
+    names: dict[str, list[str]] = {}
+    for name, split in list(csv.reader(io.StringIO(body.decode(), newline="")))[1:]:
+        names.setdefault(split, []).append(name)
+    return {split: np.array(members, dtype=str) for split, members in names.items()}
+
+
+def positions(catalogue: Catalogue, names: Sequence[str] | np.ndarray) -> np.ndarray:
+    """Indices (int64) of the faces called ``names``. Raises AimfairError for names that the catalogue does not have."""
+    row = {name: index for index, name in enumerate(catalogue.names.tolist())}
+    missing = [name for name in names if name not in row]
+    if missing:
+        raise AimfairError(
+            f"{catalogue.name} lacks {len(missing)} of the {len(names)} faces wanted, the first is {missing[0]}: "
+            "the split belongs to another copy of the data"
+        )
+    return np.array([row[name] for name in names], np.int64)
+
+
+def _members(target: Labels, protected: Labels) -> list[np.ndarray]:
+    """Indices of each group, ascending."""
+    t, p = np.asarray(target), np.asarray(protected)
+    if t.shape != p.shape or t.ndim != 1:
+        raise AimfairError(
+            f"target and protected labels have shapes {t.shape} and {p.shape}: one of each per face is wanted"
+        )
+    if not np.isin(t, (0, 1)).all() or not np.isin(p, (0, 1)).all():
+        raise AimfairError("target and protected labels must be 0 or 1 for groups to be drawn")
+    return [np.flatnonzero((t == group[0]) & (p == group[1])) for group in GROUPS]
+
+
+def _check_supply(members: list[np.ndarray], counts: Mapping[str, Sequence[int]]) -> None:
+    for group, rows, *wanted in zip(GROUPS, members, *counts.values(), strict=True):
+        if sum(wanted) > len(rows):
+            uses = ", ".join(f"{k} for {what}" for what, k in zip(counts, wanted, strict=True))
+            raise AimfairError(
+                f"group (target {group[0]}, protected {group[1]}): {sum(wanted)} faces wanted ({uses}), "
+                f"{len(rows)} available; ask for fewer, or see the catalogue's skipped list for images that are missing"
+            )
+
+
+def _shuffled(members: list[np.ndarray], seed: int) -> list[np.ndarray]:
+    return [np.random.default_rng([seed, group]).permutation(rows) for group, rows in enumerate(members)]
+
+
+def _heads(members: list[np.ndarray], counts: Sequence[int]) -> np.ndarray:
+    """The first ``counts`` of each group, together and ascending."""
+    return np.sort(np.concatenate([rows[:k] for rows, k in zip(members, counts, strict=True)]))

@@ -1,0 +1,169 @@
+"""Dataset-mean gradients and the masks made of them: the invariants of the method."""
+
+import numpy as np
+import pytest
+import torch
+
+from aimfair import gradients, masks, models
+from aimfair.errors import AimfairError
+from aimfair.training import Schedule, fit
+
+
+@pytest.fixture(scope="module")
+def model():
+    from conftest import toy_faces
+
+    model = models.build("resnet18-slim", 0)
+    schedule = Schedule(epochs=2, lr=0.05, batch_size=16, crop_scale=(0.7, 1.0))
+    fit(model, toy_faces((4, 36, 36, 4), 1), toy_faces(seed=2), schedule, seed=0)
+    return model
+
+
+def close(a, b, tolerance=1e-6):
+    return all(torch.allclose(a[n], b[n], rtol=1e-3, atol=tolerance) for n in a)
+
+
+def test_eval_mode_is_the_gradient_of_the_mean_loss_for_any_batch_size(model, faces):
+    data = faces((5, 7, 3, 9))
+    direct = models.build("resnet18-slim", 0)
+    direct.load_state_dict(model.state_dict())
+    direct.eval()
+    torch.nn.functional.binary_cross_entropy_with_logits(
+        direct(models.as_input(data.images)), data.target.float()
+    ).backward()
+    expected = {n: p.grad for n, p in direct.named_parameters()}
+    assert close(gradients.mean_gradients(model, data), expected)
+    assert close(gradients.mean_gradients(model, data, batch_size=5), expected)
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_the_model_is_left_exactly_as_it_was(model, faces, mode):
+    before = {n: v.clone() for n, v in model.state_dict().items()}
+    training = model.training
+    gradients.mean_gradients(model, faces(), mode=mode, batch_size=8)
+    assert all(torch.equal(before[n], v) for n, v in model.state_dict().items())
+    assert model.training == training and all(p.grad is None for p in model.parameters())
+
+
+def test_the_official_form_repeats_with_its_seed(model, faces):
+    first, second, other = (
+        gradients.mean_gradients(model, faces(), mode="train", batch_size=8, seed=seed) for seed in (1, 1, 2)
+    )
+    assert close(first, second, 0.0) and not close(first, other)
+
+
+def test_the_mean_is_linear_in_the_group_shares(model, faces):
+    pool = faces((20,) * 4, 5)
+    by_group = gradients.group_gradients(model, pool)
+    keep = [torch.nonzero(pool.groups == g).squeeze(1)[:n] for g, n in enumerate((2, 18, 18, 2))]
+    matching = gradients.group_gradients(model, pool.subset(torch.cat(keep)))
+    tilted = gradients.combine(matching, (0.05, 0.45, 0.45, 0.05))
+    assert close(tilted, gradients.mean_gradients(model, pool.subset(torch.cat(keep))))
+    assert close(gradients.combine(by_group, gradients.BALANCED), gradients.mean_gradients(model, pool))
+
+
+def test_the_bias_ranking_depends_on_neither_ratio_nor_direction_and_vanishes_without_bias(model, faces):
+    by_group = gradients.group_gradients(model, faces((20,) * 4, 5))
+    level = gradients.combine(by_group, gradients.BALANCED)
+
+    def order(r):
+        scores = gradients.gap(gradients.combine(by_group, (0.5 - r, r, r, 0.5 - r)), level)
+        return sorted(scores, key=lambda name: -scores[name]), scores
+
+    reference, scores = order(0.45)
+    assert all(order(r)[0][:55] == reference[:55] for r in (0.40, 0.05))
+    ratio = np.array(list(order(0.35)[1].values())) / np.array(list(scores.values()))
+    assert np.allclose(ratio, 0.5, rtol=1e-3)  # (.35 - .25) / (.45 - .25)
+    assert max(gradients.gap(level, level).values()) == 0
+
+
+def test_synthetic_faces_equal_to_the_real_ones_leave_no_domain_gap_and_a_deterministic_mask(model, faces):
+    real = faces((4, 36, 36, 4), 1)
+    on_real = gradients.mean_gradients(model, real)
+    domain = gradients.gap(on_real, gradients.mean_gradients(model, real))
+    assert set(domain.values()) == {0.0}
+    bias = gradients.gap(on_real, gradients.mean_gradients(model, faces((20,) * 4, 3)))
+    shuffled = dict(sorted(domain.items(), key=lambda item: hash(item[0])))
+    assert masks.select(domain, bias, 30) == masks.select(shuffled, bias, 30)
+
+
+@pytest.mark.parametrize("score", ["absolute", "cosine"])
+def test_scaling_the_loss_changes_no_mask(model, faces, score):
+    three = [
+        gradients.mean_gradients(model, faces(c, s))
+        for c, s in (((4, 20, 20, 4), 1), ((4, 20, 20, 4), 2), ((9,) * 4, 3))
+    ]
+    scaled = [{n: 8 * v for n, v in g.items()} for g in three]
+
+    def mask(g):
+        return masks.select(gradients.gap(g[0], g[1], score), gradients.gap(g[1], g[2], score), 45)
+
+    assert mask(three) == mask(scaled)
+
+
+def test_cosine_ignores_the_length_of_each_gradient_and_absolute_difference_does_not():
+    a, b = {"w": torch.tensor([3.0, 4.0])}, {"w": torch.tensor([4.0, 3.0])}
+    assert gradients.gap(a, b, "cosine")["w"] == pytest.approx(1 - 24 / 25)
+    assert gradients.gap({"w": 5 * a["w"]}, b, "cosine")["w"] == pytest.approx(1 - 24 / 25)
+    assert gradients.gap(a, b)["w"] == pytest.approx(1.0)
+    assert gradients.gap({"w": torch.zeros(2)}, b, "cosine")["w"] == 1.0
+
+
+def test_bad_input_is_named(model, faces):
+    with pytest.raises(AimfairError, match="no faces"):
+        gradients.mean_gradients(model, faces((0, 0, 0, 0)))
+    with pytest.raises(AimfairError, match="every group needs faces"):
+        gradients.group_gradients(model, faces((0, 4, 4, 4)))
+    with pytest.raises(AimfairError, match="sum to 1"):
+        gradients.combine([{}] * 4, (0.1, 0.2, 0.3, 0.3))
+    with pytest.raises(AimfairError, match="mode must be"):
+        gradients.mean_gradients(model, faces(), mode="test")
+
+
+DOMAIN = dict(zip("abcdef", [0.1, 0.6, 0.2, 0.5, 0.3, 0.4], strict=True))
+BIAS = dict(zip("abcdef", [0.9, 0.8, 0.1, 0.7, 0.2, 0.3], strict=True))
+
+
+@pytest.mark.parametrize(("k", "selected"), [(3, "a"), (4, "af"), (5, "adef"), (6, "abcdef")])
+def test_mask_algebra(k, selected):
+    assert masks.select(DOMAIN, BIAS, k) == set(selected)
+
+
+def test_the_size_of_a_mask_lies_between_2k_minus_n_and_k():
+    generator = np.random.default_rng(0)
+    names = [f"t{i}" for i in range(62)]
+    for k in (40, 45, 50, 55, 60, 62):
+        for _ in range(20):
+            scores = [dict(zip(names, generator.random(62), strict=True)) for _ in range(2)]
+            assert max(0, 2 * k - 62) <= len(masks.select(*scores, k)) <= k
+    correlated = dict(zip(names, range(62), strict=True))
+    assert len(masks.select(correlated, correlated, 55)) == 48  # competing rankings: the middle band remains
+    opposite = {name: -value for name, value in correlated.items()}
+    assert len(masks.select(correlated, opposite, 55)) == 55
+
+
+def test_ties_are_settled_by_name_whatever_the_order_of_the_mapping():
+    same = dict.fromkeys("abcdef", 1.0)
+    assert masks.select(same, same, 3) == masks.select(dict(reversed(same.items())), same, 3) == set("abc")
+
+
+def test_random_masks_and_overlap():
+    names = [f"t{i}" for i in range(62)]
+    first, again, other = (masks.random_mask(names, 50, seed) for seed in (1, 1, 2))
+    assert first == again != other and len(first) == 50
+    assert masks.random_mask(names, 62, 0) == set(names)
+    assert masks.jaccard({"a", "b"}, {"b", "c"}) == pytest.approx(1 / 3)
+    assert masks.rank_correlation(DOMAIN, DOMAIN) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("k", [0, 7, -1])
+def test_k_out_of_range_says_the_range(k):
+    with pytest.raises(AimfairError, match="between 1 and the 6 tensors"):
+        masks.select(DOMAIN, BIAS, k)
+
+
+def test_scores_that_are_not_finite_or_do_not_match_are_refused():
+    with pytest.raises(AimfairError, match="not finite"):
+        masks.select(DOMAIN | {"a": float("nan")}, BIAS, 3)
+    with pytest.raises(AimfairError, match="same tensors"):
+        masks.select({"a": 1.0}, BIAS, 1)

@@ -1,0 +1,70 @@
+"""The backbones: torchvision's names and sizes, seeds, evaluation."""
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from aimfair import models
+from aimfair.errors import AimfairError
+
+
+def test_resnet18_has_the_names_shapes_and_function_of_torchvisions():
+    ours = models.build("resnet18", seed=0)
+    theirs = torchvision.models.resnet18(num_classes=1)
+    assert {n: tuple(p.shape) for n, p in ours.named_parameters()} == {
+        n: tuple(p.shape) for n, p in theirs.named_parameters()
+    }
+    assert len(dict(ours.named_parameters())) == 62
+    assert sum(p.numel() for p in ours.parameters()) == 11_177_025
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(ours.eval()(x), theirs.eval()(x).squeeze(-1), atol=1e-5)
+
+
+def test_slim_backbone_keeps_the_62_names_at_a_sixteenth_of_the_size():
+    slim, full = models.build("resnet18-slim", 0), models.build("resnet18", 0)
+    assert [n for n, _ in slim.named_parameters()] == [n for n, _ in full.named_parameters()]
+    assert sum(p.numel() for p in slim.parameters()) < 11_177_025 / 15
+
+
+def test_weights_depend_on_the_seed_alone():
+    torch.manual_seed(5)
+    first = models.build("resnet18-slim", 3).state_dict()
+    torch.manual_seed(6)
+    second = models.build("resnet18-slim", 3).state_dict()
+    other = models.build("resnet18-slim", 4).state_dict()
+    assert all(torch.equal(first[n], second[n]) for n in first)
+    assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
+
+
+def test_a_batch_of_one_gives_one_logit():
+    assert models.build("resnet18-slim", 0).eval()(torch.zeros(1, 3, 32, 32)).shape == (1,)
+
+
+def test_evaluation_does_not_depend_on_the_batch_size_and_leaves_the_mode(faces):
+    data = faces((5, 6, 7, 8))
+    model = models.build("resnet18-slim", 0).train()
+    whole, parts = models.evaluate(model, data), models.evaluate(model, data, batch_size=3)
+    assert torch.allclose(whole, parts, atol=1e-5) and model.training
+    assert models.evaluate(model, data, output="features").shape == (26, 128)
+    assert not whole.requires_grad
+
+
+def test_imagenet_weights_load_from_this_machine_or_say_where_to_put_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(AimfairError, match="not on this machine"):
+        models.build("resnet18", 0, weights="imagenet")
+    state = {n: v.clone() for n, v in torchvision.models.resnet18().state_dict().items()}
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    save_file(state, tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.safetensors")
+    model = models.build("resnet18", 0, weights="imagenet")
+    assert torch.equal(model.layer3[0].conv1.weight, state["layer3.0.conv1.weight"])
+    assert model.fc.weight.shape == (1, 512)
+    with pytest.raises(AimfairError, match="do not fit"):
+        models.build("resnet18-slim", 0, weights="imagenet")
+
+
+def test_unknown_backbone_names_the_known_ones():
+    with pytest.raises(AimfairError, match="resnet18-slim"):
+        models.build("alexnet", 0)

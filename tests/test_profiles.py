@@ -1,0 +1,90 @@
+"""Profiles: every shipped one loads; every mistake is named before anything is trained."""
+
+import dataclasses
+
+import pytest
+
+from aimfair import profiles
+from aimfair.errors import AimfairError
+
+
+def notebook(**injected):
+    """The variables of a notebook after its parameters cell and what papermill injected."""
+    import torch
+
+    common = {"profile": "demo", "seed": 100, "device": "auto", "data_root": "", "runs_root": "", "reuse": True}
+    annotations = {"__annotations__": dict.fromkeys([*common, "k"], object)}
+    return {"torch": torch, "In": [""], "Out": {}, "_": "", "k": 55} | annotations | common | injected
+
+
+@pytest.mark.parametrize("name", profiles.available())
+def test_every_shipped_profile_loads_under_its_own_name(name):
+    profile = profiles.load(name)
+    assert profile.profile == name
+    assert sum(profile.shares()) == pytest.approx(1)
+
+
+def test_the_shares_are_the_papers():
+    assert profiles.load("demo").shares() == pytest.approx((0.05, 0.45, 0.45, 0.05))
+
+
+def test_changes_override_and_are_part_of_what_identifies_a_study():
+    demo, changed = profiles.load("demo"), profiles.load("demo", train_images=800)
+    assert changed.train_images == 800 and demo.settings() != changed.settings()
+    assert demo.settings() == profiles.load("demo", seeds=3).settings()  # how many seeds decides no run's number
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"traim_images": 5}, "unknown key 'traim_images'; allowed are: profile, dataset"),
+        ({"train_images": "many"}, "train_images must be int, got 'many'"),
+        ({"train_images": True}, "train_images must be int, got True"),
+        ({"train_images": 0}, "train_images must be above 0"),
+        ({"minority": 1.5}, "minority must be a ratio above 0, at most 1"),
+        ({"backbone": "vgg"}, "backbone must be one of resnet18"),
+        ({"dataset": "lfw"}, "dataset must be one of celeba"),
+        ({"target": "Male"}, "target must be another attribute than protected"),
+        ({"prompts": "poetic"}, "prompts must be contextual"),
+    ],
+)
+def test_each_mistake_is_named_with_what_is_allowed(changes, said):
+    with pytest.raises(AimfairError) as error:
+        profiles.load("demo", **changes)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_integer_is_a_fine_float():
+    assert profiles.load("demo", guidance=4).guidance == 4.0
+
+
+def test_files_of_ones_own(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("train_images: 100\nseed: 3\n")
+    assert profiles.load(str(file)).profile == "mine"
+    file.write_text("- a\n- list\n")
+    with pytest.raises(AimfairError, match="one flat mapping"):
+        profiles.load(str(file))
+    file.write_text("a: [")
+    with pytest.raises(AimfairError, match="not valid YAML"):
+        profiles.load(str(file))
+    with pytest.raises(AimfairError, match=r"no profile 'dmeo'; there are: .*demo"):
+        profiles.load("dmeo")
+
+
+def test_a_notebook_takes_fields_however_papermill_injected_them():
+    profile, common = profiles.from_parameters(notebook(train_images=123, seed=300))
+    assert profile.train_images == 123 and common["seed"] == 300
+
+
+def test_a_whole_profile_injected_as_papermill_f_does():
+    flat = dataclasses.asdict(profiles.load("smoke"))
+    profile, _ = profiles.from_parameters(notebook(**flat))
+    assert profile == profiles.load("smoke")
+
+
+def test_a_misspelt_parameter_is_refused_though_papermill_would_inject_it():
+    with pytest.raises(AimfairError, match=r"unknown parameter 'lr_rate'; allowed are: profile, seed, .*k, dataset"):
+        profiles.from_parameters(notebook(lr_rate=0.1))
+    with pytest.raises(AimfairError, match="seed must be int, got 'one'"):
+        profiles.from_parameters(notebook(seed="one"))

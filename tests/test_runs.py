@@ -1,0 +1,127 @@
+"""Runs on disk: identity, atomicity, two writers, damage, publishing."""
+
+import multiprocessing
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from aimfair import models, runs
+from aimfair.errors import AimfairError
+
+
+def predictions(n=40, seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "split": ["test"] * (n // 2) + ["validation"] * (n // 2),
+            "name": [f"face-{i}" for i in range(n)],
+            "target": np.tile([0, 0, 1, 1], n // 4).astype(np.int8),
+            "protected": np.tile([0, 1, 0, 1], n // 4).astype(np.int8),
+            "logit": rng.normal(size=n).astype(np.float32),
+        }
+    )
+
+
+def config(seed=100, method="erm", **hyper):
+    return {"protocol": 1, "study": {"dataset": "toy"}, "method": method, "hyper": hyper, "seed": seed}
+
+
+def test_the_id_ignores_the_order_of_keys_and_notices_every_value():
+    first = config(lr=0.1, k=55)
+    assert runs.run_id(first) == runs.run_id(dict(reversed(first.items())))
+    assert runs.run_id(first) == runs.run_id(config(k=55, lr=0.1))
+    others = [config(seed=200, lr=0.1, k=55), config(lr=0.1, k=54), config("x", lr=0.1, k=55)]
+    assert len({runs.run_id(c) for c in [first, *others]}) == 4
+
+
+def test_a_stored_run_comes_back_and_its_table_is_computed_from_the_predictions(tmp_path):
+    table = predictions()
+    stored = runs.store(tmp_path, config(), table, {"seconds": 1.5}, models.build("resnet18-slim", 0))
+    found = runs.find(tmp_path, config())
+    pd.testing.assert_frame_equal(found.predictions, table)
+    assert found.scores == {"seconds": 1.5} and found.id == stored.id
+    assert (found.folder / "model.safetensors").exists()
+    test = table[table.split == "test"]
+    assert found.report().acc == pytest.approx(100 * ((test.logit >= 0) == test.target).mean())
+    assert runs.find(tmp_path, config(seed=5)) is None
+    assert [run.id for run in runs.all_runs(tmp_path)] == [stored.id]
+
+
+def test_half_a_run_is_never_found(tmp_path, monkeypatch):
+    def dies(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", dies)
+    with pytest.raises(AimfairError, match=r"cannot write run .*No space left"):
+        runs.store(tmp_path, config(), predictions(), {})
+    assert runs.find(tmp_path, config()) is None and not list(tmp_path.iterdir())
+    (tmp_path / ".1234-left-by-a-kill").mkdir()
+    assert list(runs.all_runs(tmp_path)) == []
+
+
+def _write(folder, seed):
+    runs.store(folder, config(), predictions(seed=seed), {"writer": seed})
+
+
+def test_two_processes_that_finish_the_same_run_leave_one_whole_result(tmp_path):
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_write, args=(tmp_path, seed)) for seed in range(6)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [w.exitcode for w in writers] == [0] * 6
+    found = runs.find(tmp_path, config())
+    pd.testing.assert_frame_equal(found.predictions, predictions(seed=found.scores["writer"]))
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_damaged_run_is_named(tmp_path):
+    stored = runs.store(tmp_path, config(), predictions(), {})
+    (stored.folder / "predictions.parquet").write_bytes(b"PAR1 cut off")
+    with pytest.raises(AimfairError, match=rf"{stored.id} is damaged.*delete the folder"):
+        runs.find(tmp_path, config())
+
+
+def test_published_runs_keep_every_decision_and_grow(tmp_path):
+    local, shipped = tmp_path / "runs", tmp_path / "published"
+    stored = [runs.store(local, config(seed=s), predictions(seed=s), {"seconds": s}) for s in (100, 200)]
+    runs.publish(stored[:1], shipped, "toy")
+    runs.publish(stored[1:], shipped, "toy")
+    runs.publish([runs.store(local, config(method="aim-fair"), predictions(seed=3), {})], shipped, "toy")
+    assert [r.seed for r in runs.published_runs(shipped, "toy", "erm")] == [100, 200]
+    for run in stored:
+        found = runs.find_published(shipped, "toy", run.config)
+        assert found.scores == run.scores and (found.report().cells == run.report().cells).all()
+        assert np.allclose(found.predictions["logit"], run.predictions["logit"], rtol=1e-3)
+    assert runs.find_published(shipped, "toy", config(seed=300)) is None
+    assert runs.find_published(shipped, "other", config()) is None
+
+
+def test_publishing_again_writes_the_same_bytes(tmp_path):
+    run = runs.store(tmp_path / "runs", config(), predictions(), {"a": 1})
+    first = {p.name: p.read_bytes() for p in runs.publish([run], tmp_path / "published", "toy")}
+    again = {p.name: p.read_bytes() for p in runs.publish([run], tmp_path / "published", "toy")}
+    assert first == again and set(first) == {"erm.jsonl", "erm.parquet", "faces.parquet"}
+
+
+def test_publishing_runs_on_other_faces_is_refused(tmp_path):
+    first = runs.store(tmp_path / "runs", config(), predictions(), {})
+    other = runs.store(tmp_path / "runs", config(seed=200), predictions().iloc[::-1].reset_index(drop=True), {})
+    runs.publish([first], tmp_path / "published", "toy")
+    with pytest.raises(AimfairError, match="other faces"):
+        runs.publish([other], tmp_path / "published", "toy")
+
+
+def test_a_run_without_predictions_can_be_published(tmp_path):
+    empty = predictions().iloc[:0]
+    run = runs.store(tmp_path / "runs", config(method="gradient-gaps"), empty, {"train": [1, 2]})
+    runs.publish([run], tmp_path / "published", "toy")
+    assert runs.find_published(tmp_path / "published", "toy", run.config).scores == {"train": [1, 2]}
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(AimfairError, match="cannot write run"):
+        runs.store(tmp_path / "file" / "runs", config(), predictions(), {})

@@ -1,0 +1,171 @@
+"""The training loop: augmentation, frozen tensors, batch-norm policy, checkpoint rule, resuming, bad input."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from aimfair import checkpoint, models
+from aimfair.augment import augment, random_crops
+from aimfair.errors import AimfairError
+from aimfair.training import Schedule, batches, binary_cross_entropy, fit, freeze_all_but
+
+QUICK = Schedule(epochs=3, lr=0.05, batch_size=16, milestones=(2,), crop_scale=(0.7, 1.0))
+
+
+def state(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_crop_of_the_whole_image_is_the_image_or_its_mirror():
+    images = torch.randint(0, 256, (64, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    plain = models.as_input(images)
+    out = augment(images, torch.Generator().manual_seed(0), (1.0, 1.0))
+    # area 1 leaves only the aspect ratio, and no aspect but 1 fits: each result is the image itself, perhaps mirrored
+    mirrored = [torch.allclose(o, p.flip(2), atol=1e-4) for o, p in zip(out, plain, strict=True)]
+    kept = [torch.allclose(o, p, atol=1e-4) for o, p in zip(out, plain, strict=True)]
+    assert all(m or k for m, k in zip(mirrored, kept, strict=True))
+    assert 15 < sum(mirrored) < 50
+
+
+def test_a_crop_agrees_with_bilinear_sampling():
+    images = torch.randint(0, 256, (8, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(3)
+    crops = random_crops(8, torch.Generator().manual_seed(3), (0.3, 0.8))
+    out = augment(images, generator, (0.3, 0.8))
+    top, left, height, width = crops.T
+    theta = torch.zeros(8, 2, 3)
+    theta[:, 0, 0], theta[:, 0, 2] = width, 2 * left + width - 1
+    theta[:, 1, 1], theta[:, 1, 2] = height, 2 * top + height - 1
+    grid = F.affine_grid(theta, [8, 3, 20, 20], align_corners=False)
+    expected = F.grid_sample(models.as_input(images), grid, padding_mode="border", align_corners=False)
+    agree = [
+        torch.allclose(o, e, atol=1e-3) or torch.allclose(o, e.flip(2), atol=1e-3)
+        for o, e in zip(out, expected, strict=True)
+    ]
+    assert all(agree)
+
+
+def test_crops_stay_inside_and_have_the_asked_area():
+    crops = random_crops(2000, torch.Generator().manual_seed(0), (0.3, 0.6))
+    top, left, height, width = crops.T
+    assert (crops >= 0).all() and (top + height <= 1 + 1e-6).all() and (left + width <= 1 + 1e-6).all()
+    area = height * width
+    assert area.min() >= 0.3 - 1e-5 and area.max() <= 0.6 + 1e-5
+
+
+def test_an_epoch_visits_every_face_at_most_once_and_drops_the_rest():
+    index = torch.cat(list(batches(37, 8, torch.Generator().manual_seed(0))))
+    assert len(index) == 32 and len(set(index.tolist())) == 32
+
+
+def test_it_learns_and_keeps_the_best_epoch(faces):
+    model = models.build("resnet18-slim", 0)
+    history = fit(model, faces((40,) * 4, 1), faces((20,) * 4, 2), replace(QUICK, epochs=6, milestones=()), seed=1)
+    assert max(history.validation_accuracy) > 80
+    assert history.validation_accuracy[history.chosen] == max(history.validation_accuracy)
+    correct = (models.evaluate(model, faces((20,) * 4, 2)) >= 0) == (faces((20,) * 4, 2).target == 1)
+    assert 100 * correct.double().mean() == pytest.approx(max(history.validation_accuracy))
+
+
+@pytest.mark.parametrize(("ties", "chosen"), [("first", 0), ("last", 2)])
+def test_ties_between_epochs_follow_the_named_rule(faces, ties, chosen):
+    model = models.build("resnet18-slim", 0)
+    schedule = replace(QUICK, lr=1e-12, batchnorm="eval", ties=ties)  # nothing changes: every epoch is equally good
+    assert fit(model, faces(), faces(seed=1), schedule, seed=0).chosen == chosen
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(faces):
+    results = []
+    for seed in (1, 1, 2):
+        model = models.build("resnet18-slim", 0)
+        fit(model, faces(), faces(seed=1), QUICK, seed=seed)
+        results.append(state(model))
+    assert same(results[0], results[1]) and not same(results[0], results[2])
+
+
+def test_frozen_tensors_stay_bit_identical_in_spite_of_decay_and_old_gradients(faces):
+    model = models.build("resnet18-slim", 0)
+    fit(model, faces(), faces(seed=1), QUICK, seed=0)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    before = state(model)
+    mask = {"layer1.0.conv1.weight", "layer4.1.bn2.bias", "fc.bias"}
+    fit(model, faces(seed=2), faces(seed=1), replace(QUICK, weight_decay=0.1, select="last"), seed=0, trainable=mask)
+    after = state(model)
+    changed = {name for name, _ in model.named_parameters() if not torch.equal(before[name], after[name])}
+    assert changed == mask
+    assert not torch.equal(before["bn1.running_mean"], after["bn1.running_mean"])  # the official policy
+
+
+def test_batchnorm_eval_leaves_every_buffer_unchanged(faces):
+    model = models.build("resnet18-slim", 0)
+    before = state(model)
+    fit(model, faces(), faces(seed=1), replace(QUICK, batchnorm="eval", select="last"), seed=0, trainable={"fc.weight"})
+    after = state(model)
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {"fc.weight"}
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_training_that_is_killed_goes_on_to_the_same_weights(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+    schedule = replace(QUICK, epochs=4)
+    undisturbed = models.build("resnet18-slim", 0)
+    expected = fit(undisturbed, faces(), faces(seed=1), schedule, seed=7)
+    steps = 0
+
+    def dies(logits, target, index):
+        nonlocal steps
+        steps += 1
+        if steps == 5:
+            raise Killed
+        return binary_cross_entropy(logits, target, index)
+
+    file = tmp_path / "half.safetensors"
+    with pytest.raises(Killed):
+        fit(models.build("resnet18-slim", 0), faces(), faces(seed=1), schedule, seed=7, loss=dies, resume=file)
+    assert file.exists()
+    resumed = models.build("resnet18-slim", 99)  # its own weights do not matter
+    history = fit(resumed, faces(), faces(seed=1), schedule, seed=7, resume=file)
+    assert same(state(undisturbed), state(resumed)) and not file.exists()
+    assert history.loss == expected.loss and history.chosen == expected.chosen
+
+
+def test_a_checkpoint_of_other_settings_is_not_taken(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+    file = tmp_path / "half.safetensors"
+    model = models.build("resnet18-slim", 0)
+    optimiser = torch.optim.SGD(model.parameters(), 0.1)
+    from aimfair.training import History
+
+    checkpoint.save(file, model, optimiser, {"lr": 1}, History(loss=[1.0, 1.0], validation_accuracy=[0, 0]), {})
+    history = fit(models.build("resnet18-slim", 0), faces(), faces(seed=1), QUICK, seed=0, resume=file)
+    assert len(history.loss) == QUICK.epochs and history.loss[0] != 1.0
+
+
+def test_a_loss_that_is_not_finite_is_one_clear_error(faces):
+    def diverges(logits, target, index):
+        return logits.sum() * float("nan")
+
+    with pytest.raises(AimfairError, match=r"not finite in epoch 1 .*learning rate"):
+        fit(models.build("resnet18-slim", 0), faces(), faces(seed=1), QUICK, seed=0, loss=diverges)
+
+
+def test_an_empty_mask_an_unknown_tensor_and_no_faces_are_refused(faces):
+    model = models.build("resnet18-slim", 0)
+    with pytest.raises(AimfairError, match="mask is empty"):
+        freeze_all_but(model, set())
+    with pytest.raises(AimfairError, match=r"does not have.*module.fc"):
+        freeze_all_but(model, {"module.fc.weight"})
+    with pytest.raises(AimfairError, match="nothing to train on"):
+        fit(model, faces((0, 0, 0, 0)), faces(), QUICK, seed=0)
+    with pytest.raises(AimfairError, match="batchnorm must be one of"):
+        replace(QUICK, batchnorm="off")
