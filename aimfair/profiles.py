@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,8 @@ def load(name: str, **changes: Any) -> Profile:
     values = {k: v for k, v in content.items() if k not in COMMON or k == "profile"} | changes
     for key, value in values.items():
         values[key] = _checked(key, value, FIELDS.get(key), path.name)
-    return Profile(**({"profile": path.stem} | values))
+    settings: dict[str, Any] = {"profile": path.stem} | values
+    return Profile(**settings)
 
 
 def from_parameters(variables: Mapping[str, Any]) -> tuple[Profile, dict[str, Any]]:
@@ -182,7 +183,7 @@ def from_parameters(variables: Mapping[str, Any]) -> tuple[Profile, dict[str, An
         expected = COMMON.get(name)
         if expected is not None:
             _checked(name, value, expected, "the notebook's parameters")
-    common = {name: simple[name] for name in COMMON if name in simple}
+    common: dict[str, Any] = {name: simple[name] for name in COMMON if name in simple}
     changes = {name: value for name, value in simple.items() if name in FIELDS and name not in COMMON}
     return load(common.get("profile", "demo"), **changes), common
 
@@ -198,8 +199,3 @@ def _checked(key: str, value: Any, expected: Any, where: str) -> Any:
         shown = expected.__name__ if not isinstance(expected, types.UnionType) else str(expected)
         raise AimfairError(f"{where}: {key} must be {shown}, got {value!r} ({type(value).__name__})")
     return value
-
-
-def names_of_fields() -> list[str]:
-    """All fields of a profile, in order."""
-    return [f.name for f in fields(Profile)]

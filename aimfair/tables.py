@@ -1,0 +1,119 @@
+"""Tables of runs: one tidy row per run, then means with intervals and paired differences to a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from aimfair import methods, metrics
+from aimfair.errors import AimfairError
+from aimfair.runs import Run
+from aimfair.stats import holm, interval, paired_difference
+
+METRICS = ("acc", "wst", "eo_max", "eo_mean", "std")
+HEADINGS = {
+    "acc": "ACC",
+    "wst": "WST",
+    "eo_max": "EO (max)",
+    "eo_mean": "EO (mean)",
+    "std": "STD",
+    "balanced": "balanced",
+}
+
+
+def frame(runs: Iterable[Run], split: str = "test") -> pd.DataFrame:
+    """A row per run: method (its title), seed, hyper-parameters, validation accuracy and the fairness report of ``split``."""
+    rows = [
+        {
+            "method": methods.get(run.config["method"]).title,
+            "seed": run.seed,
+            **run.config["hyper"],
+            "validation_accuracy": run.accuracy("validation"),
+            **run.report(split).as_dict(),
+        }
+        for run in runs
+    ]
+    return pd.DataFrame(rows)
+
+
+def choose(frame: pd.DataFrame, among: str = "lr", by: Sequence[str] = ("method", "seed")) -> pd.DataFrame:
+    """Of each group of rows the one with the best validation accuracy; the smaller ``among`` wins a tie.
+
+    The selection rule of the book: overall accuracy on real validation images, no group label read.
+    """
+    ordered = frame.sort_values(["validation_accuracy", among], ascending=[False, True], kind="stable")
+    return ordered.groupby(list(by), sort=False).head(1).sort_index()
+
+
+def summary(
+    frame: pd.DataFrame, reference: str | None = None, metric: Sequence[str] = METRICS, by: str = "method"
+) -> pd.DataFrame:
+    """Means over seeds with 95 % intervals and, against ``reference``, paired differences with Holm-adjusted p-values.
+
+    frame  one row per (``by``, seed); every method must have the reference's seeds for its difference
+    Columns are (metric, "mean" | "low" | "high" | "difference" | "difference low" | "difference high" | "p"), and
+    ("wst of means", "mean"), the paper's order of averaging. Raises AimfairError for a repeated or a missing seed.
+    """
+    if frame.duplicated([by, "seed"]).any():
+        raise AimfairError(f"a table needs one run per {by} and seed: choose among them first")
+    table: dict[str, dict[tuple[str, str], float]] = {}
+    for name, rows in frame.groupby(by, sort=False):
+        cells = rows[list(metrics.CELLS)].to_numpy().mean(0)
+        table[name] = {("n", "seeds"): len(rows), ("wst of means", "mean"): float(metrics.wst(cells))}
+        for column in metric:
+            low, high = interval(rows[column])
+            table[name] |= {(column, "mean"): rows[column].mean(), (column, "low"): low, (column, "high"): high}
+    if reference is not None:
+        for column in metric:
+            _compare(table, frame, reference, column, by)
+    result = pd.DataFrame.from_dict(table, orient="index")
+    result.columns = pd.MultiIndex.from_tuples(result.columns)
+    return result.rename_axis(by)
+
+
+def _compare(
+    table: dict[str, dict[tuple[str, str], float]], frame: pd.DataFrame, reference: str, column: str, by: str
+) -> None:
+    values = frame.pivot(index="seed", columns=by, values=column)
+    others = [name for name in table if name != reference]
+    differences = {}
+    for name in others:
+        both = values[[name, reference]]
+        if both.isna().any(axis=None):
+            raise AimfairError(f"{name} and {reference} do not have the same seeds: differences would not be paired")
+        differences[name] = paired_difference(both[name], both[reference])
+    adjusted = holm([d.p for d in differences.values()])
+    for name, p in zip(others, adjusted, strict=True):
+        d = differences[name]
+        table[name] |= {
+            (column, "difference"): d.mean,
+            (column, "difference low"): d.low,
+            (column, "difference high"): d.high,
+            (column, "p"): p,
+        }
+
+
+def show(summary: pd.DataFrame, metric: Sequence[str] = METRICS, differences: bool = False) -> pd.DataFrame:
+    """The summary for reading: ``84.2 [83.1, 85.3]``, and with ``differences`` ``+1.4 [0.9, 1.8], p .004`` instead."""
+    columns = {}
+    for name in metric:
+        cell = summary[name]
+        if differences:
+            cell = cell.dropna()
+            columns[HEADINGS[name]] = [
+                f"{r['difference']:+.1f} [{r['difference low']:+.1f}, {r['difference high']:+.1f}], p {_p(r['p'])}"
+                for _, r in cell.iterrows()
+            ]
+        else:
+            columns[HEADINGS[name]] = [
+                f"{r['mean']:.1f}" + (f" [{r['low']:.1f}, {r['high']:.1f}]" if np.isfinite(r["low"]) else "")
+                for _, r in cell.iterrows()
+            ]
+    rows = summary.dropna().index if differences else summary.index
+    return pd.DataFrame(columns, index=rows)
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0") if value < 1 else "1"

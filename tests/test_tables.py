@@ -1,0 +1,63 @@
+"""Tables: one row per run, selection without group labels, paired differences."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from aimfair import runs, tables
+from aimfair.errors import AimfairError
+
+
+def run(method, seed, wrong, **hyper):
+    """A run on 40 test and 40 validation faces that errs on the first ``wrong`` of each group's ten."""
+    rows = [
+        {"split": s, "name": f"{s}{g}{i}", "target": g // 2, "protected": g % 2, "right": i >= wrong[g]}
+        for s in ("test", "validation")
+        for g in range(4)
+        for i in range(10)
+    ]
+    frame = pd.DataFrame(rows)
+    frame["logit"] = np.where((frame.target == 1) == frame.right, 1.0, -1.0)
+    config = {"protocol": 1, "study": {}, "method": method, "hyper": hyper, "seed": seed}
+    return runs.Run(config, {}, frame.drop(columns="right"))
+
+
+def test_a_row_per_run_with_its_report_and_hyper_parameters():
+    frame = tables.frame([run("erm", 100, (4, 0, 0, 2)), run("aim-fair", 100, (1, 1, 1, 1), lr=0.01, k=55)])
+    assert frame["method"].tolist() == ["Baseline (ERM)", "AIM-Fair"]
+    assert frame["wst"].tolist() == [60, 90] and frame["acc"].tolist() == [85, 90]
+    assert frame["eo_max"].tolist() == [40, 0] and frame["k"].tolist()[1] == 55
+
+
+def test_the_choice_is_by_validation_accuracy_and_the_smaller_rate_on_a_tie():
+    frame = tables.frame(
+        [
+            run("aim-fair", 100, (3, 3, 3, 3), lr=0.001),
+            run("aim-fair", 100, (1, 1, 1, 1), lr=0.1),
+            run("aim-fair", 100, (0, 2, 2, 0), lr=0.01),
+        ]
+    )
+    assert tables.choose(frame)["lr"].tolist() == [0.01]
+
+
+def test_summary_and_differences_by_hand():
+    erm = [run("erm", s, (4, 0, 0, w)) for s, w in ((100, 5), (200, 6), (300, 4), (400, 5))]
+    aim = [run("aim-fair", s, (1, 1, 1, w)) for s, w in ((100, 2), (200, 2), (300, 2), (400, 2))]
+    frame = tables.frame(erm + aim)
+    table = tables.summary(frame, reference="AIM-Fair", metric=("acc", "wst"))
+    expected = np.mean([50, 40, 60, 50]) - 80
+    assert table.loc["Baseline (ERM)", ("wst", "difference")] == pytest.approx(expected)
+    assert table.loc["Baseline (ERM)", ("wst", "p")] == pytest.approx(2 / 16)
+    assert table.loc["Baseline (ERM)", ("wst of means", "mean")] == pytest.approx(50)
+    assert np.isnan(table.loc["AIM-Fair", ("wst", "difference")])
+    shown = tables.show(table, ("acc", "wst"))
+    assert shown.loc["AIM-Fair", "WST"].startswith("80.0 [80.0, 80.0]")
+    assert tables.show(table, ("wst",), differences=True).loc["Baseline (ERM)", "WST"].startswith("-30.0 [")
+
+
+def test_unpaired_or_repeated_seeds_are_refused():
+    frame = tables.frame([run("erm", 100, (1, 1, 1, 1)), run("aim-fair", 200, (1, 1, 1, 1))])
+    with pytest.raises(AimfairError, match="same seeds"):
+        tables.summary(frame, reference="AIM-Fair", metric=("acc",))
+    with pytest.raises(AimfairError, match="one run per method and seed"):
+        tables.summary(pd.concat([frame, frame]))
