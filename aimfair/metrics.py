@@ -9,7 +9,7 @@ bootstrap draws.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,10 @@ from numpy.typing import ArrayLike
 
 from aimfair.errors import AimfairError
 from aimfair.faces import GROUPS
+
+CELLS = tuple(f"acc_t{t}_p{p}" for t, p in GROUPS)
+COUNTS = tuple(f"n_t{t}_p{p}" for t, p in GROUPS)
+"""Columns of the four accuracies (as in the table of the paper's results) and of the four group sizes."""
 
 
 def tpr_gap(cells: np.ndarray) -> np.ndarray:
@@ -53,15 +57,6 @@ def wst(cells: np.ndarray) -> np.ndarray:
 def std(cells: np.ndarray) -> np.ndarray:
     """Group standard deviation (Equation 11), population form (ddof 0) as in the paper's tables."""
     return cells.std(-1)
-
-
-SUMMARIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "wst": wst,
-    "eo_max": eo_max,
-    "eo_mean": eo_mean,
-    "std": std,
-}
-"""Summaries that need the cells alone, by the name under which tables and figures show them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,8 +127,7 @@ class FairnessReport:
         """One flat row for a table: the summaries, the cells as ``acc_t0_p0`` ..., the counts as ``n_t0_p0`` ..."""
         names = ("acc", "wst", "eo_max", "eo_mean", "std", "balanced", "demographic_parity", "tpr_gap", "fpr_gap")
         row = {name: float(getattr(self, name)) for name in names}
-        row |= {f"acc_t{t}_p{p}": float(a) for (t, p), a in zip(GROUPS, self.cells, strict=True)}
-        return row | {f"n_t{t}_p{p}": float(n) for (t, p), n in zip(GROUPS, self.counts, strict=True)}
+        return row | dict(zip(CELLS + COUNTS, map(float, (*self.cells, *self.counts)), strict=True))
 
 
 def fairness_report(target: Any, predicted: Any, protected: Any) -> FairnessReport:

@@ -14,10 +14,8 @@ import numpy as np
 import pandas as pd
 
 from aimfair.errors import AimfairError
-from aimfair.metrics import FairnessReport, published_report
+from aimfair.metrics import CELLS, FairnessReport, published_report
 from aimfair.paths import home
-
-CELLS = ["acc_t0_p0", "acc_t0_p1", "acc_t1_p0", "acc_t1_p1"]
 
 TEST_COUNTS: dict[tuple[str, str, str], tuple[int, int, int, int]] = {
     ("CelebA", "Smiling", "Male"): (5354, 4621, 6893, 3094),

@@ -5,11 +5,12 @@ import pytest
 
 from aimfair import paper
 from aimfair.errors import AimfairError
+from aimfair.metrics import CELLS
 
 
 @pytest.fixture(scope="module")
 def rows():
-    return paper.results().dropna(subset=paper.CELLS)
+    return paper.results().dropna(subset=list(CELLS))
 
 
 @pytest.fixture(scope="module")

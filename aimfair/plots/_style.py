@@ -1,0 +1,125 @@
+"""What all figures share: size, colours, words.
+
+Colours are those of Okabe and Ito, which readers with any form of colour blindness can tell apart, and no
+figure rests on colour alone: markers or hatches say the same. Text is 9 points or more.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, TypeAlias
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from aimfair.errors import AimfairError
+from aimfair.faces import GROUPS
+from aimfair.metrics import FairnessReport
+from aimfair.stats import interval
+
+WIDTH = 7.6
+"""Inches; 684 pixels at the resolution below, the width of the book's text."""
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+HATCHES = ("", "////", "....", "xxxx")
+GREY = "#5F5F5F"
+
+STYLE: dict[Any, Any] = {
+    "figure.dpi": 90,
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E3E3E3",
+    "hatch.linewidth": 0.6,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "lines.markersize": 6,
+}
+
+LABELS = {
+    "acc": "accuracy, ACC (%)",
+    "balanced": "mean of the cells (%)",
+    "wst": "worst group, WST (%)",
+    "eo_max": "EO, maximum form (points)",
+    "eo_mean": "EO, mean form (points)",
+    "std": "STD of the cells (points)",
+}
+"""Words for the columns of :meth:`aimfair.metrics.FairnessReport.as_dict`."""
+
+LOWER_IS_BETTER = {"eo_max", "eo_mean", "std"}
+
+Results: TypeAlias = pd.DataFrame | Mapping[str, Sequence[FairnessReport]]
+"""A row per method and seed (column ``method`` and those of ``FairnessReport.as_dict``), or reports by method."""
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw in the book's style; the figure is closed for pyplot, so that a notebook shows it once."""
+
+    @wraps(draw)
+    def drawn(*arguments: Any, **options: Any) -> Figure:
+        with plt.rc_context(STYLE):
+            figure = draw(*arguments, **options)
+        plt.close(figure)
+        return figure
+
+    return drawn
+
+
+def look(i: int) -> dict[str, Any]:
+    """Colour and marker of the i-th method; pairs repeat after 56."""
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+
+
+def group_names(target: str = "t", protected: str = "p") -> list[str]:
+    """Names of the four groups in table order, ``Smiling=0, Male=0`` and so on."""
+    return [f"{target}={t}, {protected}={p}" for t, p in GROUPS]
+
+
+def as_frame(results: Results, *needed: str) -> pd.DataFrame:
+    """The results as a frame. Raises AimfairError if it is empty or lacks a needed column."""
+    if not isinstance(results, pd.DataFrame):
+        results = pd.DataFrame(
+            [{"method": m} | report.as_dict() for m, reports in results.items() for report in reports]
+        )
+    missing = [column for column in needed if column not in results]
+    if missing or results.empty:
+        raise AimfairError(f"nothing to draw: the results have {len(results)} rows and lack columns {missing}")
+    return results
+
+
+def mean_and_error(values: Sequence[float] | np.ndarray | pd.Series) -> tuple[float, np.ndarray]:
+    """Mean over seeds and its distances to the two ends of the 95 % interval, as error bars want them: (2, 1)."""
+    mean = float(np.mean(values))
+    low, high = interval(values)
+    return mean, np.array([[mean - low], [high - mean]])
+
+
+def better(axes: Axes, metric: str, axis: str) -> None:
+    """Label one axis with a metric, turned so that better is always to the right or up."""
+    turned = metric in LOWER_IS_BETTER
+    label = LABELS.get(metric, metric) + (", axis reversed" if turned else "")
+    axes.set(**{f"{axis}label": label})
+    if turned:
+        axes.invert_xaxis() if axis == "x" else axes.invert_yaxis()
+
+
+def jpeg(figure: Figure, quality: int = 85) -> Any:
+    """The figure as a JPEG for a notebook: a fifth of the PNG's size where the figure is photographs."""
+    from IPython.display import Image
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="jpeg", dpi=figure.dpi, pil_kwargs={"quality": quality, "subsampling": 0})
+    return Image(data=buffer.getvalue(), format="jpeg")

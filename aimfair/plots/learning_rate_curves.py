@@ -1,0 +1,34 @@
+"""A method is a path, not a point: where its learning rate leads it."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from aimfair.plots._style import WIDTH, as_frame, better, look, styled
+
+
+@styled
+def learning_rate_curves(
+    frame: pd.DataFrame, fairness: str = "wst", accuracy: str = "acc", rate: str = "lr", chosen: str = "chosen"
+) -> Figure:
+    """Each method's path along its learning rates in the accuracy-fairness plane, means over seeds; up and right is better.
+
+    frame   a row per method, rate and seed; a boolean column ``chosen``, where there is one, rings the rates
+            that the selection rule took
+    """
+    frame = as_frame(frame, "method", rate, fairness, accuracy)
+    figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
+    for i, (method, rows) in enumerate(frame.groupby("method", sort=False)):
+        path = rows.groupby(rate)[[fairness, accuracy]].mean()
+        axes.plot(path[fairness], path[accuracy], lw=1.2, label=method, **look(i))
+        for end in {path.index[0], path.index[-1]}:
+            axes.annotate(f"{end:g}", path.loc[end], xytext=(5, 5), textcoords="offset points", fontsize=9)
+        if chosen in rows and rows[chosen].any():
+            ringed = path.loc[sorted(rows.loc[rows[chosen], rate].unique())]
+            axes.scatter(ringed[fairness], ringed[accuracy], 150, facecolors="none", edgecolors="black")
+    better(axes, fairness, "x")
+    better(axes, accuracy, "y")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure

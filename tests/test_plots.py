@@ -1,0 +1,193 @@
+"""Every figure shows the numbers it was given, fits the page and needs no colour to be read."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from aimfair import models, plots
+from aimfair.errors import AimfairError
+from aimfair.metrics import FairnessReport, published_report
+from aimfair.training import History
+
+COUNTS = (5354, 4621, 6893, 3094)
+NAMES = [name for name, _ in models.build("resnet18-slim", 0).named_parameters()]
+
+
+def reports(methods=("ERM", "full fine-tuning", "AIM-Fair"), seeds=5) -> dict[str, list[FairnessReport]]:
+    rng = np.random.default_rng(0)
+    return {
+        method: [
+            published_report(rng.normal((84, 95 - 2 * i, 94 - i, 72 + 5 * i), 1).clip(0, 100), COUNTS)
+            for _ in range(seeds)
+        ]
+        for i, method in enumerate(methods)
+    }
+
+
+def sweep(column: str, values) -> pd.DataFrame:
+    rows = [
+        {"method": method, column: value, "seed": seed, "chosen": value == values[1]}
+        | published_report(report.cells - 3 * i**2 * np.array((1, 1, 0, -0.5)), COUNTS).as_dict()
+        for i, value in enumerate(values)
+        for method, several in reports(seeds=3).items()
+        for seed, report in enumerate(several)
+    ]
+    return pd.DataFrame(rows)
+
+
+def gaps() -> tuple[dict[str, float], dict[str, float]]:
+    rng = np.random.default_rng(1)
+    shared = rng.random(len(NAMES))
+    return (dict(zip(NAMES, shared + 0.3 * rng.random(len(NAMES)), strict=True)) for _ in range(2))  # type: ignore[return-value]
+
+
+def faces(n=12) -> torch.Tensor:
+    return torch.arange(n * 3 * 16 * 16).reshape(n, 3, 16, 16).remainder(251).to(torch.uint8)
+
+
+EXAMPLES = {
+    "accuracy_fairness": lambda: plots.accuracy_fairness(reports(), "eo_max"),
+    "contact_sheet": lambda: plots.contact_sheet(faces(), ["not smiling", "smiling"], columns=6),
+    "counts": lambda: plots.counts(
+        {"train": (200, 1800, 1800, 200), "test": COUNTS}, plots.group_names("Smiling", "Male")
+    ),
+    "gap_rank": lambda: plots.gap_rank(*gaps(), k=55),
+    "group_bars": lambda: plots.group_bars(reports(), plots.group_names("Smiling", "Male")),
+    "learning_rate_curves": lambda: plots.learning_rate_curves(sweep("lr", (0.001, 0.01, 0.1))),
+    "mask_by_layer": lambda: plots.mask_by_layer([set(NAMES[:40]), set(NAMES[20:])], NAMES),
+    "topk_curve": lambda: plots.topk_curve(
+        sweep("k", (40, 50, 62)), baselines={"ERM": {"acc": 89, "wst": 71, "eo_max": 24}}
+    ),
+    "training_curve": lambda: plots.training_curve(History([0.6, 0.4, 0.3], [71.0, 84.0, 83.0], chosen=1)),
+}
+
+
+def test_every_figure_has_an_example_here() -> None:
+    assert set(plots.FIGURES) == set(EXAMPLES)
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, Figure]:
+    return {name: example() for name, example in EXAMPLES.items()}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_figures_fit_the_page_and_can_be_read(drawn, name) -> None:
+    figure = drawn[name]
+    FigureCanvasAgg(figure).draw()
+    width, height = figure.get_size_inches() * figure.dpi
+    assert figure.dpi == 90 and width <= 700 and height <= 700
+    page = figure.bbox
+    for text in figure.findobj(Text):
+        if text.get_text() and text.get_visible() and text.get_window_extent().width:
+            assert text.get_fontsize() >= 9, text.get_text()
+    for axes in figure.axes:
+        box = axes.get_tightbbox()
+        assert page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1 and page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_drawing_leaves_nothing_open_and_no_style_behind(name) -> None:
+    import matplotlib.pyplot as plt
+
+    before = dict(plt.rcParams)
+    EXAMPLES[name]()
+    assert plt.get_fignums() == [] and dict(plt.rcParams) == before
+
+
+def test_bars_have_the_heights_of_the_cells_and_different_hatches() -> None:
+    report = published_report((83.57, 98.50, 95.36, 71.52), COUNTS)
+    figure = plots.group_bars({"ERM": [report], "again": [report]})
+    bars = [container for container in figure.axes[0].containers if hasattr(container, "patches")]
+    assert [bar.get_height() for group in bars for bar in group][::2] == pytest.approx(report.cells)
+    assert len({group[0].get_hatch() for group in bars}) == 4
+    whisker = bars[3].errorbar.lines[2][0].get_segments()[0]
+    assert whisker[1, 1] - whisker[0, 1] == pytest.approx(2 * 1.96 * 0.8114, abs=0.002)
+
+
+def test_a_frame_and_its_reports_draw_the_same() -> None:
+    frame = pd.DataFrame([{"method": m} | r.as_dict() for m, several in reports().items() for r in several])
+    for draw in (plots.group_bars, plots.accuracy_fairness):
+        one, other = (FigureCanvasAgg(draw(results)) for results in (frame, reports()))
+        one.draw(), other.draw()
+        assert np.array_equal(np.asarray(one.buffer_rgba()), np.asarray(other.buffer_rgba()))
+
+
+def test_one_seed_has_no_interval_and_many_methods_have_different_looks() -> None:
+    figure = plots.accuracy_fairness(reports([f"method {i}" for i in range(12)], seeds=1), "std")
+    assert figure.axes[0].xaxis_inverted() and not figure.axes[0].yaxis_inverted()
+    from aimfair.plots._style import look
+
+    assert len({tuple(look(i).values()) for i in range(56)}) == 56
+
+
+def test_gap_rank_counts_what_the_mask_selects() -> None:
+    from aimfair.masks import select
+
+    domain, bias = gaps()
+    figure = plots.gap_rank(domain, bias, 50)
+    chosen, rest = figure.axes[0].collections[:2]
+    assert len(chosen.get_offsets()) == len(select(domain, bias, 50)) and len(rest.get_offsets()) == 62 - len(
+        select(domain, bias, 50)
+    )
+    x, y = np.asarray(chosen.get_offsets()).T
+    assert x.max() <= 50 and y.min() > 62 - 50
+
+
+def test_mask_bars_are_shares_of_the_masks() -> None:
+    figure = plots.mask_by_layer([set(NAMES[:40]), set(NAMES[20:])], NAMES)
+    bars = sorted(figure.axes[0].patches, key=lambda bar: bar.get_x())
+    assert [bar.get_height() for bar in bars] == [0.5] * 20 + [1] * 20 + [0.5] * 22
+    with pytest.raises(AimfairError, match=r"does not have: fc\.gamma"):
+        plots.mask_by_layer({"fc.gamma"}, NAMES)
+
+
+def test_the_contact_sheet_shows_every_pixel_in_place() -> None:
+    images = faces(5)
+    sheet = plots.contact_sheet(images, columns=2).axes[0].images[0].get_array()
+    assert (sheet[-16:, :16] == images[4].permute(1, 2, 0).numpy()).all() and (sheet[-16:, 17:] == 255).all()
+    assert len(plots.contact_sheet(images, list("abcde"), columns=3).axes[0].texts) == 5
+    for wrong, message in (((images.float(),), "uint8"), ((images, ["a", "b"], 2), "2 titles fit neither the 3 rows")):
+        with pytest.raises(AimfairError, match=message):
+            plots.contact_sheet(*wrong)
+
+
+def test_a_jpeg_is_smaller_than_the_png_it_replaces(drawn) -> None:
+    image = plots.jpeg(drawn["contact_sheet"])
+    assert image.data[:2] == b"\xff\xd8" and image._repr_mimebundle_()[0].keys() == {"image/jpeg"}
+
+
+def test_counts_are_written_unless_too_thin() -> None:
+    figure = plots.counts({"train": (1000, 9000, 9000, 1000), "mine": (1, 97, 1, 1)})
+    written = [text.get_text() for text in figure.axes[0].texts]
+    assert written.count("9,000") == 2 and "97" in written and "1" not in written
+    with pytest.raises(AimfairError, match="four group sizes"):
+        plots.counts({"train": (1, 2, 3)})
+
+
+def test_the_chosen_epoch_is_ringed() -> None:
+    several = {"a": History([0.6, 0.4], [70.0, 80.0], chosen=1), "b": History([0.5, 0.3], [75.0, 74.0], chosen=0)}
+    rings = plots.training_curve(several).axes[1].collections
+    assert [ring.get_offsets().tolist()[0] for ring in rings] == [[2, 80], [1, 75]]
+
+
+def test_missing_columns_are_named() -> None:
+    with pytest.raises(AimfairError, match=r"lack columns \['lr'\]"):
+        plots.learning_rate_curves(sweep("k", (1, 2)))
+    with pytest.raises(AimfairError, match="0 rows"):
+        plots.group_bars({})
+
+
+def test_a_module_is_all_that_a_figure_needs(monkeypatch) -> None:
+    import importlib
+    import pkgutil
+
+    real = pkgutil.iter_modules
+    monkeypatch.setattr(pkgutil, "iter_modules", lambda path: [*real(path), SimpleNamespace(name="_no_figure")])
+    assert "_no_figure" not in importlib.reload(plots).FIGURES and callable(plots.counts)
