@@ -1,0 +1,170 @@
+import numpy as np
+import pytest
+import torch
+
+from aimfair import datasets
+from aimfair.datasets import faceworld
+from aimfair.errors import AimfairError
+
+SMALL = {"train": 1_500, "validation": 100, "test": 1_200, "corpus": 1_000}
+
+
+@pytest.fixture(scope="module", params=faceworld.STYLES)
+def faces(request):
+    return faceworld.catalogue(style=request.param, **SMALL)
+
+
+def of_split(faces, split):
+    return np.flatnonzero(faces.attributes["split"] == split)
+
+
+def test_a_face_has_the_same_bits_in_any_order_batch_and_company(faces):
+    some = np.array([3, 1499, 1550, 1600, 2801, 3799])
+    alone = torch.cat([faces.read(np.array([i]), 64) for i in some])
+    crowd = np.concatenate([np.arange(70), some[::-1], np.arange(40, 101)])
+    assert torch.equal(alone, faces.read(crowd, 64)[70:76].flip(0))
+    assert alone.shape == (6, 3, 64, 64) and alone.dtype == torch.uint8
+
+
+def test_a_face_has_the_same_bits_with_any_number_of_threads(faces):
+    before = torch.get_num_threads()
+    try:
+        pictures = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            pictures.append(faces.read(np.arange(40), 64))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(pictures[0], pictures[1]) and torch.equal(pictures[0], pictures[2])
+
+
+def test_a_face_does_not_depend_on_how_many_there_are():
+    few = faceworld.catalogue(train=20, validation=5, test=5, corpus=5)
+    many = faceworld.catalogue(**SMALL)
+    where = {name: i for i, name in enumerate(many.names)}
+    same = np.array([where[name] for name in few.names])
+    assert few.attributes.equals(many.attributes.iloc[same].reset_index(drop=True))
+    assert torch.equal(few.read(np.arange(35), 32), many.read(same, 32))
+
+
+def test_another_seed_is_another_world_and_another_style_the_same_one():
+    first, other = (faceworld.catalogue(seed=seed, **SMALL) for seed in (0, 1))
+    web = faceworld.catalogue(style="web", **SMALL)
+    assert not first.attributes.equals(other.attributes)
+    assert first.attributes.equals(web.attributes)
+    assert not torch.equal(first.read(np.arange(4), 32), web.read(np.arange(4), 32))
+
+
+def test_every_face_differs_and_names_are_unique(faces):
+    pictures = faces.read(np.arange(300), 16).flatten(1)
+    assert len(torch.unique(pictures, dim=0)) == 300
+    assert len(set(faces.names)) == len(faces) == 3_800
+    assert faces.names[0].endswith("-0000000") and faces.names[-1].endswith("-3000999")
+
+
+def test_natural_splits_are_distributed_as_celeba():
+    table = faceworld.catalogue(validation=0, test=0, corpus=0, train=20_000).attributes
+    group = np.bincount(2 * table.Smiling + table.Male, minlength=4) / len(table)
+    assert np.abs(group - (0.268, 0.250, 0.315, 0.167)).max() < 0.015
+    assert abs(table.Young.mean() - 0.774) < 0.015
+    assert table.Young.corr(table.Male) < -0.2 < 0 < table.Young.corr(table.Smiling) < 0.1
+
+
+def test_corpus_is_balanced_and_independent(faces):
+    table = faces.attributes.iloc[of_split(faces, "corpus")]
+    counts = np.bincount(4 * table.Smiling + 2 * table.Male + table.Young, minlength=8)
+    assert counts.tolist() == [125] * 8
+
+
+def test_labels_are_binary_and_exclude_each_other(faces):
+    table = faces.attributes
+    for name in ("Smiling", "Male", "Young", "Eyeglasses", "No_Beard", "Long_Hair", "Bald", "Wearing_Lipstick"):
+        assert set(table[name]) == {0, 1} and table[name].dtype == np.int64
+    hair = table[["Black_Hair", "Brown_Hair", "Blond_Hair", "Red_Hair", "Gray_Hair", "Bald"]]
+    assert (hair.sum(axis=1) == 1).all()
+    bearded = table[["5_o_Clock_Shadow", "Mustache", "Goatee", "Full_Beard"]].max(axis=1)
+    assert (table.No_Beard == 1 - bearded).all()
+    assert bearded[table.Male == 0].sum() == 0
+
+
+def test_hair_and_hat_are_drawn_as_labelled(faces):
+    """The crown is brighter under blond than under black hair, at the place where the table says the head is."""
+    table = faces.attributes[(faces.attributes.Wearing_Hat == 0) & (faces.attributes.roll.abs() < 4)]
+
+    def crown(rows):
+        picture = faces.read(rows.index.to_numpy(), 64).float().mean(1)
+        column = ((rows.head_x + 1) * 32).astype(int).to_list()
+        row = ((rows.head_y - 0.95 * rows.head_scale + 1) * 32).astype(int).to_list()
+        return picture[torch.arange(len(rows)), row, column].mean()
+
+    assert crown(table[table.Blond_Hair == 1][:100]) > 50 + crown(table[table.Black_Hair == 1][:100])
+
+
+def test_captions_are_true_and_closed(faces):
+    index = of_split(faces, "corpus")
+    sentences = faceworld.captions(faces, index, seed=1)
+    table = faces.attributes.iloc[index].reset_index(drop=True)
+    has = {word: np.array([word in s.replace(",", " ").split() for s in sentences]) for word in ("smiling", "male")}
+    assert (has["smiling"] == table.Smiling).all() and (has["male"] == table.Male).all()
+    for words, column, value in (
+        (" young ", "Young", 1),
+        (" old ", "Young", 0),
+        ("eyeglasses", "Eyeglasses", 1),
+        ("a hat", "Wearing_Hat", 1),
+        ("long", "Long_Hair", 1),
+        ("short", "Long_Hair", 0),
+        ("black hair", "Black_Hair", 1),
+        ("goatee", "Goatee", 1),
+        ("lipstick", "Wearing_Lipstick", 1),
+        ("bald", "Bald", 1),
+    ):
+        said = np.array([words in s for s in sentences])
+        assert said.any() and (table[column][said] == value).all(), words
+    for words, pose in (
+        ("turned slightly right", table.yaw),
+        ("tilted slightly left", -table.roll),
+        ("downward", table.pitch),
+    ):
+        said = np.array([words in s for s in sentences])
+        assert said.any() and (pose[said] > 0.25).all(), words
+    aged = np.mean([" young " in s or " old " in s for s in sentences])
+    assert 0.86 < aged < 0.94
+    assert len({word.strip(",.") for s in sentences for word in s.split()}) < 60
+    assert all(s.startswith("Portrait face photo of a ") and s.endswith(".") for s in sentences)
+    assert faceworld.captions(faces, index[40:50], seed=1) == sentences[40:50]
+    assert faceworld.captions(faces, index, seed=2) != sentences
+
+
+def test_focus_peaks_over_the_mouth(faces):
+    index = of_split(faces, "corpus")[:50]
+    weight = faceworld.focus(faces, index, 64)
+    assert weight.shape == (50, 1, 64, 64) and weight.dtype == torch.float32
+    assert float(weight.min()) >= 1 and float(weight.amax((1, 2, 3)).min()) > 4
+    table = faces.attributes.iloc[index]
+    peak = weight.flatten(1).argmax(1).numpy()
+    angle = np.deg2rad(table["roll"])
+    mouth_y = table.head_y + table.head_scale * (0.6 + 0.07 * table.pitch) * np.cos(angle)
+    assert np.abs((peak // 64 + 0.5) / 32 - 1 - mouth_y).max() < 0.12
+
+
+def test_any_size(faces):
+    for size in (24, 64, 97):
+        assert faces.read(np.arange(3), size).shape == (3, 3, size, size)
+    coarse = torch.nn.functional.avg_pool2d(faces.read(np.arange(3), 128).float(), 2)
+    assert float((coarse - faces.read(np.arange(3), 64).float()).abs().mean()) < 15
+    assert faces.read(np.array([], dtype=np.int64), 64).shape == (0, 3, 64, 64)
+
+
+def test_it_is_found_by_name_and_gives_a_face_set():
+    faces = datasets.load("faceworld", style="web", **SMALL).faces(range(10), "Smiling", "Male", 64)
+    assert len(faces) == 10 and sum(faces.counts()) == 10
+
+
+def test_errors_say_what_to_do(faces):
+    with pytest.raises(AimfairError, match="choose one of real, web"):
+        faceworld.catalogue(style="oil")
+    with pytest.raises(AimfairError, match="ask for fewer"):
+        faceworld.catalogue(train=2_000_000)
+    other = datasets.Catalogue("elsewhere", faces.names, faces.attributes[["Smiling"]], faces.read)
+    with pytest.raises(AimfairError, match="elsewhere"):
+        faceworld.captions(other, [0], seed=0)
