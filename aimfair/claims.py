@@ -30,11 +30,14 @@ class Claim:
         """True if the runs support the claim."""
         return self.verdict == "holds"
 
+    def _said(self) -> str:
+        return f"{self.text} ({self.evidence})" if self.evidence else self.text
+
     def __str__(self) -> str:
-        return f"{VERDICTS[self.verdict]}: {self.text} ({self.evidence})"
+        return f"{VERDICTS[self.verdict]}: {self._said()}"
 
     def _repr_markdown_(self) -> str:
-        return f"**{VERDICTS[self.verdict]}:** {self.text} ({self.evidence})"
+        return f"**{VERDICTS[self.verdict]}:** {self._said()}"
 
     __repr__ = __str__
 
@@ -63,7 +66,7 @@ def above(text: str, values: ArrayLike, bound: float, unit: str = "") -> Claim:
     return Claim(text, _verdict(low, high, bound), evidence)
 
 
-def true(text: str, facts: Sequence[bool] | bool, evidence: str) -> Claim:
+def claim(text: str, facts: Sequence[bool] | bool, evidence: str = "") -> Claim:
     """A claim without a statistic: it holds if every fact is true and is contradicted otherwise."""
     return Claim(text, "holds" if np.all(facts) else "contradicted", evidence)
 

@@ -23,8 +23,8 @@ def test_a_margin_asks_for_more_than_a_sign():
 def test_bounds_and_facts():
     assert claims.above("mean above 70", A, 70).holds
     assert claims.above("mean above 90", A, 90).verdict == "contradicted"
-    assert claims.true("all rows match", [True, True], "2 of 2").holds
-    assert claims.true("all rows match", [True, False], "1 of 2").verdict == "contradicted"
+    assert claims.claim("all rows match", [True, True], "2 of 2").holds
+    assert claims.claim("all rows match", [True, False], "1 of 2").verdict == "contradicted"
 
 
 def test_the_words_show_verdict_effect_interval_and_number_of_seeds():
