@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -116,11 +116,11 @@ def find(root: Path, config: Config) -> Run | None:
     return load(folder) if folder.is_dir() else None
 
 
-def all_runs(root: Path) -> Iterator[Run]:
-    """Every finished run below ``root``, by id; unfinished ones are hidden folders and are passed over."""
-    for folder in sorted(root.glob("[!.]*")) if root.is_dir() else ():
-        if (folder / "config.json").exists():
-            yield load(folder)
+def all_runs(root: Path, keep: Callable[[dict[str, Any]], bool] = lambda config: True) -> Iterator[Run]:
+    """Every finished run below ``root`` whose configuration ``keep`` accepts, by id; unfinished ones are hidden folders."""
+    for path in sorted(root.glob("[!.]*/config.json")):
+        if keep(json.loads(path.read_text())):
+            yield load(path.parent)
 
 
 def find_published(root: Path, profile: str, config: Config) -> Run | None:

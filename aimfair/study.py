@@ -264,6 +264,21 @@ class Study:
         found = runs.published_runs(self.published_root, self.profile.profile, method)
         return [run for run in found if run.config["study"] == study and run.config["protocol"] == PROTOCOL]
 
+    def fresh(self, method: str, seed: int | None = None) -> list[Run]:
+        """The runs of ``method`` on this machine, of one seed or of all, by seed and configuration."""
+        wanted = self.config(method, {}, 0)
+        mine = runs.all_runs(
+            self.runs_root,
+            lambda c: (
+                all(c[key] == wanted[key] for key in ("protocol", "study", "method")) and seed in (None, c["seed"])
+            ),
+        )
+        return sorted(mine, key=lambda run: (run.seed, json.dumps(run.config["hyper"], sort_keys=True)))
+
+    def results(self, method: str) -> list[Run]:
+        """What the book's tables show: the published runs of ``method``; for a study that nobody published, this machine's."""
+        return self.published(method) or self.fresh(method)
+
     def chosen(self, method: str, seed: int, **fixed: Any) -> Run:
         """The run of ``method`` whose searched hyper-parameter does best on the validation set: overall accuracy, no group
         label read, the smaller value on a tie. Runs that do not exist yet are trained."""
