@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -36,9 +37,9 @@ def build(book: Path, out: Path | None = None) -> Path:
     contents = out / "_build" / "_toc.yml"
     contents.parent.mkdir(parents=True, exist_ok=True)
     contents.write_text(yaml.safe_dump(table_of_contents(book), sort_keys=False))
-    command = [sys.executable, "-m", "jupyter_book", "build", str(book), "--path-output", str(out), "--toc"]
-    command += [str(contents), "--all", "-W", "-n", "--keep-going"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(book)]
+    command += ["--path-output", str(out), "--toc", str(contents), "--all", "-W", "-n", "--keep-going"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"NO_COLOR": "1"})
     said = done.stdout + done.stderr
     (out / "_build" / "build.log").write_text(said)
     if done.returncode != 0:
@@ -61,5 +62,5 @@ def table_of_contents(book: Path) -> dict[str, Any]:
             unlisted.setdefault(name.parent.name, []).append(name.as_posix())
     for folder, files in unlisted.items():
         caption = "More chapters" if folder == "notebooks" else f"Profile {folder}"
-        contents["parts"].append({"caption": caption, "chapters": [{"file": file} for file in files]})
+        contents["parts"].append({"caption": caption, "numbered": True, "chapters": [{"file": file} for file in files]})
     return contents

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def chapters(profile: str, only: str = "") -> list[Path]:
     found = []
     for path in sorted((home() / "notebooks").glob("*.ipynb")):
         patterns = read(path).metadata.get("aimfair", {}).get("profiles", ["*"])
-        if any(fnmatch(profile, pattern) for pattern in patterns) and only in path.stem:
+        if any(fnmatch(Path(profile).stem, pattern) for pattern in patterns) and only in path.stem:
             found.append(path)
     if not found:
         raise AimfairError(f"no chapter of profile {profile!r}" + (f" has {only!r} in its name" if only else ""))
@@ -36,14 +36,14 @@ def chapters(profile: str, only: str = "") -> list[Path]:
 
 
 def executed_folder(profile: str) -> Path:
-    """Where papermill's outputs for ``profile`` lie, out of sight of git."""
-    return home() / "data" / "runs" / "notebooks" / profile
+    """Where papermill's outputs for ``profile`` (a name or a YAML file) lie, out of sight of git."""
+    return home() / "data" / "runs" / "notebooks" / Path(profile).stem
 
 
 def published_folder(profile: str) -> Path:
     """Where the clean copies lie that the book is built from."""
-    folder = home() / "book" / "notebooks"
-    return folder if profile == MAIN else folder / profile
+    folder, name = home() / "book" / "notebooks", Path(profile).stem
+    return folder if name == MAIN else folder / name
 
 
 def plan(notebooks: list[Path], parameters: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
@@ -80,7 +80,8 @@ def run(
     """
     planned = plan(chapters(profile, only), {"profile": profile} | dict(parameters))
     folder = executed_folder(profile)
-    expected = {path: _known_seconds(path, profile) for path in planned}
+    expected = {path: _known_seconds(path, profile, given) for path, given in planned.items()}
+    print(f"{len(planned)} chapters of profile {profile}{_about(expected.values())}.", flush=True)
     for position, (path, given) in enumerate(planned.items(), 1):
         out, label = folder / path.name, f"[{position}/{len(planned)}] {path.stem}"
         stamp = stamp_of(out)
@@ -112,8 +113,7 @@ def _ticker(label: str, expected: float | None, ahead: list[float | None]) -> Ca
     later = sum(seconds or 0 for seconds in ahead)
     known = expected is not None and None not in ahead
     if not CLEAR:
-        print(f"{label}: running" + (f", about {clock(expected)} on the machine of its last run" if expected else ""))
-        sys.stdout.flush()
+        print(f"{label}: running{_about([expected])}", flush=True)
 
     def tell(done: int, total: int) -> None:
         if CLEAR:
@@ -126,10 +126,17 @@ def _ticker(label: str, expected: float | None, ahead: list[float | None]) -> Ca
     return tell
 
 
-def _known_seconds(path: Path, profile: str) -> float | None:
-    """How long the chapter took last time: on this machine, else on the one that the published copy names."""
+def _about(expected: Iterable[float | None]) -> str:
+    seconds = list(expected)
+    return f", about {clock(sum(s or 0 for s in seconds))} by their last runs" if None not in seconds else ""
+
+
+def _known_seconds(path: Path, profile: str, given: Mapping[str, Any]) -> float | None:
+    """How long the chapter took last time, computed or looked up as now: here, else where its published copy was run."""
+    reuse = given.get("reuse", True)
     stamp = stamp_of(executed_folder(profile) / path.name)
-    if stamp:
+    if stamp and stamp.parameters.get("reuse", True) == reuse:
         return stamp.seconds
     copy = published_folder(profile) / path.name
-    return read(copy).metadata.get("aimfair", {}).get("seconds") if copy.exists() else None
+    facts = read(copy).metadata.get("aimfair", {}) if copy.exists() else {}
+    return facts.get("seconds") if facts.get("reuse", True) == reuse else None

@@ -138,8 +138,8 @@ def execute(
 ) -> Stamp:
     """Run ``notebook`` by papermill in its own process, in the notebook's folder; ``out`` appears when all went well.
 
-    Beside ``out`` lie its stamp (``.json``) and papermill's log (``.log``). A run that fails leaves no ``out``: what
-    it got to is kept under ``<name>.failed.ipynb``.
+    Beside ``out`` lie its stamp (``.json``) and papermill's log (``.log``). A run that fails does not touch ``out``:
+    what it got to is kept under ``<name>.failed.ipynb``.
 
     timeout  seconds that one cell may take; None: as long as it needs
     tell     called now and then with (code cells done, code cells in all)
@@ -210,12 +210,12 @@ def _failure(notebook: Path, partial: Path, kept: Path, log: Path, timeout: floa
     """One line: which cell of which notebook, why, and where to look."""
     said = log.read_text(errors="replace")
     last = next((line for line in reversed(said.splitlines()) if line.strip()), "papermill said nothing")
-    if not partial.exists():
+    cells = code_cells(read(partial)) if partial.exists() else []
+    if not cells:
         return f"{notebook.name} did not start: {last[:200]}; see {log}"
     partial.replace(kept)
-    cells = code_cells(read(kept))
-    # What papermill records as each cell's state is wrong after a dead kernel; the kernel's own counter is not.
-    begun = [i for i, cell in enumerate(cells) if cell.execution_count is not None]
+    # After a dead kernel or a time-out papermill calls every cell completed; those that never began have no start.
+    begun = [i for i, cell in enumerate(cells) if cell.metadata.get("papermill", {}).get("start_time")]
     at = begun[-1] if begun else 0
     errors = [(i, o) for i, cell in enumerate(cells) for o in cell.outputs if o.output_type == "error"]
     if "DeadKernelError" in said:

@@ -61,7 +61,7 @@ def check(folder: Path) -> list[str]:
     What a script asks for while it runs cannot be read off a page: that is seen by opening it in a browser.
     """
     found = []
-    for path in sorted(folder.rglob("*.html")):
+    for path in sorted(set(folder.rglob("*.html")) - set(folder.glob("_static/**/*.html"))):
         page = _Page()
         page.feed(path.read_text(encoding="utf-8"))
         name = path.relative_to(folder)

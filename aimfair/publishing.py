@@ -39,6 +39,7 @@ def publish(executed: Path, folder: Path) -> Path:
     notebook = _without_machine(notebook, stamp)
     problems += [f"it names {path}, a path of this machine" for path in absolute_paths(notebook)]
     shown = {key: value for key, value in asdict(stamp).items() if key != "parameters"}
+    shown["reuse"] = stamp.parameters.get("reuse", True)
     notebook.metadata["aimfair"] = notebook.metadata.get("aimfair", {}) | shown
     size = len(nbformat.writes(notebook).encode())
     if size > BUDGET:

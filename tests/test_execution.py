@@ -1,0 +1,115 @@
+"""Running one notebook by papermill: what is refused, what is kept, what a failure says."""
+
+import json
+import os
+
+import pytest
+from nbformat.v4 import new_code_cell
+from small_book import chapter, executed, write
+
+from aimfair.errors import AimfairError
+from aimfair.execution import check_parameters, execute, is_current, notebook_parameters, refresh, stamp_of
+from aimfair.notebook import code_cells, faults, read
+
+
+def small(folder, *sources):
+    return write(chapter(*(new_code_cell(source) for source in sources)), folder / "notebooks" / "00_small.ipynb")
+
+
+def test_parameters_are_read_with_type_default_and_help(tmp_path):
+    found = notebook_parameters(small(tmp_path))
+    assert list(found) == ["profile", "seed", "device", "data_root", "runs_root", "reuse", "shift"]
+    assert (found["seed"].type, found["seed"].default, found["seed"].help) == ("int", "100", "seed of the run")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"sede": 1}, "unknown parameter 'sede'; did you mean 'seed'?"),
+        ({"seed": "three"}, "parameter seed must be int, got 'three' (str)"),
+        ({"seed": True}, "parameter seed must be int, got True (bool)"),
+        ({"reuse": "yes"}, "parameter reuse must be bool, got 'yes' (str)"),
+        ({"shift": "far"}, "parameter shift must be float"),
+        ({"train_images": 2.5}, "parameter train_images must be int"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_anything_starts(tmp_path, given, says):
+    notebook = small(tmp_path, "raise SystemError('this cell must not run')")
+    with pytest.raises(AimfairError) as refused:
+        execute(notebook, tmp_path / "out" / "00_small.ipynb", given)
+    assert says in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_declared_parameters_and_fields_of_the_profile_are_taken(tmp_path):
+    check_parameters(small(tmp_path), {"seed": 3, "shift": 1, "train_images": 800, "minority": 0.25})
+
+
+def test_a_finished_run_is_stamped_and_recognised(tmp_path):
+    before = dict(os.environ)
+    source = "import os\nfrom pathlib import Path\nprint(Path.cwd().name, seed, shift, os.environ['AIMFAIR_PROGRESS'])"
+    notebook, out = small(tmp_path, source), tmp_path / "out" / "00_small.ipynb"
+    seen = []
+    given = {"seed": 300, "shift": 2, "device": "cpu"}
+    stamp = execute(notebook, out, given, tell=lambda done, total: seen.append((done, total)))
+    assert code_cells(read(out))[-1].outputs[0].text == "notebooks 300 2 off\n"
+    assert dict(os.environ) == before
+    assert not faults(read(out)) and seen
+    assert stamp_of(out) == stamp and stamp.seconds > 0
+    assert is_current(stamp, notebook, given)
+    assert not is_current(stamp, notebook, {**given, "seed": 301})
+    assert sorted(path.name for path in out.parent.iterdir()) == ["00_small.ipynb", "00_small.json", "00_small.log"]
+    small(tmp_path, source + "  # changed")
+    assert not is_current(stamp, notebook, given)
+
+
+def test_a_failing_cell_is_named_and_nothing_is_passed_off_as_a_result(tmp_path):
+    cells = ["value = 1", "from aimfair.errors import AimfairError\nraise AimfairError('group (1, 1) is too small')"]
+    notebook, out = small(tmp_path, *cells), tmp_path / "out" / "00_small.ipynb"
+    executed(read(notebook), out, seed=100)
+    old = out.read_bytes()
+    with pytest.raises(AimfairError) as failed:
+        execute(notebook, out, {})
+    message = str(failed.value)
+    assert (
+        "stopped in code cell 3 of 3 (`from aimfair.errors import AimfairError`): group (1, 1) is too small" in message
+    )
+    assert "\n" not in message
+    assert out.read_bytes() == old and not is_current(stamp_of(out), notebook, {})
+    assert out.with_name("00_small.failed.ipynb").exists()
+
+
+def test_a_dead_kernel_is_reported_with_the_cell_that_was_running(tmp_path):
+    notebook, out = small(tmp_path, "import os", "os._exit(9)", "print('never')"), tmp_path / "out" / "00_small.ipynb"
+    with pytest.raises(AimfairError, match=r"stopped in code cell 3 of 4 \(`os\._exit\(9\)`\): its kernel died"):
+        execute(notebook, out, {})
+    assert not out.exists()
+
+
+def test_a_time_out_is_reported_with_the_cell_that_was_running(tmp_path):
+    notebook, out = small(tmp_path, "import time", "time.sleep(60)"), tmp_path / "out" / "00_small.ipynb"
+    with pytest.raises(AimfairError, match=r"code cell 3 of 3 \(`time\.sleep\(60\)`\): it took longer than 1 s"):
+        execute(notebook, out, {}, timeout=1)
+
+
+def test_refreshing_twice_gives_the_same_bytes(tmp_path):
+    notebook = small(
+        tmp_path, "import sys\nprint('a')\nprint('b')", "from matplotlib import pyplot\npyplot.plot([1, 2]);"
+    )
+    assert refresh(notebook)
+    first = notebook.read_bytes()
+    assert not refresh(notebook)
+    assert notebook.read_bytes() == first
+    stored = json.loads(first)
+    assert "papermill" not in stored["metadata"] and "injected-parameters" not in first.decode()
+    assert [cell["execution_count"] for cell in stored["cells"] if cell["cell_type"] == "code"] == [1, 2, 3]
+
+
+def test_a_notebook_that_is_none_is_refused(tmp_path):
+    path = tmp_path / "notebooks" / "00_small.ipynb"
+    with pytest.raises(AimfairError, match="no notebook"):
+        notebook_parameters(path)
+    path.parent.mkdir()
+    path.write_text("{not json")
+    with pytest.raises(AimfairError, match="is not a notebook"):
+        notebook_parameters(path)
