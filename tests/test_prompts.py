@@ -1,0 +1,236 @@
+"""Prompt banks: what ships is what the grammar writes, nothing in them tells the target, and checks find what is wrong."""
+
+import copy
+import json
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from aimfair import grammar, prompts
+from aimfair.datasets import faceworld
+from aimfair.errors import AimfairError
+from aimfair.faces import GROUPS
+
+TASKS = sorted(grammar.GRAMMARS)
+POSE = re.compile(r"\bhead (turned|tilted|facing)\b")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_shipped_bank_is_what_the_grammar_writes(task, tmp_path):
+    written = grammar.write_bank(task, tmp_path / "bank.json")
+    assert prompts.path_of(task).read_bytes() == written.read_bytes()
+
+
+def test_every_shipped_bank_has_a_grammar():
+    assert prompts.tasks() == TASKS
+
+
+def test_another_seed_gives_another_bank():
+    task = "faceworld/Smiling_Male"
+    assert grammar.make(task, seed=1) != grammar.make(task, seed=0)
+    assert prompts.check(grammar.make(task, seed=1), tolerance=0) == []
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_shipped_banks_pass_their_checks(task):
+    assert prompts.check(prompts.read(task), tolerance=0) == []
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_variants(task):
+    full, first, still, plain = (prompts.bank(task, v) for v in ("contextual", "contextual-25", "no-pose", "plain"))
+    for variant, size in ((full, 50), (first, 25), (still, 50), (plain, 1)):
+        assert [(p.target, p.protected) for p in variant] == [group for group in GROUPS for _ in range(size)]
+        assert len({p.id for p in variant}) == len({p.text for p in variant}) == 4 * size
+    assert first == [p for p in full if int(p.id.split("/")[1]) < 25]
+    assert [p.id for p in still] == [p.id for p in full]
+    assert all(POSE.search(p.text) for p in full)
+    assert not any(POSE.search(p.text) for p in still + plain)
+
+
+@pytest.mark.parametrize("variant", ["contextual", "contextual-25", "no-pose"])
+@pytest.mark.parametrize("task", TASKS)
+def test_words_do_not_tell_the_target(task, variant):
+    """Without the words that name the target, the prompts of both targets are the same: so are all frequencies."""
+    target = task.split("/")[1].split("_")[0]
+    names = [re.compile(rf"\b({'|'.join(words)})\b") for words in prompts.WORDS[target]]
+    bank = prompts.bank(task, variant)
+    for value in (0, 1):
+        said = [
+            Counter(
+                names[t].sub("", p.text).replace(" an ", " a ") for p in bank if (p.target, p.protected) == (t, value)
+            )
+            for t in (0, 1)
+        ]
+        assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if not task.startswith("utkface")])
+def test_gender_typical_attributes_follow_gender(task):
+    for prompt in prompts.bank(task):
+        words = set(re.findall(r"\w+", prompt.text))
+        assert ("male" in words) != ("female" in words)
+        typical_of_men = words & {"beard", "goatee", "mustache", "stubble", "sideburns", "necktie", "bald", "receding"}
+        assert not (typical_of_men and "female" in words), prompt.text
+        assert not (words & {"lipstick", "makeup", "earrings", "necklace"} and "male" in words), prompt.text
+
+
+def test_free_gender_is_even():
+    for prompt_set in (prompts.bank("celeba/Smiling_Young"), prompts.bank("faceworld/Smiling_Young")):
+        males = Counter((p.target, p.protected) for p in prompt_set if " male" in p.text)
+        assert males == dict.fromkeys(GROUPS, 25)
+
+
+def test_coverage_is_even():
+    """Every option of a grammar is used, about as often as it stands in its slot."""
+    for task, slots in (("faceworld/Smiling_Male", grammar.FACEWORLD), ("celeba/Smiling_Male", grammar.CELEBA)):
+        group = prompts.read(task)["groups"]["1_1"]["prompts"]
+        said = Counter(phrase for p in group for phrase in p["attributes"])
+        for options in slots.values():
+            for _, phrase in set(options) - {("", "")}:
+                expected = 50 * sum(phrase == man for _, man in options) / len(options)
+                assert abs(said[phrase] - expected) < 3, (phrase, said[phrase], expected)
+        poses = Counter(p["pose"] for p in group)
+        assert set(poses) == set(grammar.POSES) and max(poses.values()) - min(poses.values()) <= 1
+
+
+def test_utkface_ages_and_races():
+    records = [p for p in prompts.read("utkface/Female_White")["groups"]["0_0"]["prompts"]]
+    ages = sorted(int(p["attributes"][0].split()[0]) for p in records)
+    assert (ages[0], ages[-1]) == (1, 90) and len(set(ages)) == 50
+    assert max(np.diff(ages)) <= 5
+    races = Counter(p["attributes"][1] for p in records)
+    assert set(races) == set(prompts.NON_WHITE) and max(races.values()) - min(races.values()) <= 1
+
+
+def test_faceworld_prompts_speak_like_its_captions():
+    world = faceworld.catalogue(style="web", train=0, validation=0, test=0, corpus=4000)
+    known = Counter(w for text in faceworld.captions(world, range(4000), 0) for w in re.findall(r"\w+", text))
+    for task in TASKS:
+        if task.startswith("faceworld"):
+            used = {w for p in prompts.bank(task) for w in re.findall(r"\w+", p.text)}
+            assert not {word for word in used if known[word] < 20}
+
+
+def test_sentences():
+    assert prompts.sentence("smiling male") == "Portrait face photo of a smiling male."
+    assert prompts.sentence("old male", ["x"]) == "Portrait face photo of an old male with x."
+    assert prompts.sentence("25 year old", ["x", "y"]).endswith("a 25 year old with x and y.")
+    assert prompts.sentence("18 year old", ["x", "y", "z"]).endswith("an 18 year old with x, y, and z.")
+    articles = {age: prompts.sentence(f"{age} year old").split()[4] for age in range(1, 100)}
+    assert {age for age, article in articles.items() if article == "an"} == {8, 11, 18, *range(80, 90)}
+
+
+def test_instruction_has_the_six_parts():
+    record = prompts.read("celeba/Young_Male")
+    text = prompts.instruction(record, "1_0")
+    assert "50" in text and ": young\n" in text and ": female\n" in text
+    assert "eyeglasses" in text and "head tilted slightly upward" in text and "Portrait face photo of a" in text
+    assert "{" not in text
+
+
+def faulty(change):
+    record = copy.deepcopy(prompts.read("celeba/Smiling_Male"))
+    change(record["groups"]["1_0"]["prompts"])
+    return prompts.check(record)
+
+
+def swap(old, new):
+    def change(group):
+        found = next(p for p in group if old in p["text"])
+        for key in ("text", "without_pose"):
+            found[key] = found[key].replace(old, new)
+
+    return change
+
+
+def lipstick_for_all(group):
+    for p in group:
+        p["attributes"].append("lipstick")
+        for key in ("text", "without_pose"):
+            p[key] = p[key].replace(" with ", " with lipstick and ", 1)
+
+
+FAULTS = {
+    "does not name Smiling = 1": swap("smiling", "happy"),
+    "names Smiling = 0": swap("smiling", "smiling serious"),
+    "does not name Male = 0": swap("female", "person"),
+    "names Male = 1": swap("female", "female or male"),
+    "both 'female' and 'beard'": swap("female", "bearded female with a beard"),
+    "both 'brown hair' and 'bald'": swap("brown hair", "brown hair, a bald head"),
+    "both 'left' and 'right'": swap("slightly left", "slightly left and right"),
+    "tokens, CLIP reads 77": swap("smiling", "smiling " + "very " * 60),
+    "does not say 'eyeglasses'": swap("eyeglasses", "spectacles"),
+    "49 prompts, 50 are wanted": lambda group: group.pop(),
+    "more than once": lambda group: group.__setitem__(3, {**group[4], "id": "1_0/03"}),
+    "without pose says": lambda group: group[0].update(without_pose=group[0]["text"]),
+    "'lipstick' is said": lipstick_for_all,
+    "'old' is said": lambda group: [swap("young", "old")(group) for _ in range(6)],
+}
+
+
+@pytest.mark.parametrize("problem", FAULTS)
+def test_check_finds(problem):
+    assert any(problem in line for line in faulty(FAULTS[problem])), faulty(FAULTS[problem])
+
+
+def test_check_uses_the_tokenizer_at_hand():
+    record = prompts.read("celeba/Smiling_Male")
+    assert any("tokens" in line for line in prompts.check(record, tokens=len))
+
+
+def test_colour_of_hair_is_no_race():
+    record = copy.deepcopy(prompts.read("utkface/Female_White"))
+    for group in ("0_1", "1_1"):
+        for p in record["groups"][group]["prompts"]:
+            p["text"], p["without_pose"] = (
+                p[k].replace("male", "male with black hair") for k in ("text", "without_pose")
+            )
+    assert prompts.check(record) == []
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A checkout with one bank; returns the path of its file."""
+    (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
+    monkeypatch.setenv("AIMFAIR_HOME", str(tmp_path))
+    return grammar.write_bank("faceworld/Smiling_Male")
+
+
+def edited(path, change):
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda r: r["groups"].pop("0_1"), "0_1"),
+        (lambda r: r["groups"]["1_0"]["prompts"][3].pop("text"), "1_0"),
+        (lambda r: r["groups"]["1_0"]["prompts"][3].update(text=7), "1_0"),
+        (lambda r: r["groups"]["1_1"]["prompts"].clear(), "1_1"),
+        (lambda r: r["groups"]["0_0"].pop("plain"), "0_0"),
+        (lambda r: r["groups"].update({"0_0": []}), "0_0"),
+        (lambda r: r.pop("groups"), "groups"),
+    ],
+)
+def test_a_broken_bank_names_file_and_group(checkout, change, named):
+    edited(checkout, change)
+    with pytest.raises(AimfairError) as error:
+        prompts.bank("faceworld/Smiling_Male")
+    assert str(checkout) in str(error.value) and named in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_is_not_there(checkout):
+    with pytest.raises(AimfairError, match=r"no prompt bank 'faceworld/Bald_Male'.*faceworld/Smiling_Male"):
+        prompts.bank("faceworld/Bald_Male")
+    with pytest.raises(AimfairError, match=r"no prompt variant 'poetic'.*no-pose"):
+        prompts.bank("faceworld/Smiling_Male", "poetic")
+    with pytest.raises(AimfairError, match="no grammar for"):
+        grammar.make("faceworld/Bald_Male")
+    checkout.write_text("{")
+    with pytest.raises(AimfairError, match="not valid JSON"):
+        prompts.bank("faceworld/Smiling_Male")
