@@ -1,0 +1,599 @@
+"""Data sets are read from tiny copies in their real layouts; the colour of each image tells which face it is."""
+
+import io
+import os
+import tarfile
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from aimfair.datasets import _images, load
+from aimfair.datasets import celeba as celeba_module
+from aimfair.errors import AimfairError
+
+ATTRIBUTES = ["Male", "Smiling", "Young"]
+MAPS = Path("/proc/self/maps")
+IDS = [1, 2, 3, 162_770, 162_771, 182_637, 182_638, 202_599]
+
+
+def picture(number, size=(12, 15), kind="JPEG", mode="RGB"):
+    """File content of a flat image whose colour encodes ``number`` (0 to 15)."""
+    file = io.BytesIO()
+    Image.new("RGB", size, (number * 16, 128, 255 - number * 16)).convert(mode).save(file, kind, quality=95)
+    return file.getvalue()
+
+
+def number_of(image):
+    """Inverse of ``picture``: which face a decoded image shows."""
+    return round(float(image[0].float().mean()) / 16)
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def write_zip(path, files):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def write_tar(path, files):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def value(i, attribute):
+    return (i >> ATTRIBUTES.index(attribute)) & 1
+
+
+def celeba_lists(folder, ids=IDS, partition=True, csv=False, anno="", evaluation=""):
+    rows = [[f"{n:06d}.jpg", *(str(2 * value(i, a) - 1) for a in ATTRIBUTES)] for i, n in enumerate(ids)]
+    if csv:
+        lines = [",".join(row) for row in [["image_id", *ATTRIBUTES], *rows]]
+        write(folder / "list_attr_celeba.csv", "\n".join(lines) + "\n")
+    else:
+        lines = [f"{row[0]}  {'  '.join(row[1:])}" for row in rows]
+        write(
+            folder / anno / "list_attr_celeba.txt",
+            "\n".join([str(len(rows)), " ".join(ATTRIBUTES) + " ", *lines]) + "\n",
+        )
+    if partition:
+        parts = [(row[0], str(i % 3)) for i, row in enumerate(rows)]
+        text = "".join(f"{n}{',' if csv else ' '}{p}\n" for n, p in parts)
+        name = "list_eval_partition.csv" if csv else "list_eval_partition.txt"
+        write(folder / evaluation / name, ("image_id,partition\n" if csv else "") + text)
+
+
+def celeba_files(prefix="", ids=IDS):
+    return {f"{prefix}{n:06d}.jpg": picture(i) for i, n in enumerate(ids)}
+
+
+@pytest.fixture
+def celeba(tmp_path):
+    celeba_lists(tmp_path)
+    write_zip(tmp_path / "img_align_celeba.zip", celeba_files("img_align_celeba/"))
+    return tmp_path
+
+
+# Decoding
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("RGB", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("RGB", "WEBP")],
+)
+def test_colour_modes_become_rgb(mode, kind):
+    image = _images.decode(picture(5, kind=kind, mode=mode), 8)
+    assert image.shape == (3, 8, 8) and image.dtype == np.uint8
+    assert (
+        np.abs(image.reshape(3, -1).mean(1) - [80, 128, 175]).max() < 26
+    )  # the palette is coarse, CMYK has no profile
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1"])
+def test_grey_has_three_equal_channels(mode):
+    image = _images.decode(picture(0, kind="PNG", mode=mode), 8)
+    assert np.array_equal(image[0], image[1]) and np.array_equal(image[1], image[2])
+
+
+def test_a_palette_with_transparency_keeps_its_colours():
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 200, 100, 50])
+    file = io.BytesIO()
+    image.save(file, "PNG", transparency=0)
+    assert _images.decode(file.getvalue(), 4)[:, 2, 2].tolist() == [200, 100, 50]
+
+
+def test_more_than_eight_bits_are_refused():
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(file, "PNG")
+    with pytest.raises(AimfairError, match="8 bits"):
+        _images.decode(file.getvalue(), 4)
+
+
+def test_faces_are_squashed_whole_by_an_antialiased_resize():
+    pixels = np.random.default_rng(0).integers(0, 256, (109, 89, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    wanted = torch.nn.functional.interpolate(
+        torch.from_numpy(pixels).permute(2, 0, 1)[None].float(), (32, 32), mode="bilinear", antialias=True
+    )[0]
+    assert (torch.tensor(_images.decode(file.getvalue(), 32)) - wanted).abs().max() < 1.5
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [picture(3, (200, 200))[:900], picture(3, (200, 200), kind="PNG")[:150], b"not an image", b""],
+    ids=["truncated jpeg", "truncated png", "text", "empty"],
+)
+def test_a_broken_image_ends_in_one_line_that_names_it(celeba, damage):
+    files = celeba_files("img_align_celeba/") | {"img_align_celeba/000003.jpg": damage}
+    write_zip(celeba / "img_align_celeba.zip", files)
+    faces = load("celeba", celeba)
+    assert len(faces.read(np.array([0, 1, 3]), 8)) == 3
+    with pytest.raises(AimfairError, match=r"img_align_celeba/000003\.jpg .*on_error='skip'") as error:
+        faces.read(np.arange(len(faces)), 8)
+    assert "\n" not in str(error.value)
+
+
+def test_skipped_images_take_their_labels_with_them(celeba):
+    write_zip(
+        celeba / "img_align_celeba.zip", celeba_files("img_align_celeba/") | {"img_align_celeba/000002.jpg": b"?"}
+    )
+    faces = load("celeba", celeba, on_error="skip")
+    assert len(faces) == len(IDS) - 1 and [s.startswith("img_align_celeba/000002.jpg: ") for s in faces.skipped] == [
+        True
+    ]
+    images = faces.read(np.arange(len(faces)), 8)
+    for image, smiling, male in zip(images, faces.labels("Smiling"), faces.labels("Male"), strict=True):
+        assert (smiling, male) == (value(number_of(image), "Smiling"), value(number_of(image), "Male"))
+
+
+def test_an_unknown_way_to_treat_errors_is_refused(celeba):
+    with pytest.raises(AimfairError, match="'raise' or 'skip'"):
+        load("celeba", celeba, on_error="ignore")
+
+
+def test_a_wrong_checksum_inside_a_zip_is_found(celeba):
+    path = celeba / "img_align_celeba.zip"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"\xff\xd8") + 30] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(AimfairError, match=r"000001\.jpg is damaged inside the archive"):
+        load("celeba", celeba).read(np.array([0]), 8)
+
+
+def test_an_incomplete_zip_is_refused(celeba):
+    path = celeba / "img_align_celeba.zip"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(AimfairError, match="not a complete zip file"):
+        load("celeba", celeba)
+
+
+def test_a_file_that_vanishes_is_named(tmp_path):
+    celeba_lists(tmp_path)
+    for name, content in celeba_files().items():
+        write(tmp_path / "img_align_celeba" / name, content)
+    faces = load("celeba", tmp_path)
+    (tmp_path / "img_align_celeba" / "000003.jpg").unlink()
+    with pytest.raises(AimfairError, match=r"000003\.jpg cannot be read"):
+        faces.read(np.arange(len(faces)), 8)
+
+
+def test_images_come_in_the_order_asked_for_with_any_number_of_threads(celeba, monkeypatch):
+    faces = load("celeba", celeba)
+    index = np.random.default_rng(0).integers(0, len(faces), 3000)
+    results = []
+    for threads in (1, 7):
+        monkeypatch.setattr(_images, "_cores", lambda threads=threads: threads)
+        results.append(faces.read(index, 4))
+    assert torch.equal(*results)
+    assert [number_of(image) for image in results[0]] == index.tolist()
+
+
+def test_large_sets_are_mapped_from_a_file_that_leaves_nothing(celeba, tmp_path):
+    cache = tmp_path / "cache"
+    mapped = load("celeba", celeba, memory_limit=1000, cache=cache).read(np.arange(8), 16)
+    if MAPS.exists():
+        assert f"{cache}/" in MAPS.read_text()
+    assert torch.equal(mapped, load("celeba", celeba).read(np.arange(8), 16))
+    assert not any(cache.iterdir())
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the device that is always full")
+def test_a_full_disk_ends_in_one_line(celeba, monkeypatch):
+    monkeypatch.setattr(_images.tempfile, "TemporaryFile", lambda dir: open("/dev/full", "w+b"))  # noqa: SIM115
+    with pytest.raises(AimfairError, match="no room for"):
+        load("celeba", celeba, memory_limit=0).read(np.arange(8), 64)
+
+
+def test_nothing_and_no_size(celeba):
+    faces = load("celeba", celeba)
+    assert faces.read(np.array([], np.int64), 8).shape == (0, 3, 8, 8)
+    with pytest.raises(AimfairError, match="positive number of pixels"):
+        faces.read(np.arange(2), 0)
+
+
+# Tar archives
+
+
+@pytest.fixture
+def utkface_names():
+    return ["1_0_0_20170109150557335.jpg.chip.jpg", "90_1_4_20170112213500903.jpg.chip.jpg", "25_0_2_20170117.jpg"]
+
+
+def test_a_tar_is_rewritten_once(tmp_path, utkface_names):
+    archive = write_tar(tmp_path / "UTKFace.tar.gz", {f"UTKFace/{n}": picture(i) for i, n in enumerate(utkface_names)})
+    cache = tmp_path / "cache"
+    faces = load("utkface", tmp_path, cache=cache)
+    assert sorted(map(number_of, faces.read(np.arange(3), 8))) == [0, 1, 2]
+    (copy,) = cache.glob("*.zip")
+    written = copy.stat()
+    load("utkface", archive, cache=cache)
+    assert copy.stat().st_mtime_ns == written.st_mtime_ns and copy.stat().st_ino == written.st_ino
+    os.utime(archive, ns=(0, 0))
+    load("utkface", tmp_path, cache=cache)
+    assert len(list(cache.glob("*.zip"))) == 2 and not list(cache.glob("*.tmp"))
+
+
+def test_a_truncated_tar_leaves_no_half_copy(tmp_path, utkface_names):
+    content = {f"UTKFace/{n}": os.urandom(5000) for n in utkface_names}
+    archive = write_tar(tmp_path / "UTKFace.tar.gz", content)
+    archive.write_bytes(archive.read_bytes()[:-6000])
+    with pytest.raises(AimfairError, match="damaged or incomplete"):
+        load("utkface", tmp_path, cache=tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*.zip")) and not list((tmp_path / "cache").glob("*.tmp"))
+
+
+def test_four_readers_share_one_copy(tmp_path):
+    write_tar(tmp_path / "UTKFace.tar.gz", {f"UTKFace/{i % 100}_0_0_{i}.jpg": os.urandom(2000) for i in range(400)})
+    sizes, barrier = [], threading.Barrier(4)
+
+    def reader():
+        barrier.wait()
+        sizes.append(len(load("utkface", tmp_path, cache=tmp_path / "cache")))
+
+    threads = [threading.Thread(target=reader) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sizes == [400] * 4 and len(list((tmp_path / "cache").glob("*.zip"))) == 1
+
+
+def test_a_cache_that_cannot_be_made_is_named(tmp_path, utkface_names):
+    write_tar(tmp_path / "UTKFace.tar.gz", {f"UTKFace/{n}": picture(0) for n in utkface_names})
+    write(tmp_path / "occupied", b"a file")
+    with pytest.raises(AimfairError, match="pass cache="):
+        load("utkface", tmp_path, cache=tmp_path / "occupied" / "cache")
+
+
+# CelebA
+
+
+@pytest.mark.parametrize("layout", ["folder", "celeba/", "nested", "zip", "official", "csv", "nested zip"])
+def test_celeba_layouts_agree(tmp_path, layout):
+    base = tmp_path / "celeba" if layout == "celeba/" else tmp_path
+    official = layout == "official"
+    celeba_lists(base, csv=layout == "csv", anno="Anno" * official, evaluation="Eval" * official)
+    if "zip" in layout or official:
+        inside = "img_align_celeba/" * (1 + (layout == "nested zip"))
+        write_zip(base / ("Img" * official) / "img_align_celeba.zip", celeba_files(inside))
+    else:
+        inside = "img_align_celeba/" * (1 + (layout == "nested"))
+        for name, content in celeba_files(inside).items():
+            write(base / name, content)
+    faces = load("celeba", tmp_path)
+    assert faces.names.tolist() == [f"{n:06d}.jpg" for n in IDS] and not faces.skipped
+    assert [number_of(image) for image in faces.read(np.arange(8), 8)] == list(range(8))
+    for attribute in ATTRIBUTES:
+        assert faces.labels(attribute).tolist() == [value(i, attribute) for i in range(8)]
+    splits = ["train", "validation", "test"]
+    assert faces.attributes["split"].tolist() == [splits[i % 3] for i in range(8)]
+
+
+def test_celeba_faces_carry_their_own_labels(celeba):
+    faces = load("celeba", celeba).faces([6, 1, 4], "Smiling", "Male", 8)
+    assert [number_of(image) for image in faces.images] == [6, 1, 4]
+    assert faces.target.tolist() == [1, 0, 0] and faces.protected.tolist() == [0, 1, 0]
+
+
+def test_without_a_partition_the_official_ids_decide(tmp_path):
+    celeba_lists(tmp_path, partition=False)
+    table = celeba_module.attributes(tmp_path)
+    assert table["split"].tolist() == ["train"] * 4 + ["validation"] * 2 + ["test"] * 2
+    assert table["Male"].tolist() == [value(i, "Male") for i in range(8)] and "identity" not in table
+
+
+def test_lines_in_any_order_give_id_order_and_identities(tmp_path):
+    celeba_lists(tmp_path, ids=IDS[::-1])
+    write(tmp_path / "identity_CelebA.txt", "".join(f"{n:06d}.jpg {n % 7}\n" for n in IDS))
+    table = celeba_module.attributes(tmp_path)
+    assert table.index.tolist() == [f"{n:06d}.jpg" for n in IDS]
+    assert table["identity"].tolist() == [n % 7 for n in IDS]
+    assert table["Smiling"].tolist() == [value(7 - i, "Smiling") for i in range(8)]
+
+
+def test_missing_and_unlisted_images_are_reported(celeba):
+    files = celeba_files("img_align_celeba/")
+    del files["img_align_celeba/000002.jpg"]
+    write_zip(celeba / "img_align_celeba.zip", files | {"img_align_celeba/000009.jpg": picture(9)})
+    faces = load("celeba", celeba)
+    assert [line.split(":")[0] for line in faces.skipped] == ["000002.jpg", "000009.jpg"]
+    images = faces.read(np.arange(len(faces)), 8)
+    assert [value(number_of(image), "Male") for image in images] == faces.labels("Male").tolist()
+
+
+def test_an_attribute_list_of_other_images_is_refused(celeba):
+    write_zip(celeba / "img_align_celeba.zip", {"img_align_celeba/face-1.jpg": picture(1)})
+    with pytest.raises(AimfairError, match="does not match the images"):
+        load("celeba", celeba)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("000003.jpg  -1  1  -1", "000003.jpg  -1  1", "line 5: 2 values for 3 attributes"),
+        ("000003.jpg  -1  1  -1", "000003.jpg  -1  0  -1", "line 5: an attribute is -1 or 1, not '0'"),
+        ("8\n", "9\n", "incomplete: 8 of 9 faces"),
+        ("8\n", "", "line 1: not the number of faces"),
+        ("000003.jpg", "000002.jpg", "000002.jpg is listed twice"),
+    ],
+)
+def test_a_malformed_attribute_list_is_located(celeba, old, new, said):
+    path = celeba / "list_attr_celeba.txt"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(AimfairError, match=said):
+        load("celeba", celeba)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("000003.jpg 2", "000003.jpg", "line 3: not a file name and a number"),
+        ("000003.jpg 2", "000003.jpg 3", "a partition is 0, 1 or 2"),
+        ("000003.jpg 2\n", "", "000003.jpg has no line, 1 in all"),
+    ],
+)
+def test_a_malformed_partition_is_located(celeba, old, new, said):
+    path = celeba / "list_eval_partition.txt"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(AimfairError, match=said):
+        load("celeba", celeba)
+
+
+def test_celeba_says_what_is_missing(tmp_path):
+    with pytest.raises(AimfairError, match="no list_attr_celeba"):
+        load("celeba", tmp_path)
+    celeba_lists(tmp_path)
+    with pytest.raises(AimfairError, match="no img_align_celeba/ or"):
+        load("celeba", tmp_path)
+
+
+# UTKFace
+
+
+def test_utkface_labels_come_from_the_names(tmp_path):
+    names = [
+        "9_0_0_20170109.jpg.chip.jpg",
+        "116_1_4_20170112.jpg.chip.jpg",
+        "33_1_0_20170112.jpg.chip.jpg",
+        "8_0_3_1.png",
+    ]
+    for i, name in enumerate(names):
+        write(tmp_path / "UTKFace" / name, picture(i))
+    faces = load("utkface", tmp_path)
+    order = sorted(range(4), key=lambda i: names[i])
+    assert faces.names.tolist() == [names[i] for i in order]
+    assert [number_of(image) for image in faces.read(np.arange(4), 8)] == order
+    expected = {
+        0: (0, 1, 1, 9, "White"),
+        1: (1, 0, 0, 116, "Others"),
+        2: (1, 0, 1, 33, "White"),
+        3: (0, 1, 0, 8, "Indian"),
+    }
+    rows = faces.attributes[["Female", "Male", "White", "age", "race"]].itertuples(index=False, name=None)
+    assert [tuple(row) for row in rows] == [expected[i] for i in order]
+
+
+def test_malformed_utkface_names_are_left_out_and_listed(tmp_path):
+    malformed = [
+        "39_1_20170116174525125.jpg.chip.jpg",
+        "53__0_20170116184028385.jpg.chip.jpg",
+        "61_1_20170109142408075.jpg.chip.jpg",
+        "7_0_5_20170116.jpg.chip.jpg",
+        "7_2_0_20170116.jpg.chip.jpg",
+        "Thumbs.db",
+    ]
+    sound = ["24_0_1_20170116220224657 .jpg.chip.jpg", "55_0_0_20170116232725357jpg.chip.jpg"]
+    write_zip(tmp_path / "UTKFace.zip", {f"UTKFace/{name}": picture(i) for i, name in enumerate(malformed + sound)})
+    faces = load("utkface", tmp_path)
+    assert faces.names.tolist() == sound and faces.attributes["age"].tolist() == [24, 55]
+    assert [number_of(image) for image in faces.read(np.arange(2), 8)] == [6, 7]
+    assert [line.split(": ")[0] for line in faces.skipped] == malformed
+
+
+def test_utkface_without_a_usable_name(tmp_path):
+    write(tmp_path / "UTKFace" / "face.jpg", picture(1))
+    with pytest.raises(AimfairError, match="no usable image"):
+        load("utkface", tmp_path)
+
+
+def test_utkface_may_be_given_as_its_own_folder(tmp_path):
+    write(tmp_path / "31_1_0_20170112.jpg.chip.jpg", picture(4))
+    assert load("utkface", tmp_path).labels("Female").tolist() == [1]
+
+
+@pytest.mark.skipif("AIMFAIR_UTKFACE" not in os.environ, reason="AIMFAIR_UTKFACE does not name a folder with UTKFace")
+def test_the_real_utkface_has_the_known_counts(tmp_path):
+    faces = load("utkface", os.environ["AIMFAIR_UTKFACE"], cache=tmp_path)
+    table = faces.attributes
+    count = table.groupby(["Male", "race"]).size()
+    races = ["White", "Black", "Asian", "Indian", "Others"]
+    # Copies of UTKFace hold 23,708 files, or 23,707 with one black man less.
+    assert len(faces) in (23_704, 23_705) and len(faces.skipped) == 3
+    assert [count[0, race] for race in races] == [4601, 2208, 1859, 1714, 932]
+    assert [count[1, race] for race in races] == [5477, 2318 - (23_705 - len(faces)), 1575, 2261, 760]
+    assert (table["age"].min(), table["age"].max()) == (1, 116)
+    assert faces.read(np.array([0, len(faces) - 1]), 64).shape == (2, 3, 64, 64)
+
+
+# FairFace
+
+
+def fairface_list(rows):
+    return "file,age,gender,race,service_test\n" + "".join(f"{','.join(row)},True\n" for row in rows)
+
+
+TRAIN = [("train/1.jpg", "20-29", "Male", "White"), ("train/2.jpg", "more than 70", "Female", "Latino_Hispanic")]
+VAL = [("val/1.jpg", "0-2", "Female", "White")]
+
+
+@pytest.mark.parametrize("layout", ["folders", "zips", "bundle"])
+def test_fairface_layouts_agree(tmp_path, layout):
+    write(tmp_path / "fairface_label_train.csv", fairface_list(TRAIN))
+    write(tmp_path / "fairface_label_val.csv", fairface_list(VAL))
+    train, val = {"train/1.jpg": picture(1), "train/2.jpg": picture(2)}, {"val/1.jpg": picture(3)}
+    if layout == "folders":
+        for name, content in (train | val).items():
+            write(tmp_path / name, content)
+    elif layout == "zips":
+        write_zip(tmp_path / "fairface_train.zip", train)
+        write_zip(tmp_path / "fairface_val.zip", val)
+    else:
+        bundle = {f"fairface-img-margin025-trainval/{name}": content for name, content in (train | val).items()}
+        write_zip(tmp_path / "fairface-img-margin025-trainval.zip", bundle)
+    faces = load("fairface", tmp_path)
+    assert faces.names.tolist() == ["train/1.jpg", "train/2.jpg", "val/1.jpg"] and not faces.skipped
+    assert [number_of(image) for image in faces.read(np.arange(3), 8)] == [1, 2, 3]
+    assert faces.labels("Female").tolist() == [0, 1, 1] and faces.labels("Male").tolist() == [1, 0, 0]
+    assert faces.labels("White").tolist() == [1, 0, 1]
+    assert faces.attributes["age"].tolist() == ["20-29", "more than 70", "0-2"]
+    assert faces.attributes["split"].tolist() == ["train", "train", "validation"]
+
+
+def test_fairface_reports_what_does_not_match(tmp_path):
+    write(tmp_path / "fairface_label_train.csv", fairface_list(TRAIN))
+    write_zip(tmp_path / "fairface_train.zip", {"train/2.jpg": picture(2), "train/3.jpg": picture(3)})
+    faces = load("fairface", tmp_path)
+    assert faces.names.tolist() == ["train/2.jpg"] and number_of(faces.read(np.array([0]), 8)[0]) == 2
+    assert [line.split(":")[0] for line in faces.skipped] == ["train/1.jpg", "train/3.jpg"]
+    write_zip(tmp_path / "fairface_train.zip", {"train/8.jpg": picture(2)})
+    with pytest.raises(AimfairError, match="does not match the images"):
+        load("fairface", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("file,age,gender\ntrain/1.jpg,3-9,Male\n", "line 1: no column race"),
+        (fairface_list([*TRAIN, ("train/3.jpg", "3-9", "male?", "White")]), "line 4"),
+        (fairface_list([*TRAIN, TRAIN[0]]), "train/1.jpg is listed twice"),
+        ("", "cannot be read as a list of labels"),
+    ],
+)
+def test_a_malformed_fairface_list_is_located(tmp_path, text, said):
+    write(tmp_path / "fairface_label_train.csv", text)
+    write_zip(tmp_path / "fairface_train.zip", {"train/1.jpg": picture(1)})
+    with pytest.raises(AimfairError, match=said):
+        load("fairface", tmp_path)
+
+
+# Folders
+
+
+def group_folders(base):
+    """Image i of group (t, p) shows the number 4 * i + 2 * t + p."""
+    for t, p in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        for i in range(2):
+            write(base / f"{t}_{p}" / f"{i:05d}.png", picture(4 * i + 2 * t + p, kind="PNG"))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_folders_are_labels(tmp_path, nested):
+    group_folders(tmp_path / "Wearing_Hat_Male" if nested else tmp_path)
+    faces = load("folder", tmp_path, target="Wearing_Hat", protected="Male").faces(range(8), "Wearing_Hat", "Male", 8)
+    assert faces.counts() == (2, 2, 2, 2)
+    assert [number_of(image) % 4 for image in faces.images] == faces.groups.tolist()
+
+
+def manifest(rows):
+    return "path,target,protected,prompt_id,seed\n" + "".join(",".join(map(str, row)) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize("at", ["base", "root"])
+def test_a_manifest_adds_columns_and_reports_what_does_not_match(tmp_path, at):
+    base = tmp_path / "Smiling_Male"
+    group_folders(base)
+    write(base / "0_0" / "notes.txt", "not an image")
+    rows = [("1_0/00001.png", 1, 0, "b", 7), ("0_1/00000.png", 0, 1, "a", 3), ("1_1/00009.png", 1, 1, "c", 1)]
+    if at == "base":
+        write(base / "manifest.csv", manifest(rows))
+    else:
+        rows = [(f"Smiling_Male/{path}", *rest) for path, *rest in rows]
+        write(tmp_path / "manifest.csv", manifest([*rows, ("Young_Male/0_0/00000.png", 0, 0, "d", 1)]))
+    faces = load("folder", tmp_path, target="Smiling", protected="Male")
+    assert faces.names.tolist() == ["0_1/00000.png", "1_0/00001.png"]
+    assert faces.attributes["prompt_id"].tolist() == ["a", "b"] and faces.attributes["seed"].tolist() == [3, 7]
+    assert [number_of(image) for image in faces.read(np.arange(2), 8)] == [1, 6]
+    assert "0_0/notes.txt: not a png or jpg file" in faces.skipped
+    assert "1_1/00009.png: manifest.csv line 4, no image" in faces.skipped
+    assert sum("no row in manifest.csv" in line for line in faces.skipped) == 6 and len(faces.skipped) == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            manifest([("0_1/00000.png", 0, 1, "a", 3), ("1_0/00001.png", 0, 1, "b", 7)]),
+            "line 3 says target 0, protected 1",
+        ),
+        (manifest([("0_1/00000.png", 0, "Male", "a", 3)]), "line 2: not a path and two labels"),
+        (manifest([("0_1/00000.png", 0, 1, "a", 3)]) + "1_0/000", "line 3: not a path and two labels"),
+        (manifest([("0_1/00000.png", 0, 1, "a", 3)] * 2), "listed twice"),
+        ("path,label\n", "no column target, protected"),
+    ],
+)
+def test_a_manifest_that_contradicts_is_refused(tmp_path, text, said):
+    group_folders(tmp_path)
+    write(tmp_path / "manifest.csv", text)
+    with pytest.raises(AimfairError, match=said):
+        load("folder", tmp_path)
+
+
+def test_a_folder_of_another_task_is_refused(tmp_path):
+    group_folders(tmp_path / "Smiling_Male")
+    with pytest.raises(AimfairError, match=r"found: Smiling_Male.*pass target="):
+        load("folder", tmp_path, target="Young", protected="Male")
+
+
+# All of them
+
+
+@pytest.mark.parametrize("name", ["celeba", "utkface", "fairface", "folder"])
+def test_paths_that_do_not_exist_and_folders_that_are_empty(name, tmp_path):
+    with pytest.raises(AimfairError, match="does not exist"):
+        load(name, tmp_path / "nowhere")
+    with pytest.raises(AimfairError, match=r"data/README\.md"):
+        load(name)
+    with pytest.raises(AimfairError, match="no "):
+        load(name, tmp_path)
+
+
+def test_an_attribute_that_is_not_there_is_named_with_those_that_are(celeba):
+    with pytest.raises(AimfairError, match=r"'Blond_Hair'; it has: Male, Smiling, Young"):
+        load("celeba", celeba).labels("Blond_Hair")
