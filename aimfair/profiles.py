@@ -15,6 +15,7 @@ from aimfair import datasets
 from aimfair.errors import AimfairError
 from aimfair.models import BACKBONES
 from aimfair.paths import home
+from aimfair.prompts import VARIANTS
 from aimfair.training import Schedule
 
 COMMON = {"profile": str, "seed": int, "device": str, "data_root": str, "runs_root": str, "reuse": bool}
@@ -71,10 +72,7 @@ class Profile:
                 self.split in ("official", "identities", "balanced-test"),
                 "official, identities or balanced-test",
             ),
-            "prompts": (
-                self.prompts in ("contextual", "contextual-25", "no-pose", "plain"),
-                "contextual, contextual-25, no-pose or plain",
-            ),
+            "prompts": (self.prompts in VARIANTS, f"one of {', '.join(VARIANTS)}"),
             "minority": (0 < self.minority <= 1, "a ratio above 0, at most 1"),
             "crop_scale_min": (0 < self.crop_scale_min <= 1, "a share above 0, at most 1"),
             "image_size": (8 <= self.image_size <= 1024, "between 8 and 1024 pixels"),

@@ -45,7 +45,7 @@ def test_changes_override_and_are_part_of_what_identifies_a_study():
         ({"backbone": "vgg"}, "backbone must be one of resnet18"),
         ({"dataset": "lfw"}, "dataset must be one of celeba"),
         ({"target": "Male"}, "target must be another attribute than protected"),
-        ({"prompts": "poetic"}, "prompts must be contextual"),
+        ({"prompts": "poetic"}, "prompts must be one of contextual"),
     ],
 )
 def test_each_mistake_is_named_with_what_is_allowed(changes, said):
