@@ -73,6 +73,10 @@ class Study:
         candidates = np.flatnonzero(where == "train")
         parts: dict[str, np.ndarray] = {}
         if p.split == "identities":
+            if "identity" not in catalogue.attributes:
+                raise AimfairError(
+                    f"split: identities needs the identities of {p.dataset}: put identity_CelebA.txt beside the list"
+                )
             mine, external = sampling.by_identity(catalogue.attributes["identity"].to_numpy()[candidates])
             candidates, parts["corpus"] = candidates[mine], candidates[external]
         quota = sampling.biased_quota(target[candidates], protected[candidates], p.train_images, p.minority)

@@ -48,7 +48,12 @@ class Catalogue:
         if attribute not in self.attributes:
             known = ", ".join(c for c in self.attributes if self.attributes[c].isin((0, 1)).all())
             raise AimfairError(f"{self.name} has no attribute {attribute!r}; it has: {known}")
-        return self.attributes[attribute].to_numpy(np.int64)
+        values = self.attributes[attribute]
+        if not values.isin((0, 1)).all():
+            raise AimfairError(
+                f"{self.name}: {attribute} is no binary attribute, it holds values like {values.iloc[0]!r}"
+            )
+        return values.to_numpy(np.int64)
 
     def faces(self, indices: Sequence[int] | np.ndarray, target: str, protected: str, size: int) -> FaceSet:
         """Decode the faces at ``indices`` at ``size`` x ``size`` pixels, labelled for one task."""
