@@ -79,3 +79,26 @@ def recompute(row: Mapping[str, Any]) -> Recomputed:
     form = min(fitting, key=lambda name: excess[name]) if fitting else "neither"
     errors = {name: float(row[name] - getattr(report, name)) for name in ("acc", "wst", "std")}
     return Recomputed(report, form, errors)
+
+
+def recomputed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ``frame`` that print cells, with what :func:`recompute` finds in new columns.
+
+    ``eo_max`` and ``eo_mean`` of the printed cells, the ``form`` that the printed EO fits, and ``misfit``: the largest
+    distance of a printed ACC, WST or STD from the recomputed one.
+    """
+    rows = frame.dropna(subset=list(CELLS)).copy()
+    again = [recompute(row) for _, row in rows.iterrows()]
+    rows["eo_max"] = [r.report.eo_max for r in again]
+    rows["eo_mean"] = [r.report.eo_mean for r in again]
+    rows["form"] = [r.form for r in again]
+    rows["misfit"] = [max(abs(error) for error in r.errors.values()) for r in again]
+    return rows
+
+
+def reports(rows: pd.DataFrame) -> dict[str, list[FairnessReport]]:
+    """Printed rows that have cells, by method: what the figures take. Rows of one method follow each other."""
+    found: dict[str, list[FairnessReport]] = {}
+    for _, row in rows.dropna(subset=list(CELLS)).iterrows():
+        found.setdefault(row["method"], []).append(recompute(row).report)
+    return found

@@ -62,3 +62,17 @@ def test_errors_name_what_is_missing(tmp_path) -> None:
         paper.recompute(paper.results().iloc[0])
     with pytest.raises(AimfairError, match="clone of the repository"):
         paper.results(tmp_path / "none.csv")
+
+
+def test_the_frame_of_recomputed_rows_says_the_same(rows, again) -> None:
+    frame = paper.recomputed(paper.results())
+    assert len(frame) == len(rows) and frame["eo"].tolist() == rows["eo"].tolist()
+    assert frame["form"].tolist() == [r.form for r in again]
+    assert frame["eo_mean"].tolist() == [r.report.eo_mean for r in again]
+    assert frame[frame["misfit"] > 0.011]["table"].tolist() == [7]
+
+
+def test_reports_of_a_table_by_method() -> None:
+    found = paper.reports(paper.results().query("table == 9"))
+    assert list(found) == ["ERM (baseline)", "LTGC", "AIM-Fair"]
+    assert found["LTGC"][0].cells.tolist() == [79.48, 97.93, 96.65, 75.42] and len(found["LTGC"]) == 1

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from aimfair import models, plots
+from aimfair import models, paper, plots
 from aimfair.errors import AimfairError
 from aimfair.metrics import FairnessReport, published_report
 from aimfair.training import History
@@ -57,10 +57,14 @@ EXAMPLES = {
     "counts": lambda: plots.counts(
         {"train": (200, 1800, 1800, 200), "test": COUNTS}, plots.group_names("Smiling", "Male")
     ),
+    "eo_forms": lambda: plots.eo_forms(paper.recomputed(paper.results())),
     "gap_rank": lambda: plots.gap_rank(*gaps(), k=55),
     "group_bars": lambda: plots.group_bars(reports(), plots.group_names("Smiling", "Male")),
     "learning_rate_curves": lambda: plots.learning_rate_curves(sweep("lr", (0.001, 0.01, 0.1))),
     "mask_by_layer": lambda: plots.mask_by_layer([set(NAMES[:40]), set(NAMES[20:])], NAMES),
+    "noise_floor": lambda: plots.noise_floor(
+        {n: np.arange(100) / n for n in (50, 500, 5000)}, "EO", marks={800: "here"}
+    ),
     "topk_curve": lambda: plots.topk_curve(
         sweep("k", (40, 50, 62)), baselines={"ERM": {"acc": 89, "wst": 71, "eo_max": 24}}
     ),
@@ -175,6 +179,18 @@ def test_the_chosen_epoch_is_ringed() -> None:
     several = {"a": History([0.6, 0.4], [70.0, 80.0], chosen=1), "b": History([0.5, 0.3], [75.0, 74.0], chosen=0)}
     rings = plots.training_curve(several).axes[1].collections
     assert [ring.get_offsets().tolist()[0] for ring in rings] == [[2, 80], [1, 75]]
+
+
+def test_eo_forms_shows_both_distances_of_every_row() -> None:
+    rows = paper.recomputed(paper.results())
+    by_maximum, by_mean = plots.eo_forms(rows).axes[0].collections
+    assert np.asarray(by_maximum.get_offsets())[:, 1] == pytest.approx(rows["eo"] - rows["eo_max"])
+    assert np.asarray(by_mean.get_offsets())[:, 1] == pytest.approx(rows["eo"] - rows["eo_mean"])
+
+
+def test_the_noise_floor_is_the_mean_of_the_draws() -> None:
+    line = plots.noise_floor({50: [1.0, 3.0], 500: [0.5, 0.7]}, "EO").axes[0].lines[0]
+    assert line.get_xydata().tolist() == [[50, 2], [500, 0.6]]
 
 
 def test_missing_columns_are_named() -> None:
