@@ -27,6 +27,7 @@ from torch import nn
 
 from aimfair.errors import AimfairError
 from aimfair.metrics import FairnessReport, fairness_report
+from aimfair.training import History
 
 Config = Mapping[str, Any]
 FACES = ["split", "name", "target", "protected"]
@@ -61,6 +62,11 @@ class Run:
     def seed(self) -> int:
         """Seed of the run."""
         return self.config["seed"]
+
+    @property
+    def history(self) -> History:
+        """Loss and validation accuracy of every epoch, and the epoch that was kept."""
+        return History(self.scores["loss"], self.scores["validation_accuracy"], self.scores["chosen_epoch"])
 
     def report(self, split: str = "test") -> FairnessReport:
         """The fairness report of ``split``, computed from the predictions."""
