@@ -31,7 +31,7 @@ def build(book: Path, out: Path | None = None) -> Path:
     """Build the pages of ``book`` with warnings as errors, check them, and return the path of ``index.html``.
 
     Published chapters that the table of contents does not list (of a profile that is not part of the book as shipped)
-    get a part of their own at its end. Raises AimfairError that lists what Jupyter Book or the check complained about.
+    get a part of their own before the appendix. Raises AimfairError that lists what Jupyter Book or the check complained about.
     """
     out = out or book
     contents = out / "_build" / "_toc.yml"
@@ -60,7 +60,13 @@ def table_of_contents(book: Path) -> dict[str, Any]:
         name = path.relative_to(book).with_suffix("")
         if name not in listed and not any(part.startswith(".") or part == "_build" for part in name.parts):
             unlisted.setdefault(name.parent.name, []).append(name.as_posix())
-    for folder, files in unlisted.items():
-        caption = "More chapters" if folder == "notebooks" else f"Profile {folder}"
-        contents["parts"].append({"caption": caption, "numbered": True, "chapters": [{"file": file} for file in files]})
+    more = [
+        {
+            "caption": "More chapters" if folder == "notebooks" else f"Profile {folder}",
+            "numbered": True,
+            "chapters": [{"file": file} for file in files],
+        }
+        for folder, files in unlisted.items()
+    ]
+    contents["parts"][-1:-1] = more  # before the appendix
     return contents

@@ -81,7 +81,7 @@ def run(
     planned = plan(chapters(profile, only), {"profile": profile} | dict(parameters))
     folder = executed_folder(profile)
     expected = {path: _known_seconds(path, profile, given) for path, given in planned.items()}
-    print(f"{len(planned)} chapters of profile {profile}{_about(expected.values())}.", flush=True)
+    print(f"Chapters of profile {profile}: {len(planned)}{_about(expected.values())}.", flush=True)
     for position, (path, given) in enumerate(planned.items(), 1):
         out, label = folder / path.name, f"[{position}/{len(planned)}] {path.stem}"
         stamp = stamp_of(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -33,7 +34,12 @@ aimfair COMMAND --help explains a command, with examples. `python -m aimfair` is
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 for what the user can mend, 130 after Ctrl-C."""
-    options = parser().parse_args(arguments)
+    top = parser()
+    options, more = top.parse_known_args(arguments)
+    if options.command in (command_test, command_lab):
+        options.arguments = more
+    elif more:
+        top.error(f"{' '.join(more)}: not an option of this command; see --help")
     try:
         return options.command(options) or 0
     except AimfairError as error:
@@ -50,11 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def command_book(options: argparse.Namespace) -> None:
     """Run every chapter of a profile by papermill, publish clean copies, build the book and check its pages.
 
-      aimfair book                                                  the demo study, everything computed here
-      aimfair book --profile smoke                                  the same in small, to see that all works
-      aimfair book --profile utkface --data path/to/UTKFace.tar.gz  real faces
-      aimfair book --only 06 --reuse                                one chapter, from the published runs
-      aimfair book -p train_images=2000 --seed 300                  a study of your own
+    $ aimfair book                                                  the demo study, everything computed here
+    $ aimfair book --profile smoke                                  the same in small, to see that all works
+    $ aimfair book --profile utkface --data path/to/UTKFace.tar.gz  real faces
+    $ aimfair book --only 06 --reuse                                one chapter, from the published runs
+    $ aimfair book -p train_images=2000 --seed 300                  a study of your own
 
     A chapter that was run before with the same code and parameters is not run again (--fresh: it is)."""
     from aimfair import book
@@ -67,7 +73,7 @@ def command_book(options: argparse.Namespace) -> None:
 def command_build(options: argparse.Namespace) -> None:
     """Build the book from the published copies in book/notebooks/, without running anything, and check its pages.
 
-    aimfair build"""
+    $ aimfair build"""
     from aimfair import book
 
     print(f"The book is built. Open {book.build(home() / 'book')}")
@@ -76,10 +82,10 @@ def command_build(options: argparse.Namespace) -> None:
 def command_run(options: argparse.Namespace) -> None:
     """Train methods with seeds, or find their finished runs, and print a fairness report of each on the test set.
 
-      aimfair run erm aim-fair --seeds 100 200 300
-      aimfair run full-finetuning --hyper lr=0.003
-      aimfair run aim-fair --search --seeds all       every value that the method searches, all seeds of the profile
-      aimfair run erm --no-reuse                      train even where a published run exists
+    $ aimfair run erm aim-fair --seeds 100 200 300
+    $ aimfair run full-finetuning --hyper lr=0.003
+    $ aimfair run aim-fair --search --seeds all       every value that the method searches, all seeds of the profile
+    $ aimfair run erm --no-reuse                      train even where a published run exists
 
     Finished runs are kept in data/runs/ and found again: a stopped command goes on where it was."""
     from aimfair import methods, runs, study
@@ -110,9 +116,9 @@ def command_run(options: argparse.Namespace) -> None:
 def command_generate(options: argparse.Namespace) -> None:
     """Draw the synthetic faces of a profile, or with any text-to-image pipeline of diffusers; resumable.
 
-      aimfair generate                                          the pool of the demo study
-      aimfair generate -p images_per_group=50 --out some/folder
-      aimfair generate --model stabilityai/sd-turbo -p steps=4 -p guidance=0 -p image_size=512 --out some/folder
+    $ aimfair generate                                          the pool of the demo study
+    $ aimfair generate -p images_per_group=50 --out some/folder
+    $ aimfair generate --model stabilityai/sd-turbo -p steps=4 -p guidance=0 -p image_size=512 --out some/folder
 
     Each image has its own seed, made of task, group, prompt and replicate: the same image whatever the batch, the order
     or the number of interruptions. manifest.csv in the folder has a row per image."""
@@ -127,8 +133,8 @@ def command_generate(options: argparse.Namespace) -> None:
 def command_train_sd(options: argparse.Namespace) -> None:
     """Train the tiny Stable Diffusion of a profile on its captioned corpus; ends with a folder that diffusers can load.
 
-    aimfair train-sd --minutes 45 --out data/synthetic/my-sd
-    aimfair train-sd --profile celeba-smiling-male --data path/to/celeba --out data/synthetic/my-celeba-sd"""
+    $ aimfair train-sd --minutes 45 --out data/synthetic/my-sd
+    $ aimfair train-sd --profile celeba-smiling-male --data path/to/celeba --out data/synthetic/my-celeba-sd"""
     from aimfair import synthetic
 
     changes = {"generator": options.out} if options.out else {}
@@ -141,8 +147,8 @@ def command_train_sd(options: argparse.Namespace) -> None:
 def command_bench(options: argparse.Namespace) -> None:
     """Measure how fast the parts are here: training, evaluation, gradients, drawing, text to image.
 
-    aimfair bench
-    aimfair bench --record data/published/benchmarks.json   keep it for the book's appendix"""
+    $ aimfair bench
+    $ aimfair bench --record data/published/benchmarks.json   keep it for the book's appendix"""
     from aimfair import bench
 
     opened = open_study(options)
@@ -165,8 +171,8 @@ def command_bench(options: argparse.Namespace) -> None:
 def command_refresh(options: argparse.Namespace) -> None:
     """Run notebooks with their default parameters and store the outputs in them: the reference that nbval compares with.
 
-      aimfair refresh                                        all of notebooks/
-      aimfair refresh notebooks/01_fairness_metrics.ipynb
+    $ aimfair refresh                                        all of notebooks/
+    $ aimfair refresh notebooks/01_fairness_metrics.ipynb
 
     Time stamps and other traces of the run are stripped, so a changed byte means a changed result."""
     from aimfair.execution import refresh
@@ -178,7 +184,7 @@ def command_refresh(options: argparse.Namespace) -> None:
 def command_profiles(options: argparse.Namespace) -> None:
     """List the profiles in notebooks/profiles/.
 
-    aimfair profiles"""
+    $ aimfair profiles"""
     from aimfair import profiles
 
     for name in profiles.available():
@@ -190,7 +196,7 @@ def command_profiles(options: argparse.Namespace) -> None:
 def command_status(options: argparse.Namespace) -> None:
     """Show what is done: chapters run and published, runs on this machine and in the repository, the built book.
 
-    aimfair status"""
+    $ aimfair status"""
     from aimfair import chapters, profiles
     from aimfair.execution import stamp_of
 
@@ -209,9 +215,9 @@ def command_status(options: argparse.Namespace) -> None:
 def command_test(options: argparse.Namespace) -> int:
     """Run all tests: the library, every notebook against its stored outputs, the book. Arguments go to pytest.
 
-    aimfair test
-    aimfair test tests/test_metrics.py
-    aimfair test -k gradients -x"""
+    $ aimfair test
+    $ aimfair test tests/test_metrics.py
+    $ aimfair test -k gradients -x"""
     print("Running the tests: the library, the notebooks, the book. This takes several minutes.", flush=True)
     return subprocess.call([sys.executable, "-m", "pytest", *options.arguments], cwd=home())
 
@@ -219,8 +225,8 @@ def command_test(options: argparse.Namespace) -> int:
 def command_lab(options: argparse.Namespace) -> int:
     """Open JupyterLab on the notebooks. Arguments go to JupyterLab.
 
-    aimfair lab
-    aimfair lab --no-browser --port 8890"""
+    $ aimfair lab
+    $ aimfair lab --no-browser --port 8890"""
     return subprocess.call([sys.executable, "-m", "jupyterlab", "notebooks", *options.arguments], cwd=home())
 
 
@@ -258,11 +264,16 @@ def pairs(given: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not (equals and name.isidentifier()):
             raise AimfairError(f"{text!r} is not of the form name=value")
-        try:
-            found[name] = float(value) if "e" in value.lower() else yaml.safe_load(value)
-        except (ValueError, yaml.YAMLError):
-            found[name] = value
+        found[name] = _value(value)
     return found
+
+
+def _value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text) if text else text
+        return float(value) if isinstance(value, str) else value  # YAML takes 1e-3 for text
+    except (ValueError, yaml.YAMLError):
+        return text
 
 
 def chosen_seeds(given: Sequence[str], known: Sequence[int], how_many: int) -> list[int]:
@@ -301,7 +312,7 @@ def parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name,
             help=text.split(".")[0].split(":")[0].split(";")[0],
-            description=text.replace("\n    ", "\n"),
+            description=inspect.cleandoc(text),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         sub.set_defaults(command=command)
@@ -340,6 +351,6 @@ def parser() -> argparse.ArgumentParser:
     add(command_refresh).add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="paths (all of notebooks/)")
     add(command_profiles)
     add(command_status)
-    for passing in (command_test, command_lab):
-        add(passing).add_argument("arguments", nargs=argparse.REMAINDER, help="passed on")
+    add(command_test)
+    add(command_lab)
     return top

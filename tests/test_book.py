@@ -71,13 +71,14 @@ def test_what_was_run_is_not_run_again_and_a_failure_keeps_it(checkout, capsys):
     assert second.name == bad.name and not second.with_name("02_b.failed.ipynb").exists()
 
 
-def test_chapters_that_the_contents_do_not_list_come_last(tmp_path):
+def test_chapters_that_the_contents_do_not_list_come_before_the_appendix(tmp_path):
     shutil.copy(home() / "book" / "_toc.yml", tmp_path)
     for name in ("99_new", "utkface/99_new", ".ipynb_checkpoints/99_new-checkpoint"):
         write(chapter(), tmp_path / "notebooks" / f"{name}.ipynb")
     parts = book.table_of_contents(tmp_path)["parts"]
     shipped = yaml.safe_load((tmp_path / "_toc.yml").read_text())["parts"]
-    assert parts[len(shipped) :] == [
+    assert parts[0] == shipped[0] and parts[-1] == shipped[-1]
+    assert parts[len(shipped) - 1 : -1] == [
         {"caption": "More chapters", "numbered": True, "chapters": [{"file": "notebooks/99_new"}]},
         {"caption": "Profile utkface", "numbered": True, "chapters": [{"file": "notebooks/utkface/99_new"}]},
     ]

@@ -1,0 +1,150 @@
+"""The command line: it teaches, it refuses in one line, it passes on what it was told."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from nbformat.v4 import new_code_cell
+from small_book import chapter, write
+
+from aimfair import cli, profiles
+from aimfair.paths import home
+
+COMMANDS = "book build run generate train-sd bench refresh profiles status test lab".split()
+
+
+def aimfair(*arguments):
+    return subprocess.run([sys.executable, "-m", "aimfair", *arguments], capture_output=True, text=True)
+
+
+def test_help_lists_every_command_and_does_not_wait_for_torch():
+    shown = aimfair("--help")
+    assert shown.returncode == 0
+    assert all(f"\n    {name} " in shown.stdout for name in COMMANDS)
+    probe = "import sys\nfrom aimfair import cli\ncli.main([])\nsys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself_with_an_example(command, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main([command, "--help"])
+    assert left.value.code == 0
+    assert f"\n$ aimfair {command}" in capsys.readouterr().out
+
+
+def test_what_the_user_can_mend_is_one_line_and_status_2(capsys):
+    for arguments, says in (
+        (["book", "--profile", "domo"], "no profile 'domo'; there are: "),
+        (["book", "--data", "no/such/folder"], "--data no/such/folder: there is no such file or folder"),
+        (["run", "no-such-method"], "no method 'no-such-method'; there are: "),
+        (["run", "erm", "--seeds", "one"], "--seeds takes whole numbers or the word all, got one"),
+        (["run", "erm", "--hyper", "rate=1"], "erm has no hyper-parameter 'rate'"),
+        (["run", "erm", "-p", "train_images"], "'train_images' is not of the form name=value"),
+        (["run", "erm", "-p", "train_images=many"], "train_images must be int"),
+        (["run", "erm", "-p", "train_image=3"], "unknown key 'train_image'"),
+        (["run", "erm", "--device", "tpu"], "device"),
+    ):
+        assert cli.main(arguments) == 2, arguments
+        said = capsys.readouterr().err
+        assert says in said and said.startswith("aimfair: ") and said.count("\n") == 1, said
+
+
+def test_an_unknown_command_or_option_is_refused():
+    for arguments in (["bok"], ["book", "--profil", "demo", "--colour"]):
+        with pytest.raises(SystemExit) as left:
+            cli.main(arguments)
+        assert left.value.code == 2
+
+
+def test_values_are_numbers_truths_or_text():
+    given = ["lr=0.01", "small=1e-3", "n=40", "reuse=false", "prompts=no-pose", "model=", "name=esel"]
+    assert cli.pairs(given) == {
+        "lr": 0.01,
+        "small": 0.001,
+        "n": 40,
+        "reuse": False,
+        "prompts": "no-pose",
+        "model": "",
+        "name": "esel",
+    }
+
+
+def test_common_options_become_parameters(tmp_path):
+    options = cli.parser().parse_args(
+        ["book", "--data", str(tmp_path), "--seed", "7", "--device", "cpu", "-p", "train_images=80"]
+    )
+    assert cli.common_parameters(options) == {
+        "data_root": str(tmp_path),
+        "seed": 7,
+        "device": "cpu",
+        "train_images": 80,
+    }
+
+
+def test_a_search_runs_each_value_once():
+    method = argparse.Namespace(search={"lr": (0.1, 0.2)})
+    assert cli.searched(method, {"k": 40}, True) == [{"k": 40, "lr": 0.1}, {"k": 40, "lr": 0.2}]
+    assert cli.searched(method, {"k": 40}, False) == [{"k": 40}]
+
+
+def test_profiles_are_listed(capsys):
+    assert cli.main(["profiles"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in profiles.available())
+
+
+def test_status_tells_the_state_of_every_profile(capsys):
+    assert cli.main(["status"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"{name} " in said for name in profiles.available()) and "runs of this machine" in said
+
+
+def test_tests_are_run_in_the_checkout_whatever_the_folder(tmp_path):
+    command = [sys.executable, "-m", "aimfair", "test", "-k", "good_page", "-q", "tests/test_pages.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "1 passed" in done.stdout
+    assert aimfair("test", "--no-such-option").returncode != 0
+
+
+def test_ctrl_c_ends_in_one_line_and_leaves_no_kernel(tmp_path):
+    notebook = chapter(
+        new_code_cell(
+            f"import os, pathlib, time\npathlib.Path({str(tmp_path)!r}, 'pid').write_text(str(os.getpid()))\ntime.sleep(120)"
+        )
+    )
+    write(notebook, tmp_path / "notebooks" / "01_a.ipynb")
+    (tmp_path / "notebooks" / "profiles").symlink_to(home() / "notebooks" / "profiles")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "aimfair", "book", "--profile", "smoke"],
+        env=os.environ | {"AIMFAIR_HOME": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job of a shell ignores Ctrl-C
+    )
+    pid = tmp_path / "pid"
+    while not (pid.exists() and pid.read_text()) and running.poll() is None:
+        time.sleep(0.2)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert said.strip() == "Stopped. What was finished is kept: the same command goes on from there."
+    for _ in range(100):  # the kernel is given the time to go
+        if not alive(int(pid.read_text())):
+            break
+        time.sleep(0.2)
+    assert not alive(int(pid.read_text()))
+    assert not list((tmp_path / "data").rglob("*.ipynb"))
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
