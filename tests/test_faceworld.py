@@ -155,6 +155,23 @@ def test_any_size(faces):
     assert faces.read(np.array([], dtype=np.int64), 64).shape == (0, 3, 64, 64)
 
 
+def test_a_set_label_changes_what_follows_from_it_and_nothing_else(faces):
+    style, label = str(faces.names[0]).split("-")[0], faces.labels("Male")
+    women, men = (faceworld.catalogue(style=style, **SMALL, do={"Male": value}) for value in (0, 1))
+    assert not women.labels("Male").any() and men.labels("Male").all()
+    kept = ["Smiling", "Young", "Dark_Skin", "yaw", "roll", "pitch", "head_x", "head_y", "head_scale", "split"]
+    assert women.attributes[kept].equals(faces.attributes[kept]) and men.attributes[kept].equals(faces.attributes[kept])
+    assert not women.attributes["Full_Beard"].any() and not men.attributes["Wearing_Lipstick"].any()
+    same, changed = np.flatnonzero(label == 1)[:20], np.flatnonzero(label == 0)[:20]
+    assert torch.equal(men.read(same, 32), faces.read(same, 32))
+    assert not torch.equal(men.read(changed, 32), faces.read(changed, 32))
+    assert not set(men.names) & set(faces.names)
+
+    smiling = faceworld.catalogue(style=style, **SMALL, do={"Smiling": 1})
+    assert smiling.labels("Smiling").all()
+    assert smiling.attributes.drop(columns="Smiling").equals(faces.attributes.drop(columns="Smiling"))
+
+
 def test_it_is_found_by_name_and_gives_a_face_set():
     faces = datasets.load("faceworld", style="web", **SMALL).faces(range(10), "Smiling", "Male", 64)
     assert len(faces) == 10 and sum(faces.counts()) == 10
@@ -163,6 +180,8 @@ def test_it_is_found_by_name_and_gives_a_face_set():
 def test_errors_say_what_to_do(faces):
     with pytest.raises(AimfairError, match="choose one of real, web"):
         faceworld.catalogue(style="oil")
+    with pytest.raises(AimfairError, match="each to 0 or 1"):
+        faceworld.catalogue(do={"Bangs": 1})
     with pytest.raises(AimfairError, match="ask for fewer"):
         faceworld.catalogue(train=2_000_000)
     other = datasets.Catalogue("elsewhere", faces.names, faces.attributes[["Smiling"]], faces.read)

@@ -10,7 +10,7 @@ through several noisy cues which overlap between the classes, while gender shows
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -36,18 +36,21 @@ CORPUS_CLARITY = 0.35  # the same noises, scaled, where a caption must be true t
 MALE_SPREAD = 0.45
 
 
-def scenes(seed: int, split: str, n: int) -> Scene:
+def scenes(seed: int, split: str, n: int, do: Mapping[str, int] | None = None) -> Scene:
     """Parameters of faces 0 to n-1 of ``split``.
+
+    do  values of smiling, male or young that replace the drawn ones. No label decides how many numbers are drawn
+        after it, so the rest of chance falls as it did: these are counterfactuals of the same scenes.
 
     Raises AimfairError for more than a million faces, the number that a face's name has room for.
     """
     if not 0 <= n <= CAPACITY:
         raise AimfairError(f"FaceWorld has 0 to {CAPACITY:,} faces per split, not {n:,} ({split}): ask for fewer")
-    blocks = [_block(seed, split, b) for b in range(-(-n // BLOCK))] or [_block(seed, split, 0)]
+    blocks = [_block(seed, split, b, do or {}) for b in range(max(1, -(-n // BLOCK)))]
     return {key: np.concatenate([block[key] for block in blocks])[:n] for key in blocks[0]}
 
 
-def _block(seed: int, split: str, block: int) -> Scene:
+def _block(seed: int, split: str, block: int, do: Mapping[str, int]) -> Scene:
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, SPLITS.index(split), block))))
     corpus = split == "corpus"
 
@@ -62,6 +65,7 @@ def _block(seed: int, split: str, block: int) -> Scene:
 
     s: dict[str, np.ndarray] = {}
     _labels(s, rng, corpus)
+    s.update({name: np.full(BLOCK, float(value)) for name, value in do.items()})
     _smile(s, corpus, normal, uniform, chance)
     _gender_and_age(s, corpus, normal, uniform, chance)
     _hair(s, normal, uniform, chance)
