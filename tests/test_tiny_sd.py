@@ -1,0 +1,168 @@
+"""A tiny Stable Diffusion: what comes out of the training is a pipeline that diffusers loads."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from aimfair import tiny_sd, tiny_vae
+from aimfair.errors import AimfairError
+from aimfair.stages import train_stage
+
+CAPTIONS = [f"Portrait face photo of a {'smiling' if i % 2 else 'serious'} young female." for i in range(24)]
+
+
+def corpus(n: int = 24, size: int = 32) -> torch.Tensor:
+    return torch.randint(0, 256, (n, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("tiny") / "pipeline"
+    labels = torch.arange(24).view(-1, 1) % 2
+    options = {"focus": torch.ones(1, 1, 32, 32), "labels": labels, "steps": (3, 3), "batch_size": 8}
+    return tiny_sd.train(corpus(), CAPTIONS, out, about="random colours", **options)
+
+
+def test_the_folder_is_a_stable_diffusion_pipeline(folder):
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline(CAPTIONS[:2], num_inference_steps=2, guidance_scale=3.0, output_type="np").images
+    assert images.shape == (2, 32, 32, 3) and images.std() > 0
+    assert (
+        pipeline.unet.config.cross_attention_dim == 128 and pipeline.scheduler.config.prediction_type == "v_prediction"
+    )
+    assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 20e6
+    assert not list(folder.rglob("*.bin")) and not list(folder.rglob("*.pt"))
+
+
+def test_the_folder_says_how_it_was_trained(folder):
+    record = json.loads((folder / "training.json").read_text())
+    assert record["about"] == "random colours" and record["images"] == 24 and record["seed"] == 0
+    assert record["autoencoder"]["step"] == 3 and record["unet"]["step"] == 3
+    assert not folder.with_name("pipeline.partial").exists()
+
+
+def test_half_precision_on_disk_float32_in_memory(folder):
+    from diffusers import StableDiffusionPipeline
+    from safetensors import safe_open
+
+    with safe_open(folder / "unet" / "diffusion_pytorch_model.safetensors", "pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}  # noqa: SIM118
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    assert {pipeline.unet.dtype, pipeline.vae.dtype, pipeline.text_encoder.dtype} == {torch.float32}
+
+
+def test_steps_give_the_same_weights_again(folder, tmp_path):
+    from safetensors.torch import load_file
+
+    labels = torch.arange(24).view(-1, 1) % 2
+    options = {"focus": torch.ones(1, 1, 32, 32), "labels": labels, "steps": (3, 3), "batch_size": 8}
+    again = tiny_sd.train(corpus(), CAPTIONS, tmp_path / "again", **options)
+    for part in ("unet", "vae"):
+        name = f"{part}/diffusion_pytorch_model.safetensors"
+        ours, theirs = load_file(folder / name), load_file(again / name)
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_tokenizer_reads_any_text(tmp_path):
+    tokenizer = tiny_sd.train_tokenizer(CAPTIONS, tmp_path)
+    ids = tokenizer(CAPTIONS[0])["input_ids"]
+    assert tokenizer.decode(ids, skip_special_tokens=True).replace(" .", ".") == CAPTIONS[0].lower()
+    assert len(ids) < 15  # each word of the corpus is about one token
+    stranger = tokenizer("A zebra's naïve 7-headed 猫")["input_ids"]
+    assert tokenizer.eos_token_id not in stranger[1:-1] and stranger[-1] == tokenizer.eos_token_id
+    assert tokenizer.model_max_length == tiny_sd.CONTEXT
+    long = tokenizer(" ".join(CAPTIONS), truncation=True, max_length=tiny_sd.CONTEXT)["input_ids"]
+    assert len(long) == tiny_sd.CONTEXT and long[-1] == tokenizer.eos_token_id
+
+
+def test_latents_are_standardised_and_the_image_is_not_changed_by_it():
+    images = corpus(16)
+    vae = tiny_vae.build(32)
+    before = tiny_vae.reconstruct(vae, images)
+    tiny_vae.standardise(vae, images)
+    mean, std = tiny_vae.encode(vae, images)
+    spread = torch.cat([mean, mean + std, mean - std]).float()
+    assert spread.mean((0, 2, 3)).abs().max() < 0.05 and (spread.std((0, 2, 3)) - 1).abs().max() < 0.05
+    after = tiny_vae.reconstruct(vae, images)
+    assert (before.int() - after.int()).abs().max() <= 1
+
+
+def test_focus_and_features_change_what_is_learned(tmp_path):
+    images = corpus()
+    focus = torch.ones(1, 1, 32, 32)
+    focus[..., 16:] = 50.0
+    plain, _ = tiny_vae.train(images, tmp_path / "a", steps=30, batch_size=8)
+    focused, _ = tiny_vae.train(images, tmp_path / "b", steps=30, batch_size=8, focus=focus)
+    right = [
+        (tiny_vae.reconstruct(v, images)[..., 16:].float() - images[..., 16:]).abs().mean() for v in (plain, focused)
+    ]
+    assert right[1] < right[0]
+
+
+def test_wrong_corpora_are_refused(tmp_path):
+    (tmp_path / "there").mkdir()
+    for images, captions, out, message in (
+        (corpus(), CAPTIONS[:3], "x", "24 images but 3 captions"),
+        (corpus(size=36), CAPTIONS, "x", "8n pixels"),
+        (corpus(), CAPTIONS, "there", "exists"),
+    ):
+        with pytest.raises(AimfairError, match=message):
+            tiny_sd.train(images, captions, tmp_path / out)
+
+
+def line(folder: Path, steps: int = 40) -> tuple[torch.nn.Linear, dict]:
+    """A stage that is quick to train: one linear layer."""
+    torch.manual_seed(0)
+    model, data = torch.nn.Linear(3, 1), torch.randn(50, 3)
+
+    def loss(index, generator):
+        time.sleep(0.02)
+        return ((model(data[index]) - data[index].sum(1, keepdim=True)) ** 2).mean() + torch.rand(
+            (), generator=generator
+        )
+
+    return model, train_stage("line", model, loss, n=50, folder=folder, batch_size=8, lr=0.01, steps=steps)
+
+
+def test_a_killed_stage_goes_on_and_ends_the_same(tmp_path):
+    whole, record = line(tmp_path / "whole")
+    code = (
+        "import sys; sys.path.insert(0, 'tests')\nfrom pathlib import Path\nfrom aimfair import stages\nimport test_tiny_sd\n"
+        f"stages.SECONDS_BETWEEN = 0.1\ntest_tiny_sd.line(Path({str(tmp_path / 'killed')!r}))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent.parent)
+    while not (tmp_path / "killed" / "line.pt").exists() and process.poll() is None:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    halfway = torch.load(tmp_path / "killed" / "line.pt", weights_only=True)["record"]["step"]
+    assert 0 < halfway < 40
+    resumed, again = line(tmp_path / "killed")
+    assert torch.equal(whole.weight, resumed.weight) and again["step"] == 40 and again["losses"] == record["losses"]
+
+
+def test_a_loss_that_is_not_finite_ends_the_stage(tmp_path):
+    model = torch.nn.Linear(1, 1)
+    with pytest.raises(AimfairError, match="loss is nan at step 0"):
+        train_stage(
+            "bad",
+            model,
+            lambda i, g: model.weight.sum() * float("nan"),
+            n=8,
+            folder=tmp_path,
+            batch_size=4,
+            lr=1,
+            steps=2,
+        )
