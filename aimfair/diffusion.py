@@ -288,7 +288,7 @@ def _write(image: Image, path: Path, size: int) -> None:
 
 def _record(folder: Path, written: Sequence[tuple[Job, Future]], settings: Mapping[str, Any]) -> None:
     """Append a row for each image that was written; then raise what went wrong with the others, if anything did."""
-    rows = [vars(job) | settings | {"path": job.path} for job, future in written if future.exception() is None]
+    rows = [{**vars(job), **settings, "path": job.path} for job, future in written if future.exception() is None]
     if rows:
         with (folder / "manifest.csv").open("a", newline="", encoding="utf-8") as stream:
             csv.DictWriter(stream, COLUMNS, extrasaction="ignore", lineterminator="\n").writerows(rows)
