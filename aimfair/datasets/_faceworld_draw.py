@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aimfair.datasets._faceworld_scene import Scene
 
-CHUNK = 64  # images drawn at once: the working set stays in the cache
+CHUNK = 32  # images drawn at once: the working set stays in the cache
 TILE = 256  # side of the texture tiles beyond the size of an image
 
 # Colours 0 to 1: light to dark skin, hair by tone (black, brown, blond, red, gray), irises.
@@ -166,7 +166,8 @@ class _Painter:
             light = 1 + 0.10 * self.strands + 0.16 * shine
         else:
             side = (0.14 * self.p["light_x"]) * self.u
-            light = 1 + 0.26 * self.strands + 0.28 * shine + side
+            soft = 1 - 0.6 * self.hair.mean(1)  # pale hair would clip to white
+            light = 1 + 0.26 * soft * self.strands + 0.28 * soft * shine + side
         return self.hair * light[:, None] + (0.015 + 0.04 * shine)[:, None]
 
     def back_hair(self) -> None:
@@ -369,7 +370,7 @@ class _Painter:
         f = u - 0.12 * p["yaw"]
         t = ((u.abs() / p["head_width"] - 0.62) * 3.4).clamp(0, 1)
         drop = t.square() * (3 - 2 * t)
-        top = p["hairline"] + p["part_slope"] * (f - p["part"]).abs() + 0.05 * self.strands
+        top = p["hairline"] + p["part_slope"] * (f - p["part"]).abs() + (0.02 if self.web else 0.045) * self.strands
         line = top + (p["side"] - top) * drop
         slope = 1 + 2.2 * drop * (1 - drop)
         distance = torch.maximum(skull, (v - line) / slope)
@@ -416,18 +417,18 @@ class _Painter:
         self.paint(_rgb(0.98, 0.82, 0.30) * (1.0 if self.web else 0.9), p["earrings"] * self.cover(ring))
 
     def develop(self) -> Tensor:
-        """Exposure, colour cast, lens and sensor of a photo; then 8 bits."""
+        """Exposure, colour cast, contrast, lens and sensor of a photo; then 8 bits."""
         p, size = self.p, self.size
-        image = self.canvas
+        image = self.canvas.mul_(255.0)
         if not self.web:
             light = p["exposure"] * (1 + 0.10 * p["light_x"] * self.x)
-            light = light * (1 - p["vignette"] * 0.5 * (self.x.square() + self.y.square()))
+            light = light * (1 - p["vignette"] * 0.5 * (self.x.square() + self.y.square())) * p["contrast"]
             cast = 1 + torch.stack([p["warmth"], p["tint"], -p["warmth"]], dim=1)
-            image = (image * light[:, None] * cast - 0.45) * p["contrast"][..., None] + 0.45
+            image.mul_(light[:, None]).mul_(cast)
             image = _blurred(image.view(CHUNK, 3, size, size), p["blur"].view(CHUNK, 1, 1, 1)).flatten(2)
-            grain = self.tile("noise", "grain") * p["noise"]
-            image = image + grain[:, None]
-        return (image * 255 + 0.5).clamp_(0, 255).to(torch.uint8).view(CHUNK, 3, size, size)
+            grain = self.tile("noise", "grain") * (255 * p["noise"]) + 0.45 * 255 * (1 - p["contrast"])
+            image.add_(grain[:, None])
+        return image.add_(0.5).clamp_(0, 255).to(torch.uint8).view(CHUNK, 3, size, size)
 
 
 # ---- shapes, colours, textures
@@ -480,12 +481,15 @@ def _hsv(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
 
 
 def _blurred(image: Tensor, strength: Tensor) -> Tensor:
-    """Three-tap blur along both axes; strength 0 (none) to 1/3 (box)."""
+    """Three-tap blur along both axes; strength 0 (none) to 1/3 (box). ``image`` (B, 3, H, W) is changed in place."""
     for axis in (2, 3):
         n = image.shape[axis]
-        padded = torch.cat([image.narrow(axis, 0, 1), image, image.narrow(axis, n - 1, 1)], dim=axis)
-        around = padded.narrow(axis, 0, n) + padded.narrow(axis, 2, n) - 2 * image
-        image = image + around * strength
+        part = image * strength
+        image.sub_(part).sub_(part)
+        image.narrow(axis, 1, n - 1).add_(part.narrow(axis, 0, n - 1))
+        image.narrow(axis, 0, n - 1).add_(part.narrow(axis, 1, n - 1))
+        for edge in (0, n - 1):  # beyond the border the picture goes on as at the border
+            image.narrow(axis, edge, 1).add_(part.narrow(axis, edge, 1))
     return image
 
 
