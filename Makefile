@@ -2,7 +2,7 @@
 
 PROFILE ?= demo
 DATA    ?=
-DEVICE  ?= auto
+DEVICE  ?=
 PYTHON  ?= python3
 TORCH   ?=
 
@@ -24,12 +24,12 @@ help:
 	@echo 'make book TORCH=cpu                                      set up with the small CPU build of PyTorch'
 	@echo 'make book PYTHON=python3.12                              set up with another Python (3.11 or newer)'
 	@echo
-	@echo 'The set-up takes a few minutes and about 6 GB (2 GB with TORCH=cpu), once. .venv/bin/aimfair --help shows more.'
+	@echo 'The set-up takes a few minutes and about 7 GB (2.5 GB with TORCH=cpu), once. .venv/bin/aimfair --help shows more.'
 
 book: $(READY)
 	@echo 'Running the chapters of profile $(PROFILE), then building the book. On two cores the demo takes about half an'
 	@echo 'hour, real faces up to an hour and a half. Ctrl-C is safe: the same command goes on from what is finished.'
-	@$(AIMFAIR) book --profile $(PROFILE) --device $(DEVICE) $(if $(DATA),--data '$(DATA)')
+	@$(AIMFAIR) book --profile $(PROFILE) $(if $(DEVICE),--device $(DEVICE)) $(if $(DATA),--data '$(DATA)')
 
 test: $(READY)
 	@echo 'Running all tests: library, notebooks, book. On two cores this takes about a quarter of an hour.'
@@ -48,7 +48,7 @@ $(READY): pyproject.toml constraints.txt
 		  echo 'Install one and name it: make PYTHON=python3.12 ...'; exit 1; }
 	@test -x $(VENV)/bin/pip || $(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 		{ echo 'Python cannot create environments here. On Debian and Ubuntu: sudo apt-get install python3-venv'; exit 1; }
-	@echo 'Setting up $(VENV): a few minutes, about 6 GB (2 GB with TORCH=cpu).'
+	@echo 'Setting up $(VENV): a few minutes, about 7 GB (2.5 GB with TORCH=cpu).'
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
 	@$(if $(filter cpu,$(TORCH)),$(VENV)/bin/pip install --disable-pip-version-check -c constraints.txt \
 		--index-url https://download.pytorch.org/whl/cpu torch torchvision)

@@ -48,6 +48,7 @@ def page(request, browser, address):
     """A page that notes everything a reader would miss: failed and foreign requests, errors of scripts."""
     width, height = WIDTHS[request.param]
     opened = browser.new_page(viewport={"width": width, "height": height}, color_scheme="light", base_url=address)
+    opened.set_default_timeout(120_000)  # a busy machine is no fault of the book
     opened.complaints = []
     opened.on("console", lambda message: opened.complaints.append(message.text) if message.type == "error" else None)
     opened.on("pageerror", lambda error: opened.complaints.append(str(error)))

@@ -48,6 +48,7 @@ def test_what_the_user_can_mend_is_one_line_and_status_2(capsys):
         (["run", "erm", "-p", "train_images=many"], "train_images must be int"),
         (["run", "erm", "-p", "train_image=3"], "unknown key 'train_image'"),
         (["run", "erm", "--device", "tpu"], "device"),
+        (["train-sd", "--out", "data/prompts"], "data/prompts exists: name another folder with --out"),
     ):
         assert cli.main(arguments) == 2, arguments
         said = capsys.readouterr().err
@@ -131,7 +132,7 @@ def test_ctrl_c_ends_in_one_line_and_leaves_no_kernel(tmp_path):
     while not (pid.exists() and pid.read_text()) and running.poll() is None:
         time.sleep(0.2)
     running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
+    _, said = running.communicate(timeout=300)
     assert running.returncode == 130
     assert said.strip() == "Stopped. What was finished is kept: the same command goes on from there."
     for _ in range(100):  # the kernel is given the time to go
