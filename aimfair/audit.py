@@ -22,6 +22,9 @@ from aimfair.models import ResNet18, as_input
 from aimfair.progress import progress
 from aimfair.stages import autocast
 
+JUDGED = ("Smiling", "Male", "Young")
+"""The attributes that FaceWorld's tasks are about."""
+
 
 @dataclass(frozen=True)
 class Judge:
@@ -52,7 +55,9 @@ class Judge:
         tensors = {
             k: (t.half() if t.is_floating_point() else t).contiguous() for k, t in self.model.state_dict().items()
         }
-        save_file(tensors, path, {"attributes": ",".join(self.attributes)})
+        partial = path.with_suffix(".partial")
+        save_file(tensors, partial, {"attributes": ",".join(self.attributes)})
+        partial.replace(path)
 
 
 def load_judge(path: Path, device: str = "cpu") -> Judge:
@@ -110,6 +115,15 @@ def train_judge(
         optimiser.step()
         cycle.step()
     return Judge(model.eval(), names)
+
+
+def train_faceworld_judge(style: str = "web", world: int = 7, images: int = 20_000, seed: int = 0) -> Judge:
+    """The judge of the book's synthetic faces: knows FaceWorld's looks, from another world than the generator's corpus."""
+    from aimfair.datasets import faceworld
+
+    fresh = faceworld.catalogue(style=style, seed=world, train=0, validation=0, test=0, corpus=images)
+    labels = torch.from_numpy(fresh.attributes[list(JUDGED)].to_numpy(np.int64, copy=True))
+    return train_judge(fresh.read(np.arange(images), 64), labels, JUDGED, epochs=12, seed=seed)
 
 
 def agreement(judge: Judge, images: Tensor, labels: Tensor) -> dict[str, float]:

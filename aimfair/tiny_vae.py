@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from aimfair.audit import Judge, train_judge
+from aimfair.audit import load_judge, train_judge
 from aimfair.models import ResNet18
 from aimfair.stages import autocast, train_stage
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CHANNELS = (16, 32, 64, 128)
 LATENTS = 16
-KL_WEIGHT = 2e-4
+KL_WEIGHT = 2e-3
 FEATURE_WEIGHT = 0.2
 
 
@@ -67,10 +67,9 @@ def train(
     *,
     focus: Tensor | None = None,
     labels: Tensor | None = None,
-    judge: Judge | None = None,
     minutes: float = 0.0,
     steps: int = 0,
-    batch_size: int = 32,
+    batch_size: int = 16,
     lr: float = 1e-3,
     seed: int = 0,
     device: str = "cpu",
@@ -81,9 +80,7 @@ def train(
     labels  (N, L) of {0, 1} to train the classifier whose features the reconstruction must keep; None: pixels only
     """
     vae = build(images.shape[-1], seed).to(device)
-    if judge is None and labels is not None:
-        judge = train_judge(images, labels, epochs=6, seed=seed, device=device)
-    features = None if judge is None else judge.model.eval().requires_grad_(False)
+    features = None if labels is None else _features(images, labels, folder / "features.safetensors", seed, device)
     weights = None if focus is None else focus / focus.mean((1, 2, 3), keepdim=True)
 
     def loss(index: Tensor, generator: torch.Generator) -> Tensor:
@@ -113,6 +110,14 @@ def train(
     )
     standardise(vae, images, device)
     return vae, record
+
+
+def _features(images: Tensor, labels: Tensor, file: Path, seed: int, device: str) -> ResNet18:
+    """A frozen classifier of the labels, trained on the same images; read back from ``file`` when a stage resumes."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        train_judge(images, labels, epochs=6, seed=seed, device=device).save(file)
+    return load_judge(file, device).model.requires_grad_(False)
 
 
 @torch.no_grad()
@@ -164,6 +169,3 @@ def _to_float(images: Tensor) -> Tensor:
 def scalars(module: nn.Module) -> int:
     """Number of trained values."""
     return sum(p.numel() for p in module.parameters())
-
-
-__all__ = ["build", "encode", "feature_distance", "reconstruct", "scalars", "standardise", "train"]
