@@ -1,0 +1,160 @@
+"""A study end to end on FaceWorld faces and a toy synthetic pool: splits, benches, runs, kills, published results."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from aimfair import methods, runs, study, tables
+from aimfair.errors import AimfairError
+
+SMALL = {
+    "train_images": 160,
+    "validation_images": 80,
+    "images_per_group": 80,
+    "pretrain_epochs": 3,
+    "finetune_epochs": 2,
+    "batch_size": 32,
+    "image_size": 32,
+}
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    """Rendered web-style faces in the layout of a folder of images made elsewhere."""
+    from aimfair import datasets
+
+    root = tmp_path_factory.mktemp("pool")
+    world = datasets.load("faceworld", style="web", seed=3, train=0, validation=0, test=0, corpus=600)
+    target, protected = world.labels("Smiling"), world.labels("Male")
+    for t, p in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        folder = root / "Smiling_Male" / f"{t}_{p}"
+        folder.mkdir(parents=True)
+        index = np.flatnonzero((target == t) & (protected == p))[:80]
+        for number, image in enumerate(world.read(index, 32)):
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{number:05d}.png")
+    return root
+
+
+@pytest.fixture
+def lab(pool, tmp_path):
+    return small(pool, tmp_path / "runs")
+
+
+def small(pool, runs_root, **changes):
+    changes = {**SMALL, "generator": f"folder:{pool}", **changes}
+    opened = study.open_study("smoke", changes=changes, device="cpu", runs_root=str(runs_root))
+    opened.split["test"] = opened.split["test"][:120]  # a small test set for a quick test
+    return opened
+
+
+def test_the_training_set_has_the_quotas_and_shares_nothing_with_the_others(lab):
+    assert lab.faces("train").counts() == (8, 72, 72, 8)
+    names = [set(lab.faces(split).names) for split in ("train", "validation", "test")]
+    assert not (names[0] & names[1] or names[0] & names[2] or names[1] & names[2])
+
+
+def test_synthetic_sets_of_a_seed_have_the_papers_shares_and_differ_between_seeds(lab):
+    balanced, biased = lab.synthetic_sets(100)
+    assert balanced.counts() == (40, 40, 40, 40) and biased.counts() == (8, 72, 72, 8)
+    again, _ = lab.synthetic_sets(100)
+    other, _ = lab.synthetic_sets(200)
+    assert (again.names == balanced.names).all() and set(other.names) != set(balanced.names)
+
+
+def test_a_run_is_found_again_and_restored_to_the_same_numbers_when_deleted(lab):
+    first = lab.run("aim-fair", 100, lr=0.03)
+    assert first.folder == lab.run("aim-fair", 100, lr=0.03).folder
+    assert set(first.predictions["split"]) == {"test", "validation"} and len(first.predictions) == 200
+    for run in runs.all_runs(lab.runs_root):
+        shutil.rmtree(run.folder)
+    lab._gaps.clear()
+    pd.testing.assert_frame_equal(lab.run("aim-fair", 100, lr=0.03).predictions, first.predictions)
+
+
+KILLED = """
+import os, signal, sys
+import test_study
+from aimfair import checkpoint, training
+checkpoint.SECONDS_BETWEEN = 0.0
+save = checkpoint.save
+def save_and_die(*arguments):
+    save(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+checkpoint.save = save_and_die
+test_study.small(sys.argv[1], sys.argv[2]).run("erm", 100)
+"""
+
+
+def test_a_run_killed_in_the_middle_goes_on_to_the_numbers_of_an_undisturbed_one(pool, tmp_path):
+    undisturbed = small(pool, tmp_path / "undisturbed").run("erm", 100)
+    for _ in range(2):  # three epochs: killed after the first, then after the second
+        died = subprocess.run([sys.executable, "-c", KILLED, str(pool), str(tmp_path / "killed")], cwd="tests")
+        assert died.returncode == -9
+        assert not list(runs.all_runs(tmp_path / "killed"))
+    halves = list((tmp_path / "killed").glob(".*.safetensors"))
+    assert len(halves) == 1
+    resumed = small(pool, tmp_path / "killed").run("erm", 100)
+    assert resumed.scores["loss"] == undisturbed.scores["loss"]
+    pd.testing.assert_frame_equal(resumed.predictions, undisturbed.predictions)
+    assert not halves[0].exists()
+
+
+def test_published_runs_are_found_with_reuse_and_only_then(pool, tmp_path):
+    trained = small(pool, tmp_path / "mine")
+    run = trained.run("erm", 100)
+    runs.publish([run], tmp_path / "published", "smoke")
+    reader = small(pool, tmp_path / "empty")
+    reader.published_root = tmp_path / "published"
+    assert reader.run("erm", 100).folder is None  # nothing was trained
+    assert [r.id for r in reader.results("erm")] == [run.id]
+    reader.reuse = False
+    assert reader.find(run.config) is None
+
+
+def test_the_biased_model_is_trained_again_where_only_predictions_were_published(pool, tmp_path):
+    trained = small(pool, tmp_path / "mine")
+    runs.publish([trained.run("erm", 100)], tmp_path / "published", "smoke")
+    reader = small(pool, tmp_path / "empty")
+    reader.published_root = tmp_path / "published"
+    ours, theirs = reader.biased_model(100).state_dict(), trained.biased_model(100).state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_gaps_are_measured_once_and_the_bias_ranking_ignores_the_assumed_ratio(lab):
+    measured = lab.gradient_gaps(100)
+    assert lab.gradient_gaps(100).folder == measured.folder
+    exact = measured.scores["eval"]
+    orders = [sorted(exact[r]["absolute"][1], key=exact[r]["absolute"][1].get) for r in exact]
+    assert len(orders) == 4 and all(order == orders[0] for order in orders)
+    assert set(measured.scores["train"]["cosine"][0]) == {n for n, _ in lab.biased_model(100).named_parameters()}
+
+
+def test_the_rate_is_chosen_by_validation_accuracy_without_group_labels(lab):
+    best = lab.chosen("linear-probing", 100)
+    tried = [lab.run("linear-probing", 100, lr=rate) for rate in methods.LEARNING_RATES]
+    assert best.accuracy("validation") == max(run.accuracy("validation") for run in tried)
+    chosen = tables.choose(tables.frame(tried))
+    assert chosen["lr"].tolist() == [best.config["hyper"]["lr"]]
+
+
+def test_settings_that_decide_numbers_lead_to_other_runs(pool, tmp_path, lab):
+    one = lab.config("erm", {}, 100)
+    other = small(pool, tmp_path, train_images=100).config("erm", {}, 100)
+    assert runs.run_id(one) != runs.run_id(other)
+
+
+def test_mistakes_are_named_before_anything_is_trained(lab, tmp_path):
+    with pytest.raises(AimfairError, match="no method 'aimfair'; there are"):
+        lab.run("aimfair")
+    with pytest.raises(AimfairError, match=r"device 'tpu' is not available here|device 'cuda"):
+        study.choose_device("cuda" if not torch.cuda.is_available() else "tpu")
+    with pytest.raises(AimfairError, match="no data set|does not exist|path"):
+        study.open_study("utkface", data_root=str(tmp_path / "nowhere")).catalogue.labels("Female")
+    with pytest.raises(AimfairError, match=r"group \(.*wanted|wants|only"):
+        study.open_study("demo", changes={"train_images": 10**6}).split  # noqa: B018
