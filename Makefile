@@ -4,7 +4,7 @@ PROFILE ?= demo
 DATA    ?=
 DEVICE  ?=
 PYTHON  ?= python3
-TORCH   ?=
+TORCH_INDEX ?=
 
 VENV    := .venv
 READY   := $(VENV)/.ready
@@ -21,10 +21,10 @@ help:
 	@echo 'make book PROFILE=smoke                                  everything in small, to see that it works'
 	@echo 'make book PROFILE=celeba-smiling-male DATA=path/to/celeba   real faces from your disk'
 	@echo 'make book DEVICE=cpu                                     keep to the processor although there is a GPU'
-	@echo 'make book TORCH=cpu                                      set up with the small CPU build of PyTorch'
+	@echo 'make book TORCH_INDEX=URL                                take PyTorch from this index: its CPU build is small'
 	@echo 'make book PYTHON=python3.12                              set up with another Python (3.11 or newer)'
 	@echo
-	@echo 'The set-up takes a few minutes and about 7 GB (2.5 GB with TORCH=cpu), once. .venv/bin/aimfair --help shows more.'
+	@echo 'The set-up takes a few minutes and about 7 GB (2.5 GB with a CPU build of PyTorch), once. .venv/bin/aimfair --help shows more.'
 
 book: $(READY)
 	@echo 'Running the chapters of profile $(PROFILE), then building the book. On two cores the demo takes about half an'
@@ -48,9 +48,9 @@ $(READY): pyproject.toml constraints.txt
 		  echo 'Install one and name it: make PYTHON=python3.12 ...'; exit 1; }
 	@test -x $(VENV)/bin/pip || $(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 		{ echo 'Python cannot create environments here. On Debian and Ubuntu: sudo apt-get install python3-venv'; exit 1; }
-	@echo 'Setting up $(VENV): a few minutes, about 7 GB (2.5 GB with TORCH=cpu).'
+	@echo 'Setting up $(VENV): a few minutes, about 7 GB (2.5 GB with a CPU build of PyTorch).'
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
-	@$(if $(filter cpu,$(TORCH)),$(VENV)/bin/pip install --disable-pip-version-check -c constraints.txt \
-		--index-url https://download.pytorch.org/whl/cpu torch torchvision)
+	@$(if $(TORCH_INDEX),$(VENV)/bin/pip install --disable-pip-version-check -c constraints.txt \
+		--index-url '$(TORCH_INDEX)' torch torchvision)
 	@$(VENV)/bin/pip install --disable-pip-version-check -e '.[all]' -c constraints.txt
 	@touch $@
