@@ -128,8 +128,8 @@ def standardise(vae: AutoencoderKL, images: Tensor, device: str = "cpu") -> None
     model with mean 0 and variance 1, and the scaling factor is 1 exactly.
     """
     mean, std = (part.float() for part in encode(vae, images[:4096], device))
-    z = torch.cat([mean, mean + std, mean - std])  # has the latents' variance up to a third of the posterior's
-    shift, scale = z.mean((0, 2, 3)).to(device), z.std((0, 2, 3)).to(device)
+    shift = mean.mean((0, 2, 3)).to(device)
+    scale = (mean.var((0, 2, 3)) + (std**2).mean((0, 2, 3))).sqrt().to(device)  # of a draw: spread plus uncertainty
     n = len(shift)
     into, out = vae.quant_conv, vae.post_quant_conv
     into.weight[:n] /= scale.view(-1, 1, 1, 1)

@@ -93,8 +93,8 @@ def test_latents_are_standardised_and_the_image_is_not_changed_by_it():
     before = tiny_vae.reconstruct(vae, images)
     tiny_vae.standardise(vae, images)
     mean, std = tiny_vae.encode(vae, images)
-    spread = torch.cat([mean, mean + std, mean - std]).float()
-    assert spread.mean((0, 2, 3)).abs().max() < 0.05 and (spread.std((0, 2, 3)) - 1).abs().max() < 0.05
+    drawn = torch.cat([mean + std * torch.randn(mean.shape) for _ in range(8)]).float()
+    assert drawn.mean((0, 2, 3)).abs().max() < 0.1 and (drawn.std((0, 2, 3)) - 1).abs().max() < 0.1
     after = tiny_vae.reconstruct(vae, images)
     assert (before.int() - after.int()).abs().max() <= 1
 
