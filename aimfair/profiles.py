@@ -119,7 +119,8 @@ class Profile:
 
     def settings(self) -> dict[str, Any]:
         """What identifies the study's numbers: all fields but those that only say where things are or how many."""
-        return {k: v for k, v in asdict(self).items() if k not in ("profile", "seeds", "corpus_root")}
+        beside = ("profile", "seeds", "corpus", "corpus_root", "generator_minutes")
+        return {k: v for k, v in asdict(self).items() if k not in beside}
 
 
 FIELDS: dict[str, Any] = typing.get_type_hints(Profile)

@@ -138,7 +138,7 @@ class Study:
 
     def config(self, method: str, hyper: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """Everything that decides a run's numbers; its hash is the run's id."""
-        settings = self.profile.settings() | {"generator": generator_identity(self.profile.generator)}
+        settings = self.profile.settings() | {"generator": generator_identity(self.profile)}
         return {"protocol": PROTOCOL, "study": settings, "method": method, "hyper": dict(hyper), "seed": seed}
 
     def find(self, config: Mapping[str, Any]) -> Run | None:
@@ -331,11 +331,15 @@ def device_name(device: str) -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
-def generator_identity(generator: str) -> str:
-    """The generator's name; for one that the repository ships, with a digest of its training record, so that runs
-    with images of older weights are not found."""
+def generator_identity(profile: Profile) -> str:
+    """The generator's name and what its images depend on beside it, so that runs with other images are not found.
+
+    For one that the repository ships, a digest of its training record; for one that is trained here, its corpus and
+    budget of minutes; nothing more for images made elsewhere and for models of the hub.
+    """
+    generator = profile.generator
     record = home() / generator / "training.json"
-    if not generator.startswith("data/tiny-sd/") or not record.exists():
-        return generator
-    digest = hashlib.blake2b(json.dumps(json.loads(record.read_text()), sort_keys=True).encode(), digest_size=4)
-    return f"{generator}@{digest.hexdigest()}"
+    if generator.startswith("data/tiny-sd/") and record.exists():
+        digest = hashlib.blake2b(json.dumps(json.loads(record.read_text()), sort_keys=True).encode(), digest_size=4)
+        return f"{generator}@{digest.hexdigest()}"
+    return f"{generator}@{profile.corpus}-{profile.generator_minutes:g}" if profile.corpus else generator
