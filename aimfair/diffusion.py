@@ -220,10 +220,11 @@ def _draw(
 ) -> Iterator[None]:
     """Draw in batches while the previous batch is written by a few threads; yields once per image."""
     prompt_arguments = _prompt_arguments(pipeline, settings)
+    batch_size = min(batch_size, len(rest))
     with ThreadPoolExecutor(4) as pool:
         written: list[tuple[Job, Future]] = []
         try:
-            for start in range(0, len(rest), batch_size):
+            for start in range(0, len(rest), batch_size or 1):
                 batch = list(rest[start : start + batch_size])
                 padded = batch + batch[-1:] * (batch_size - len(batch))
                 images = pipeline(
@@ -298,13 +299,11 @@ def _record(folder: Path, written: Sequence[tuple[Job, Future]], settings: Mappi
 
 def _same_settings(folder: Path, todo: Sequence[Job], settings: Mapping[str, Any]) -> None:
     """Raise AimfairError if an image of ``todo`` is there but was made in another way."""
-    rows = read_manifest(folder).set_index("path")
+    there = {row["path"]: row for row in read_manifest(folder).to_dict("records")}
     for job in todo:
-        if job.path not in rows.index:
+        if (row := there.get(job.path)) is None:
             continue
-        row = rows.loc[job.path]
-        wanted = {**settings, "seed": job.seed, "prompt": job.prompt}
-        for name, value in wanted.items():
+        for name, value in {**settings, "seed": job.seed, "prompt": job.prompt}.items():
             if row[name] != value:
                 raise AimfairError(
                     f"{folder / job.path} was made with {name} {row[name]!r}, not {value!r}: choose another folder, or remove it"

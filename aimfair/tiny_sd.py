@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +80,6 @@ def train(
     if out.exists():
         raise AimfairError(f"{out} exists: move it away, or choose another folder for the new pipeline")
     folder = out.with_name(out.name + ".partial")
-    begin = time.process_time()
     first: dict[str, Any] = {"minutes": minutes * autoencoder_share} if steps is None else {"steps": steps[0]}
     second: dict[str, Any] = {"minutes": minutes * (1 - autoencoder_share)} if steps is None else {"steps": steps[1]}
     shared: dict[str, Any] = {"folder": folder, "seed": seed, "device": device}
@@ -97,14 +95,13 @@ def train(
         "about": about,
         "images": len(images),
         "size": images.shape[-1],
-        "minutes": minutes,
+        "minutes": minutes if steps is None else None,
         "steps": steps,
         "batch_size": batch_size,
         "lr": lr,
         "seed": seed,
         "device": torch.device(device).type,
         "threads": torch.get_num_threads(),
-        "cpu_seconds": round(time.process_time() - begin),
         "autoencoder": vae_record | {"scalars": tiny_vae.scalars(vae)},
         "unet": record | {"scalars": tiny_vae.scalars(unet), "text_encoder_scalars": tiny_vae.scalars(text_encoder)},
     }

@@ -129,7 +129,7 @@ def test_what_is_lost_is_drawn_again(pipeline, tmp_path):
 def test_other_settings_in_the_same_folder_are_refused(pipeline, tmp_path):
     todo = diffusion.jobs(BANK, 1, PAIR)
     diffusion.generate(pipeline, todo, tmp_path, **SETTINGS)
-    with pytest.raises(AimfairError, match=r"made with guidance .*3\.0.*, not 5\.0"):
+    with pytest.raises(AimfairError, match=r"made with guidance 3\.0, not 5\.0"):
         diffusion.generate(pipeline, todo, tmp_path, **(SETTINGS | {"guidance": 5.0}))
     with pytest.raises(AimfairError, match="made with prompt"):
         diffusion.generate(pipeline, [replace(todo[0], prompt="Something else")], tmp_path, **SETTINGS)
