@@ -51,17 +51,23 @@ def faces(n=12) -> torch.Tensor:
     return torch.arange(n * 3 * 16 * 16).reshape(n, 3, 16, 16).remainder(251).to(torch.uint8)
 
 
+def mentioned() -> pd.DataFrame:
+    return pd.DataFrame([[5, 0, 7, 0], [3, 3, 3, 3]] * 12, [f"short curly brown hair {i}" for i in range(24)])
+
+
 EXAMPLES = {
     "accuracy_fairness": lambda: plots.accuracy_fairness(reports(), "eo_max"),
     "contact_sheet": lambda: plots.contact_sheet(faces(), ["not smiling", "smiling"], columns=6),
     "counts": lambda: plots.counts(
         {"train": (200, 1800, 1800, 200), "test": COUNTS}, plots.group_names("Smiling", "Male")
     ),
+    "cue_thresholds": lambda: plots.cue_thresholds(0.7, {"women": -0.5, "men": 0.5}, ("not smiling", "smiling")),
     "eo_forms": lambda: plots.eo_forms(paper.recomputed(paper.results())),
     "gap_rank": lambda: plots.gap_rank(*gaps(), k=55),
     "group_bars": lambda: plots.group_bars(reports(), plots.group_names("Smiling", "Male")),
     "learning_rate_curves": lambda: plots.learning_rate_curves(sweep("lr", (0.001, 0.01, 0.1))),
     "mask_by_layer": lambda: plots.mask_by_layer([set(NAMES[:40]), set(NAMES[20:])], NAMES),
+    "mentions": lambda: plots.mentions(mentioned(), "Smiling", "Male"),
     "noise_floor": lambda: plots.noise_floor(
         {n: np.arange(100) / n for n in (50, 500, 5000)}, "EO", marks={800: "here"}
     ),
@@ -207,3 +213,23 @@ def test_a_module_is_all_that_a_figure_needs(monkeypatch) -> None:
     real = pkgutil.iter_modules
     monkeypatch.setattr(pkgutil, "iter_modules", lambda path: [*real(path), SimpleNamespace(name="_no_figure")])
     assert "_no_figure" not in importlib.reload(plots).FIGURES and callable(plots.counts)
+
+
+def test_the_sheet_has_room_for_its_longest_title() -> None:
+    figure = plots.contact_sheet(faces(8), plots.group_names("Smiling", "Young"), columns=2)
+    FigureCanvasAgg(figure).draw()
+    assert min(text.get_window_extent().x0 for text in figure.axes[0].texts) >= 0
+
+
+def test_hatched_errors_lie_beyond_the_thresholds() -> None:
+    axes = plots.cue_thresholds(0.5, {"lenient": -0.4, "strict": 0.7}).axes[0]
+    false_positives, misses = (band.get_paths()[0].get_extents() for band in axes.collections)
+    assert false_positives.x0 == pytest.approx(-0.4, abs=0.02) and misses.x1 == pytest.approx(0.7, abs=0.02)
+
+
+def test_mentions_link_what_differs_between_the_two_targets() -> None:
+    panels = plots.mentions(mentioned().head(2), "Smiling", "Male").axes
+    women, men = (panel.collections[0].get_segments() for panel in panels)
+    assert [(a[0], b[0]) for a, b in women] == [(5, 7), (3, 3)] and [(a[0], b[0]) for a, b in men] == [(0, 0), (3, 3)]
+    with pytest.raises(AimfairError, match="four columns"):
+        plots.mentions(mentioned().iloc[:, :2])
