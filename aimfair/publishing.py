@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from aimfair import profiles
-from aimfair.chapters import MAIN, clock
+from aimfair.chapters import MAIN, chapters, clock
 from aimfair.errors import AimfairError
 from aimfair.execution import Stamp, stamp_of
 from aimfair.notebook import absolute_paths, faults, read, tidy, write
@@ -37,6 +38,9 @@ def publish(executed: Path, folder: Path) -> Path:
             cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
     _present_parameters(notebook, stamp)
     notebook = _without_machine(notebook, stamp)
+    profile = Path(stamp.parameters.get("profile", MAIN)).stem
+    if profile != MAIN:
+        notebook = for_profile(notebook, profile, {path.stem for path in chapters(profile)})
     problems += [f"it names {path}, a path of this machine" for path in absolute_paths(notebook)]
     shown = {key: value for key, value in asdict(stamp).items() if key != "parameters"}
     shown["reuse"] = stamp.parameters.get("reuse", True)
@@ -98,3 +102,32 @@ def _without_machine(notebook: NotebookNode, stamp: Stamp) -> NotebookNode:
     for path in sorted(names, key=len, reverse=True):
         text = text.replace(json.dumps(path)[1:-1], names[path])
     return nbformat.reads(text, as_version=4)
+
+
+LABEL = re.compile(r"^:(?:label|name): *(\S+)|^\(([\w-]+)\)=", re.MULTILINE)
+
+
+def for_profile(notebook: NotebookNode, profile: str, siblings: set[str]) -> NotebookNode:
+    """The same chapter as another profile's page of the same book; changes ``notebook``, returns it.
+
+    Its figures, tables and equations get names of their own, since a book has each name once. Links to chapters that
+    this profile does not have (``siblings`` are those it has) lead to the main study's.
+    """
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    labels = {label for text in texts for found in LABEL.findall(text) for label in found if label}
+    figures = [
+        cell.metadata["mystnb"]["figure"] for cell in notebook.cells if "figure" in cell.metadata.get("mystnb", {})
+    ]
+    labels |= {figure["name"] for figure in figures}
+    for figure in figures:
+        figure["name"] = f"{profile}-{figure['name']}"
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            for label in labels:
+                cell.source = re.sub(rf"(?<![\w-]){re.escape(label)}(?![\w-])", f"{profile}-{label}", cell.source)
+            cell.source = re.sub(
+                r"\{doc\}`([\w-]+)`",
+                lambda link: link[0] if link[1] in siblings else f"{{doc}}`../{link[1]}`",
+                cell.source,
+            )
+    return notebook

@@ -4,13 +4,13 @@ import json
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from small_book import chapter, executed
 
 from aimfair.errors import AimfairError
 from aimfair.notebook import absolute_paths, code_cells, read
 from aimfair.paths import home
-from aimfair.publishing import publish
+from aimfair.publishing import for_profile, publish
 
 PICTURE = {"image/png": "iVBORw0KGgo="}
 
@@ -140,3 +140,15 @@ def test_publishing_twice_gives_the_same_bytes(tmp_path):
     first = publish(path, tmp_path / "book").read_bytes()
     assert publish(path, tmp_path / "book").read_bytes() == first
     assert json.loads(first)["metadata"]["aimfair"]["date"] == "2026-01-02"
+
+
+def test_a_chapter_of_another_profile_has_labels_of_its_own_and_links_that_exist():
+    text = "```{math}\n:label: eq-a\nx\n```\nSee {eq}`eq-a`, {numref}`fig-b`, {eq}`eq-abc`, {doc}`05_here` and {doc}`01_there`."
+    figure = {"mystnb": {"figure": {"name": "fig-b", "caption": "c"}, "image": {"alt": "a"}}}
+    notebook = new_notebook(cells=[new_markdown_cell(text), new_code_cell("plot()", metadata=figure)])
+    changed = for_profile(notebook, "utkface", {"05_here"})
+    said = changed.cells[0].source
+    assert ":label: utkface-eq-a\n" in said and "{eq}`utkface-eq-a`" in said and "{numref}`utkface-fig-b`" in said
+    assert "{eq}`eq-abc`" in said  # defined by another chapter: a link into the main study
+    assert "{doc}`05_here`" in said and "{doc}`../01_there`" in said
+    assert changed.cells[1].metadata["mystnb"]["figure"]["name"] == "utkface-fig-b"
