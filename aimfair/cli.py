@@ -85,15 +85,18 @@ def command_run(options: argparse.Namespace) -> None:
     $ aimfair run erm aim-fair --seeds 100 200 300
     $ aimfair run full-finetuning --hyper lr=0.003
     $ aimfair run aim-fair --search --seeds all       every value that the method searches, all seeds of the profile
+    $ aimfair run --methods all --profile smoke       every registered method, in small
     $ aimfair run erm --no-reuse                      train even where a published run exists
 
     Finished runs are kept in data/runs/ and found again: a stopped command goes on where it was."""
-    from aimfair import methods, runs, study
+    from aimfair import methods, study
 
-    known = [methods.get(name) for name in options.methods]
+    names = [*options.names, *options.methods]
+    if not names:
+        raise AimfairError(f"which methods? all, or some of: {', '.join(methods.registry())}")
+    known = list(methods.registry().values()) if "all" in names else [methods.get(name) for name in names]
     opened = open_study(options)
     seeds = chosen_seeds(options.seeds, study.SEEDS, opened.profile.seeds)
-    finished = []
     print(
         f"{'method':24} {'seed':>5} {'ACC':>6} {'WST':>6} {'EO max':>6} {'EO mean':>7} {'STD':>5}   (test set, per cent)"
     )
@@ -107,10 +110,16 @@ def command_run(options: argparse.Namespace) -> None:
                 )
                 shown = ", ".join(f"{k}={v}" for k, v in hyper.items())
                 print(f"{method.name:24} {seed:5} {scores}   {shown}", flush=True)
-                finished.append(run)
-    if options.publish:
-        written = runs.publish(finished, opened.published_root, opened.profile.profile)
-        print(f"Published {len(finished)} runs in {written[0].parent}")
+
+
+def command_publish(options: argparse.Namespace) -> None:
+    """Pack all finished runs of a study into data/published/, where every clone of the repository finds them.
+
+    $ aimfair publish
+    $ aimfair publish --profile utkface --data path/to/UTKFace.tar.gz
+    $ aimfair publish -p minority=1.0     a variation of a study goes into the same folder"""
+    for path in open_study(options).publish():
+        print(f"{path.relative_to(home())}  {path.stat().st_size / 1e6:.2f} MB")
 
 
 def command_generate(options: argparse.Namespace) -> None:
@@ -339,12 +348,12 @@ def parser() -> argparse.ArgumentParser:
     book.add_argument("--timeout", type=float, metavar="SECONDS", help="the longest that one cell may take (no limit)")
     add(command_build)
     run = add(command_run, study=True)
-    run.add_argument("methods", nargs="+", metavar="METHOD", help="names of methods")
+    run.add_argument("names", nargs="*", metavar="METHOD", help="names of methods, or all")
+    run.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help="the same, as an option")
     run.add_argument("--seeds", nargs="+", default=["100"], help="seeds, or all (100)")
     run.add_argument("--hyper", nargs="+", default=[], metavar="NAME=VALUE", help="hyper-parameters of the method")
     run.add_argument("--search", action="store_true", help="run each value of the hyper-parameter that is searched")
     run.add_argument("--no-reuse", dest="reuse", action="store_false", help="do not look among the published runs")
-    run.add_argument("--publish", action="store_true", help="pack the runs into data/published")
     generate = add(command_generate, study=True)
     generate.add_argument("--model", help="folder or name of any text-to-image pipeline of diffusers")
     generate.add_argument("--out", metavar="FOLDER", help="where the images go (data/synthetic/...)")
@@ -355,6 +364,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--record", metavar="FILE", help="keep the measurement in this JSON file")
     add(command_refresh).add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="paths (all of notebooks/)")
     add(command_profiles)
+    add(command_publish, study=True)
     add(command_status)
     add(command_test)
     add(command_lab)

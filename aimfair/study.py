@@ -283,6 +283,26 @@ class Study:
         """What the book's tables show: the published runs of ``method``; for a study that nobody published, this machine's."""
         return self.published(method) or self.fresh(method)
 
+    def publish(self) -> list[Path]:
+        """Pack all runs of this study on this machine into ``data/published``; returns the files written.
+
+        The weights of one biased model (seed 100, float16) come along where nobody's face was used to train it.
+        """
+        names = [*methods.registry(), "gradient-gaps"]
+        written = runs.publish(
+            (r for name in names for r in self.fresh(name)), self.published_root, self.profile.profile
+        )
+        weights = self.published_root / self.profile.profile / f"erm-{SEEDS[0]}.safetensors"
+        natural = self.profile.minority < 1  # the twin trained on balanced faces shares the folder
+        if self.profile.dataset == "faceworld" and natural and self.fresh("erm", SEEDS[0]):
+            from safetensors.torch import save_file
+
+            state = self.biased_model(SEEDS[0]).state_dict()
+            halves = {n: (v.half() if v.is_floating_point() else v).contiguous() for n, v in state.items()}
+            save_file(halves, weights)
+            written.append(weights)
+        return written
+
     def chosen(self, method: str, seed: int, **fixed: Any) -> Run:
         """The run of ``method`` whose searched hyper-parameter does best on the validation set: overall accuracy, no group
         label read, the smaller value on a tie. Runs that do not exist yet are trained."""

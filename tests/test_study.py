@@ -126,6 +126,20 @@ def test_the_biased_model_is_trained_again_where_only_predictions_were_published
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_publishing_a_study_packs_its_runs_and_the_weights_of_one_biased_model(pool, tmp_path):
+    trained = small(pool, tmp_path / "mine")
+    trained.published_root = tmp_path / "published"
+    run = trained.run("linear-probing", 100, lr=0.01)
+    names = {path.name for path in trained.publish()}
+    assert {"erm.jsonl", "linear-probing.parquet", "faces.parquet", "erm-100.safetensors"} <= names
+    reader = small(pool, tmp_path / "empty")
+    reader.published_root = tmp_path / "published"
+    assert (reader.run("linear-probing", 100, lr=0.01).report().cells == run.report().cells).all()
+    ours, theirs = reader.biased_model(100).state_dict(), trained.biased_model(100).state_dict()
+    assert all(torch.allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-4) for name in ours)
+    assert not list(runs.all_runs(tmp_path / "empty"))
+
+
 def test_gaps_are_measured_once_and_the_bias_ranking_ignores_the_assumed_ratio(lab):
     measured = lab.gradient_gaps(100)
     assert lab.gradient_gaps(100).folder == measured.folder
