@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from toys import toy_faces
 
 from aimfair import gradients, masks, models
 from aimfair.errors import AimfairError
@@ -11,8 +12,6 @@ from aimfair.training import Schedule, fit
 
 @pytest.fixture(scope="module")
 def model():
-    from conftest import toy_faces
-
     model = models.build("resnet18-slim", 0)
     schedule = Schedule(epochs=2, lr=0.05, batch_size=16, crop_scale=(0.7, 1.0))
     fit(model, toy_faces((4, 36, 36, 4), 1), toy_faces(seed=2), schedule, seed=0)

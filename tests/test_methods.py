@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from toys import toy_faces
 
 from aimfair import gradients, methods, models
 from aimfair.errors import AimfairError
@@ -13,8 +14,6 @@ from aimfair.training import Schedule, fit
 
 @pytest.fixture(scope="module")
 def bench():
-    from conftest import toy_faces
-
     schedule = Schedule(epochs=1, lr=0.05, batch_size=32, milestones=(), crop_scale=(0.7, 1.0))
     biased = models.build("resnet18-slim", 1)
     fit(biased, toy_faces((6, 54, 54, 6), 1), toy_faces((10,) * 4, 2), schedule, seed=1)
