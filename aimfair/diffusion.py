@@ -167,7 +167,7 @@ def generate(
     steps: int,
     guidance: float,
     size: int,
-    batch_size: int = 64,
+    batch_size: int = 32,
     negative_prompt: str = "",
 ) -> Path:
     """Draw what is missing of ``todo`` as PNG files of ``size`` x ``size`` pixels below ``folder``; returns the manifest.
