@@ -21,6 +21,7 @@ def save(
     path: Path,
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
+    loss: object,
     settings: dict[str, Any],
     history: History,
     best: dict[str, Tensor],
@@ -30,6 +31,8 @@ def save(
 
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"best/{name}": value for name, value in best.items()}
+    if isinstance(loss, nn.Module):
+        tensors |= {f"loss/{name}": value for name, value in loss.state_dict().items()}
     for number, parameter in enumerate(optimiser.param_groups[0]["params"]):
         momentum = optimiser.state[parameter].get("momentum_buffer")
         if momentum is not None:
@@ -42,7 +45,7 @@ def save(
 
 
 def load(
-    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, settings: dict[str, Any], device: str
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, loss: object, settings: dict[str, Any], device: str
 ) -> tuple[History, dict[str, Tensor]]:
     """Put the saved state back; a checkpoint of other settings is ignored and training starts afresh."""
     from safetensors import safe_open
@@ -54,11 +57,13 @@ def load(
         if json.loads(metadata["settings"]) != json.loads(json.dumps(settings)):
             return History(), {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "momentum": {}}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "momentum": {}, "loss": {}}
     for name, value in tensors.items():
         kind, rest = name.split("/", 1)
         parts[kind][rest] = value
     model.load_state_dict(parts["model"])
+    if isinstance(loss, nn.Module):
+        loss.load_state_dict(parts["loss"])
     for number, parameter in enumerate(optimiser.param_groups[0]["params"]):
         if str(number) in parts["momentum"]:
             # same memory layout as the weight, else later sums could round differently

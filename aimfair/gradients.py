@@ -51,7 +51,7 @@ def mean_gradients(
     images, target = faces.images, faces.target.float()
     if mode == "train":
         generator = torch.Generator().manual_seed(seed)
-        parts = list(batches(len(faces), batch_size, generator))
+        parts = list(batches(torch.randperm(len(faces), generator=generator), batch_size))
         weights = [1 / len(parts)] * len(parts)
     else:
         parts = list(torch.arange(len(faces)).split(batch_size))

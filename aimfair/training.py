@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +19,13 @@ from aimfair.models import evaluate
 from aimfair.progress import progress
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(logits (B,), target (B,) float, index (B,) of the faces in the training set) -> scalar."""
+"""(logits (B,), target (B,) float, index (B,) of the faces in the training set) -> scalar.
+
+A loss with a memory (group weights, running averages) is an ``nn.Module`` that keeps it in buffers: they are saved
+with the checkpoint. What such a module holds never learns by the optimiser."""
+
+Order = Callable[[torch.Generator], Tensor]
+"""Draws the indices of one epoch, in their order, repetitions allowed; default: a permutation of the training set."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,8 @@ class Schedule:
     batchnorm   "train": batch statistics, running statistics follow the training data, frozen layers too
                 (official); "eval": running statistics are used and never change
     select      "validation-accuracy": the epoch with the highest overall accuracy on the validation set, no group
-                label read, ties by ``ties``; "last"
+                label read, ties by ``ties``; "validation-worst-group": the highest accuracy of the worst group there,
+                which reads protected labels (oracles only); "last"
     ties        "first" (official fine-tuning) or "last" (official pre-training)
     """
 
@@ -51,7 +57,7 @@ class Schedule:
     def __post_init__(self) -> None:
         for name, allowed in (
             ("batchnorm", ("train", "eval")),
-            ("select", ("validation-accuracy", "last")),
+            ("select", ("validation-accuracy", "validation-worst-group", "last")),
             ("ties", ("first", "last")),
         ):
             if getattr(self, name) not in allowed:
@@ -66,6 +72,7 @@ class History:
 
     loss: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
+    validation_worst_group: list[float] = field(default_factory=list)
     chosen: int = -1
     seconds: float = 0.0
 
@@ -75,10 +82,9 @@ def binary_cross_entropy(logits: Tensor, target: Tensor, index: Tensor) -> Tenso
     return F.binary_cross_entropy_with_logits(logits, target)
 
 
-def batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Index batches of one shuffled pass, the last incomplete one dropped (unless it is the only one)."""
-    order = torch.randperm(n, generator=generator)
-    full = max(1, n // batch_size)
+def batches(order: Tensor, batch_size: int) -> Iterator[Tensor]:
+    """``order`` cut into index batches, the last incomplete one dropped (unless it is the only one)."""
+    full = max(1, len(order) // batch_size)
     return (order[i * batch_size : (i + 1) * batch_size] for i in range(full))
 
 
@@ -119,6 +125,7 @@ def fit(
     device: str = "cpu",
     trainable: set[str] | None = None,
     loss: Loss = binary_cross_entropy,
+    order: Order | None = None,
     what: str = "training",
     resume: Path | None = None,
 ) -> History:
@@ -127,6 +134,7 @@ def fit(
     Order, crops and flips of epoch e are drawn from (seed, e) alone, on the CPU: they are the same on every
     device, and a training that was killed goes on from its last checkpoint as if nothing had happened.
 
+    order   sampling other than a shuffled pass; see :data:`Order`
     resume  file for that checkpoint (written about twice a minute, deleted at the end); None: no checkpoint
     Raises AimfairError for an empty training set, an empty mask or a loss that is not finite.
     """
@@ -138,11 +146,13 @@ def fit(
     optimiser = torch.optim.SGD(
         freeze_all_but(model, trainable), schedule.lr, schedule.momentum, weight_decay=schedule.weight_decay
     )
+    if isinstance(loss, nn.Module):
+        loss.to(device)
     images, target = train.images.to(device), train.target.to(device, torch.float32)
     history = History()
     best: dict[str, Tensor] = {}
     if resume is not None and resume.exists():
-        history, best = checkpoint.load(resume, model, optimiser, asdict(schedule) | {"seed": seed}, device)
+        history, best = checkpoint.load(resume, model, optimiser, loss, asdict(schedule) | {"seed": seed}, device)
     saved = perf_counter()
     start = len(history.loss)
     for epoch in progress(range(start, schedule.epochs), what, total=schedule.epochs, unit="epoch", done=start):
@@ -152,7 +162,8 @@ def fit(
             settings["lr"] = schedule.lr * schedule.gamma**decays
         set_mode(model, schedule.batchnorm)
         total, steps = torch.zeros((), device=device), 0
-        for index in batches(len(train), schedule.batch_size, generator):
+        drawn = torch.randperm(len(train), generator=generator) if order is None else order(generator)
+        for index in batches(drawn, schedule.batch_size):
             index = index.to(device)
             inputs = augment(images[index], generator, schedule.crop_scale)
             with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
@@ -167,13 +178,16 @@ def fit(
             raise AimfairError(
                 f"{what}: the loss is not finite in epoch {epoch + 1} (learning rate {schedule.lr}): choose a smaller one"
             )
-        correct = (evaluate(model, validation, device) >= 0) == (validation.target == 1)
-        history.validation_accuracy.append(100 * correct.double().mean().item())
-        if _is_best(history.validation_accuracy, schedule):
+        correct = 100.0 * ((evaluate(model, validation, device) >= 0) == (validation.target == 1)).double()
+        history.validation_accuracy.append(correct.mean().item())
+        if schedule.select == "validation-worst-group":
+            groups = validation.groups
+            history.validation_worst_group.append(min(correct[groups == g].mean().item() for g in groups.unique()))
+        if _is_best(history, schedule):
             history.chosen = epoch
             best = {name: value.detach().clone() for name, value in model.state_dict().items()}
         if resume is not None and epoch + 1 < schedule.epochs and perf_counter() - saved > checkpoint.SECONDS_BETWEEN:
-            checkpoint.save(resume, model, optimiser, asdict(schedule) | {"seed": seed}, history, best)
+            checkpoint.save(resume, model, optimiser, loss, asdict(schedule) | {"seed": seed}, history, best)
             saved = perf_counter()
     model.load_state_dict(best)
     for parameter in model.parameters():
@@ -185,13 +199,10 @@ def fit(
     return history
 
 
-def _is_best(accuracy: list[float], schedule: Schedule) -> bool:
-    if schedule.select == "last" or len(accuracy) == 1:
+def _is_best(history: History, schedule: Schedule) -> bool:
+    worst = schedule.select == "validation-worst-group"
+    values = history.validation_worst_group if worst else history.validation_accuracy
+    if schedule.select == "last" or len(values) == 1:
         return True
-    before = max(accuracy[:-1])
-    return accuracy[-1] >= before if schedule.ties == "last" else accuracy[-1] > before
-
-
-def as_json(history: History) -> str:
-    """The history as one line of JSON."""
-    return json.dumps(asdict(history))
+    before = max(values[:-1])
+    return values[-1] >= before if schedule.ties == "last" else values[-1] > before

@@ -60,7 +60,7 @@ def test_crops_stay_inside_and_have_the_asked_area():
 
 
 def test_an_epoch_visits_every_face_at_most_once_and_drops_the_rest():
-    index = torch.cat(list(batches(37, 8, torch.Generator().manual_seed(0))))
+    index = torch.cat(list(batches(torch.randperm(37, generator=torch.Generator().manual_seed(0)), 8)))
     assert len(index) == 32 and len(set(index.tolist())) == 32
 
 
@@ -139,6 +139,61 @@ def test_a_training_that_is_killed_goes_on_to_the_same_weights(faces, tmp_path, 
     assert history.loss == expected.loss and history.chosen == expected.chosen
 
 
+class Remembering(torch.nn.Module):
+    """A loss whose scale grows with every step it has seen, and that dies when told to."""
+
+    def __init__(self, dies_at=-1):
+        super().__init__()
+        self.dies_at = dies_at
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, logits, target, index):
+        self.steps += 1
+        if int(self.steps) == self.dies_at:
+            raise Killed
+        return self.steps * binary_cross_entropy(logits, target, index)
+
+
+def test_a_loss_with_a_memory_goes_on_too(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+    schedule = replace(QUICK, epochs=4, lr=1e-3)
+    undisturbed, loss = models.build("resnet18-slim", 0), Remembering()
+    expected = fit(undisturbed, faces(), faces(seed=1), schedule, seed=7, loss=loss)
+    assert len(set(expected.loss)) == 4
+    file = tmp_path / "half.safetensors"
+    with pytest.raises(Killed):
+        killed = models.build("resnet18-slim", 0)
+        fit(killed, faces(), faces(seed=1), schedule, seed=7, loss=Remembering(int(loss.steps)), resume=file)
+    resumed = models.build("resnet18-slim", 99)
+    again = Remembering()
+    history = fit(resumed, faces(), faces(seed=1), schedule, seed=7, loss=again, resume=file)
+    assert history.loss[-1] == expected.loss[-1] and again.steps == loss.steps
+
+
+def test_the_order_of_an_epoch_can_be_chosen(faces):
+    seen = []
+
+    def looks(logits, target, index):
+        seen.extend(index.tolist())
+        return binary_cross_entropy(logits, target, index)
+
+    def only_the_first_ten(generator):
+        return torch.randint(0, 10, (2 * QUICK.batch_size,), generator=generator)
+
+    fit(models.build("resnet18-slim", 0), faces(), faces(seed=1), QUICK, seed=0, loss=looks, order=only_the_first_ten)
+    assert len(seen) == 2 * QUICK.batch_size * QUICK.epochs and set(seen) <= set(range(10))
+
+
+def test_choosing_by_the_worst_group_reads_protected_labels(faces):
+    schedule = replace(QUICK, epochs=4, select="validation-worst-group", ties="first")
+    history = fit(models.build("resnet18-slim", 0), faces(), faces(seed=1), schedule, seed=0)
+    worst = history.validation_worst_group
+    assert len(worst) == 4 and history.chosen == worst.index(max(worst))
+    assert all(a <= b + 1e-9 for a, b in zip(worst, history.validation_accuracy, strict=True))
+    with pytest.raises(AimfairError, match="withheld"):
+        fit(models.build("resnet18-slim", 0), faces(), faces(seed=1).without_protected(), schedule, seed=0)
+
+
 def test_a_checkpoint_of_other_settings_is_not_taken(faces, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
     file = tmp_path / "half.safetensors"
@@ -146,7 +201,7 @@ def test_a_checkpoint_of_other_settings_is_not_taken(faces, tmp_path, monkeypatc
     optimiser = torch.optim.SGD(model.parameters(), 0.1)
     from aimfair.training import History
 
-    checkpoint.save(file, model, optimiser, {"lr": 1}, History(loss=[1.0, 1.0], validation_accuracy=[0, 0]), {})
+    checkpoint.save(file, model, optimiser, None, {"lr": 1}, History(loss=[1.0, 1.0], validation_accuracy=[0, 0]), {})
     history = fit(models.build("resnet18-slim", 0), faces(), faces(seed=1), QUICK, seed=0, resume=file)
     assert len(history.loss) == QUICK.epochs and history.loss[0] != 1.0
 
