@@ -144,18 +144,18 @@ def command_train_sd(options: argparse.Namespace) -> None:
 
     $ aimfair train-sd --minutes 45 --out data/synthetic/my-sd
     $ aimfair train-sd --profile celeba-smiling-male --data path/to/celeba --out data/synthetic/my-celeba-sd"""
-    from aimfair import synthetic, tiny_sd
+    from aimfair import synthetic
 
     changes = {"generator": str(Path(options.out).resolve())} if options.out else {}
     opened = open_study(options, changes | ({"generator_minutes": options.minutes} if options.minutes else {}))
     p, out = opened.profile, home() / opened.profile.generator
     if out.exists():
         raise AimfairError(f"{p.generator} exists: name another folder with --out")
-    if p.corpus:
-        folder = synthetic.generator(p, opened.device, opened.data_root)
-    else:
-        folder = tiny_sd.train_faceworld(out, minutes=p.generator_minutes, device=opened.device)
-    print(f"The pipeline is in {folder}")
+    if not p.corpus:
+        raise AimfairError(
+            f"profile {p.profile} names no corpus to train on: set -p corpus=faceworld, celeba or fairface"
+        )
+    print(f"The pipeline is in {synthetic.generator(p, opened.device, opened.data_root)}")
 
 
 def command_bench(options: argparse.Namespace) -> None:

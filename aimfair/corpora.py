@@ -79,11 +79,6 @@ def root_of(profile: Profile, data_root: str = "") -> str:
 
 # FaceWorld
 
-FACEWORLD_LABELS = (
-    "Smiling", "Male", "Young", "Eyeglasses", "Wearing_Hat", "No_Beard", "Wearing_Lipstick",
-    "Long_Hair", "Bald", "Bangs", "Gray_Hair", "Dark_Skin",
-)  # fmt: skip
-
 
 def web_faces(root: str, size: int, n: int = 24_000) -> Corpus:
     """``n`` cartoons of FaceWorld: another style and other scenes than the classifier's; smile, gender and age balanced.
@@ -92,11 +87,12 @@ def web_faces(root: str, size: int, n: int = 24_000) -> Corpus:
     """
     world = faceworld.catalogue(style="web", train=0, validation=0, test=0, corpus=n)
     chosen = np.arange(len(world))
+    binary = [name for name in world.attributes if world.attributes[name].isin((0, 1)).all()]
     return Corpus(
         world.read(chosen, size),
         faceworld.captions(world, chosen, SEED),
         faceworld.focus(world, chosen, size),
-        _columns(world.attributes, FACEWORLD_LABELS),
+        _columns(world.attributes, binary),
     )
 
 

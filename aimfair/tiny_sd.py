@@ -112,37 +112,6 @@ def train(
     return out
 
 
-def train_faceworld(
-    out: str | Path = "data/tiny-sd/faceworld",
-    *,
-    images: int = 24_000,
-    minutes: float = 40.0,
-    steps: tuple[int, int] | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-) -> Path:
-    """The tiny Stable Diffusion that the book ships: :func:`train` on the web style of FaceWorld's corpus."""
-    import numpy as np
-
-    from aimfair.datasets import faceworld
-
-    corpus = faceworld.catalogue(style="web", train=0, validation=0, test=0, corpus=images)
-    index = np.arange(len(corpus))
-    binary = [name for name in corpus.attributes if corpus.attributes[name].isin((0, 1)).all()]
-    return train(
-        corpus.read(index, 64),
-        faceworld.captions(corpus, index, seed),
-        out,
-        focus=faceworld.focus(corpus, index, 64),
-        labels=torch.from_numpy(corpus.attributes[binary].to_numpy(np.int64)),
-        minutes=minutes,
-        steps=steps,
-        seed=seed,
-        device=device,
-        about=f"FaceWorld, web style, {images} corpus faces, world 0",
-    )
-
-
 def train_tokenizer(captions: Sequence[str], folder: Path, vocabulary: int = 1200) -> CLIPTokenizer:
     """Byte-level BPE over the captions in CLIP's layout: 256 bytes, the same ending a word, merges, two marks.
 

@@ -137,7 +137,7 @@ def focus(faces: Catalogue, indices: Sequence[int] | np.ndarray, size: int) -> T
     """
     table = _table(faces).iloc[np.asarray(indices, dtype=np.int64)]
     place = {
-        name: torch.from_numpy(table[name].to_numpy(np.float32)).view(-1, 1, 1, 1)
+        name: torch.from_numpy(np.array(table[name], np.float32)).view(-1, 1, 1, 1)
         for name in ("head_x", "head_y", "head_scale", "roll", "yaw", "pitch")
     }
     axis = (torch.arange(size) + 0.5) * (2 / size) - 1
