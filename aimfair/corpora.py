@@ -92,7 +92,7 @@ def web_faces(root: str, size: int, n: int = 24_000) -> Corpus:
         world.read(chosen, size),
         faceworld.captions(world, chosen, SEED),
         faceworld.focus(world, chosen, size),
-        _columns(world.attributes, binary),
+        _columns(world.attributes, tuple(binary)),
     )
 
 
