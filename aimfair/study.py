@@ -194,7 +194,7 @@ class Study:
     def biased_model(self, seed: int) -> nn.Module:
         """A copy of the seed's ERM classifier: its stored weights, or trained now where only predictions were published."""
         run = self.run("erm", seed)
-        places = [self.published_root / self.profile.profile / f"erm-{seed}.safetensors"]
+        places = [self.published_root / self.profile.profile / f"erm-{seed}-{run.id}.safetensors"]
         if run.folder is not None:
             places.insert(0, run.folder / "model.safetensors")
         weights = next((path for path in places if path.exists()), None)
@@ -292,11 +292,11 @@ class Study:
         written = runs.publish(
             (r for name in names for r in self.fresh(name)), self.published_root, self.profile.profile
         )
-        weights = self.published_root / self.profile.profile / f"erm-{SEEDS[0]}.safetensors"
-        natural = self.profile.minority < 1  # the twin trained on balanced faces shares the folder
-        if self.profile.dataset == "faceworld" and natural and self.fresh("erm", SEEDS[0]):
+        mine = self.fresh("erm", SEEDS[0])
+        if self.profile.dataset == "faceworld" and mine:
             from safetensors.torch import save_file
 
+            weights = self.published_root / self.profile.profile / f"erm-{SEEDS[0]}-{mine[0].id}.safetensors"
             state = self.biased_model(SEEDS[0]).state_dict()
             halves = {n: (v.half() if v.is_floating_point() else v).contiguous() for n, v in state.items()}
             save_file(halves, weights)

@@ -36,7 +36,7 @@ def contact_sheet(images: ArrayLike, titles: Sequence[str] = (), columns: int = 
     for i, tile in enumerate(tiles):
         top, left = i // columns * (height + head) + head, i % columns * (width + gap)
         sheet[top : top + height, left : left + width] = tile.transpose(1, 2, 0)
-    beside = 0.0 if above else 0.08 * max(map(len, titles), default=0)  # inches, at 9 points
+    beside = 0.0 if above or len(titles) == 0 else 0.15 + 0.08 * max(map(len, titles))  # inches, at 9 points
     figure = plt.figure(figsize=(WIDTH, (WIDTH - beside) * sheet.shape[0] / sheet.shape[1]), layout="none")
     axes = figure.add_axes((beside / WIDTH, 0, 1 - beside / WIDTH, 1))
     axes.imshow(sheet, interpolation="nearest" if width >= 48 else "lanczos")
