@@ -18,3 +18,53 @@ def toy_faces(counts=(8, 8, 8, 8), seed=0, size=32):
     images = images.clamp(0, 255).to(torch.uint8)[order]
     names = np.array([f"toy-{seed}-{i:05d}" for i in range(len(group))])
     return FaceSet(images, target[order], protected[order], names)
+
+
+def gaussian_toy(n=20_000, a=1.0, b=2.0, agree=0.95, noise=10, seed=0):
+    """Features that a linear classifier can learn: x (n, noise + 3), target y and protected s (n,) int64.
+
+    Coordinate 0 shows y at distance ``a``, coordinate 1 shows s at distance ``b``, then noise, last a constant 1; s
+    agrees with y in a share ``agree`` of the samples. The rule on coordinate 0 alone is right in Phi(a) of every group
+    (a = 1: .841); ERM leans on coordinate 1 and leaves .40 of the minorities right (b = 2).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.randint(0, 2, (n,), generator=generator)
+    s = torch.where(torch.rand(n, generator=generator) < agree, y, 1 - y)
+    x = torch.randn(n, noise + 3, generator=generator)
+    x[:, 0] += a * (2 * y - 1)
+    x[:, 1] += b * (2 * s - 1)
+    x[:, -1] = 1.0
+    return x, y, s
+
+
+def fit_linear(x, y, loss, order=None, epochs=15, lr=0.3, weight_decay=1e-4, batch_size=500, seed=0, model=None):
+    """Train a linear classifier (or ``model``) by SGD with a loss and an order as :func:`aimfair.training.fit` takes
+    them, the step size falling linearly to 0; returns the model."""
+    model = model or Linear(x.shape[1])
+    optimiser = torch.optim.SGD(model.parameters(), lr, weight_decay=weight_decay)
+    generator = torch.Generator().manual_seed(seed)
+    for epoch in range(epochs):
+        optimiser.param_groups[0]["lr"] = lr * (1 - epoch / epochs)
+        drawn = torch.randperm(len(x), generator=generator) if order is None else order(generator)
+        for index in drawn.split(batch_size):
+            optimiser.zero_grad()
+            loss(model(x[index]), y[index].float(), index).backward()
+            optimiser.step()
+    return model
+
+
+class Linear(torch.nn.Module):
+    """One logit per sample, (n, d) -> (n,), no bias: the toy's last feature is a constant."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(features))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+def group_accuracies(logits, y, s):
+    """Shares of right predictions in the four groups, in group order."""
+    right = ((logits >= 0) == (y == 1)).double()
+    return [right[(2 * y + s) == g].mean().item() for g in range(4)]

@@ -58,6 +58,10 @@ class Bench:
         told = "validation protected" in method.needs
         return replace(self, train=train, validation=self.validation if told else self.validation.without_protected())
 
+    def resume_of(self, part: str) -> Path | None:
+        """A checkpoint file of its own for one of several trainings of a method."""
+        return self.resume and self.resume.with_name(f"{self.resume.stem}-{part}{self.resume.suffix}")
+
 
 @dataclass
 class Fitted:
