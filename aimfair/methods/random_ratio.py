@@ -1,0 +1,61 @@
+"""Fine-tune a random share of the biased model's tensors, or of its single weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aimfair import masks
+from aimfair.errors import AimfairError
+from aimfair.methods import LEARNING_RATES, Bench, Fitted, Method
+from aimfair.methods._finetune import finetune
+from aimfair.methods._partial import finetune_elements, scalar_share
+
+
+def random_elements(model: nn.Module, ratio: float, seed: int) -> dict[str, Tensor]:
+    """A mask of bool per tensor: ``ratio`` of all single weights, rounded, drawn without regard to tensors."""
+    sizes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    total = sum(shape.numel() for shape in sizes.values())
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.zeros(total, dtype=torch.bool)
+    chosen[torch.randperm(total, generator=generator)[: round(total * ratio)]] = True
+    parts = chosen.split([shape.numel() for shape in sizes.values()])
+    return {name: part.reshape(shape) for (name, shape), part in zip(sizes.items(), parts, strict=True)}
+
+
+def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
+    """One mask per seed, from a generator of its own; ``draw`` numbers further ones.
+
+    ratio  share that learns, 0 to 1 (the paper: .40, .55, .70, .85): 25, 34, 43 or 53 of ResNet-18's 62 tensors
+    unit   "tensor" or "element"; the paper does not say what it drew
+    With ratio 1 this is full fine-tuning; with 0 nothing learns, though running statistics may drift.
+    """
+    ratio, unit = hyper["ratio"], hyper["unit"]
+    if not 0 <= ratio <= 1 or unit not in ("tensor", "element"):
+        raise AimfairError(f"ratio must be 0 to 1 and unit tensor or element, got {ratio!r} and {unit!r}")
+    model, seed, what = bench.biased_model(), 1000 * bench.seed + hyper["draw"], f"random {ratio:.0%}"
+    names = [name for name, _ in model.named_parameters()]
+    size = round(len(names) * ratio)
+    if unit == "element" or size == 0:
+        elements = random_elements(model, ratio if unit == "element" else 0.0, seed)
+        fitted = finetune_elements(bench, hyper, elements, what)
+        moving = sum(int(mask.sum()) for mask in elements.values())
+        fitted.scores["scalar_share"] = moving / sum(mask.numel() for mask in elements.values())
+        return fitted
+    mask = masks.random_mask(names, size, seed)
+    fitted = finetune(bench, hyper, trainable=mask, what=what)
+    fitted.scores |= {"mask": sorted(mask), "scalar_share": scalar_share(model, mask)}
+    return fitted
+
+
+METHOD = Method(
+    name="random-ratio",
+    title="Random selection",
+    source="Table 4, 'random'",
+    start="biased model",
+    fit=fit,
+    needs=frozenset({"synthetic"}),
+    defaults={"lr": 0.01, "batchnorm": "train", "ratio": 0.7, "unit": "tensor", "draw": 0},
+    search={"lr": LEARNING_RATES},
+)
