@@ -10,9 +10,9 @@ import csv
 import hashlib
 import io
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SETTINGS = ("model", "revision", "scheduler", "steps", "guidance", "size", "negative_prompt")
 COLUMNS = ("path", "target", "protected", "prompt_id", "replicate", "seed", "prompt", *SETTINGS)
-"""Columns of ``manifest.csv``; ``path`` is relative to it."""
+"""Columns of ``manifest.csv``; ``path`` is relative to it. A job with more fields than :class:`Job` has a column for each."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,10 @@ class Job:
     def path(self) -> str:
         """Where the image lies below the pool's folder, e.g. ``Smiling_Male/1_0/00042.png``."""
         return f"{self.pair}/{self.target}_{self.protected}/{self.number:05d}.png"
+
+
+Painter = Callable[[Sequence[Job]], "list[Image]"]
+"""Draws one image for each job of a batch."""
 
 
 def jobs(prompts: Sequence[Prompt], per_group: int, pair: str) -> list[Job]:
@@ -148,8 +152,8 @@ def read_manifest(folder: str | Path) -> pd.DataFrame:
         return pd.DataFrame(columns=COLUMNS)
     text = file.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]  # a killed process may have left half a row
-    texts = {name: str for name in ("path", "prompt_id", "prompt", "model", "revision", "scheduler", "negative_prompt")}
-    return pd.read_csv(io.StringIO(whole), dtype=texts, keep_default_na=False)
+    texts = dict.fromkeys("path prompt_id prompt face model revision scheduler negative_prompt".split(), str)
+    return pd.read_csv(io.StringIO(whole), dtype=texts, keep_default_na=False, float_precision="round_trip")
 
 
 def missing(todo: Iterable[Job], folder: str | Path) -> list[Job]:
@@ -169,6 +173,7 @@ def generate(
     size: int,
     batch_size: int = 32,
     negative_prompt: str = "",
+    painter: Callable[[Any, Mapping[str, Any]], Painter] | None = None,
 ) -> Path:
     """Draw what is missing of ``todo`` as PNG files of ``size`` x ``size`` pixels below ``folder``; returns the manifest.
 
@@ -176,6 +181,9 @@ def generate(
     row follows; whatever stops the run, starting it again draws the rest. Each image has its own CPU generator, so that
     neither order nor batch matters; only the order of floating-point sums inside the network depends on
     ``batch_size``, which may change a pixel by one grey level. The last batch is filled up to the same size.
+
+    ``painter`` makes the function that draws a batch out of the pipeline and the settings of the manifest; default is
+    :func:`text_to_image`.
 
     Images that come out black (the safety checker of Stable Diffusion 1.x, or an overflow) are left out with a warning.
 
@@ -197,10 +205,11 @@ def generate(
         with FileLock(folder / "manifest.lock"):
             _same_settings(folder, todo, settings)
             rest = missing(todo, folder)
-            _tidy(folder)
+            _tidy(folder, columns(todo))
             black: list[str] = []
             done = len(todo) - len(rest)
-            images = _draw(pipeline, rest, folder, settings, batch_size, black)
+            paint = (painter or text_to_image)(pipeline, settings)
+            images = _draw(paint, rest, folder, settings, batch_size, black)
             for _ in progress(images, "generating", len(todo), "image", done=done):
                 pass
     except OSError as error:
@@ -215,11 +224,32 @@ def generate(
     return folder / "manifest.csv"
 
 
+def columns(todo: Sequence[Job]) -> tuple[str, ...]:
+    """:data:`COLUMNS`, then the fields that these jobs have beyond those of :class:`Job`."""
+    known = {*COLUMNS, *(f.name for f in fields(Job))}
+    return (*COLUMNS, *(name for job in todo[:1] for name in vars(job) if name not in known))
+
+
+def text_to_image(pipeline: Any, settings: Mapping[str, Any]) -> Painter:
+    """Draws each job's image from its prompt and seed alone."""
+    arguments = prompt_arguments(pipeline, settings)
+
+    def paint(batch: Sequence[Job]) -> list[Image]:
+        return pipeline(
+            **arguments(batch),
+            num_inference_steps=settings["steps"],
+            guidance_scale=settings["guidance"],
+            generator=[torch.Generator().manual_seed(job.seed) for job in batch],
+            output_type="pil",
+        ).images
+
+    return paint
+
+
 def _draw(
-    pipeline: Any, rest: Sequence[Job], folder: Path, settings: Mapping[str, Any], batch_size: int, black: list[str]
+    paint: Painter, rest: Sequence[Job], folder: Path, settings: Mapping[str, Any], batch_size: int, black: list[str]
 ) -> Iterator[None]:
     """Draw in batches while the previous batch is written by a few threads; yields once per image."""
-    prompt_arguments = _prompt_arguments(pipeline, settings)
     batch_size = min(batch_size, len(rest))
     with ThreadPoolExecutor(4) as pool:
         written: list[tuple[Job, Future]] = []
@@ -227,13 +257,7 @@ def _draw(
             for start in range(0, len(rest), batch_size or 1):
                 batch = list(rest[start : start + batch_size])
                 padded = batch + batch[-1:] * (batch_size - len(batch))
-                images = pipeline(
-                    **prompt_arguments(padded),
-                    num_inference_steps=settings["steps"],
-                    guidance_scale=settings["guidance"],
-                    generator=[torch.Generator().manual_seed(job.seed) for job in padded],
-                    output_type="pil",
-                ).images
+                images = paint(padded)
                 _record(folder, written, settings)
                 written = []
                 for job, image in zip(batch, images[: len(batch)], strict=True):
@@ -246,7 +270,7 @@ def _draw(
             _record(folder, written, settings)
 
 
-def _prompt_arguments(pipeline: Any, settings: Mapping[str, Any]) -> Any:
+def prompt_arguments(pipeline: Any, settings: Mapping[str, Any]) -> Any:
     """(jobs) -> the pipeline's arguments for their prompts; Stable Diffusion encodes each distinct prompt only once."""
     from diffusers import StableDiffusionPipeline
 
@@ -292,7 +316,9 @@ def _record(folder: Path, written: Sequence[tuple[Job, Future]], settings: Mappi
     rows = [{**vars(job), **settings, "path": job.path} for job, future in written if future.exception() is None]
     if rows:
         with (folder / "manifest.csv").open("a", newline="", encoding="utf-8") as stream:
-            csv.DictWriter(stream, COLUMNS, extrasaction="ignore", lineterminator="\n").writerows(rows)
+            csv.DictWriter(
+                stream, columns([job for job, _ in written]), extrasaction="ignore", lineterminator="\n"
+            ).writerows(rows)
     for _, future in written:
         future.result()
 
@@ -303,17 +329,18 @@ def _same_settings(folder: Path, todo: Sequence[Job], settings: Mapping[str, Any
     for job in todo:
         if (row := there.get(job.path)) is None:
             continue
-        for name, value in {**settings, "seed": job.seed, "prompt": job.prompt}.items():
+        own = {name: value for name, value in vars(job).items() if name in row}
+        for name, value in {**settings, **own}.items():
             if row[name] != value:
                 raise AimfairError(
                     f"{folder / job.path} was made with {name} {row[name]!r}, not {value!r}: choose another folder, or remove it"
                 )
 
 
-def _tidy(folder: Path) -> None:
+def _tidy(folder: Path, columns: Sequence[str]) -> None:
     """Write the manifest anew with a header, without half a row and without rows whose image is gone."""
     rows = read_manifest(folder)
     rows = rows[rows["path"].map(lambda path: (folder / path).exists()).astype(bool)]
     partial = folder / "manifest.partial"
-    rows.to_csv(partial, index=False, columns=list(COLUMNS), lineterminator="\n")
+    rows.reindex(columns=list(columns)).to_csv(partial, index=False, lineterminator="\n")
     partial.replace(folder / "manifest.csv")
