@@ -171,6 +171,7 @@ def command_bench(options: argparse.Namespace) -> None:
     rows = []
     for measure in (
         lambda: bench.training(p.backbone, p.image_size, device),
+        lambda: bench.training("resnet18", p.image_size, device, rounds=8),
         lambda: bench.passes(p.backbone, p.image_size, device),
         bench.drawing,
         lambda: bench.generation(str(home() / p.generator), device, p.steps, p.guidance),

@@ -23,5 +23,6 @@ def cell(number, block):
 
 blocks = re.split(r"(?m)^#%% ", Path(sys.argv[1]).read_text())[1:]
 kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-notebook = new_notebook(cells=[cell(i, b) for i, b in enumerate(blocks)], metadata={"kernelspec": kernel})
+metadata = {"kernelspec": kernel} | ({"aimfair": {"profiles": sys.argv[3:]}} if sys.argv[3:] else {})
+notebook = new_notebook(cells=[cell(i, b) for i, b in enumerate(blocks)], metadata=metadata)
 nbformat.write(notebook, sys.argv[2])
