@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from aimfair import datasets, gradients, methods, models, profiles, runs, sampling, synthetic
+from aimfair import datasets, editing, gradients, methods, models, profiles, runs, sampling, synthetic
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench
@@ -115,6 +115,28 @@ class Study:
         biased = sampling.per_group(target, protected, np.round(size * shares).astype(int).tolist(), seed + 1)
         return pool.subset(balanced), pool.subset(biased)
 
+    def edited(self, draw: int, weakest: float, strongest: float) -> FaceSet:
+        """The training faces redrawn by the generator, see :func:`aimfair.editing.edited`: found on disk, or made now.
+
+        They are the same for every seed, as the training faces are.
+        """
+        key = (draw, weakest, strongest)
+        if key not in self._edited:
+            self._edited[key] = editing.edited(
+                self.profile,
+                self.faces("train").without_protected(),
+                self.device,
+                self.data_root,
+                draw=draw,
+                weakest=weakest,
+                strongest=strongest,
+            )
+        return self._edited[key]
+
+    @cached_property
+    def _edited(self) -> dict[tuple[int, float, float], FaceSet]:
+        return {}
+
     # Benches and runs
 
     def bench(self, seed: int, resume: Path | None = None) -> Bench:
@@ -134,6 +156,7 @@ class Study:
             biased_model=lambda: self.biased_model(seed),
             gaps=lambda score, mode: self.gaps(seed, score, mode),
             resume=resume,
+            edited=self.edited,
         )
 
     def config(self, method: str, hyper: Mapping[str, Any], seed: int) -> dict[str, Any]:

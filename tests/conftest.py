@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from toys import toy_faces
 
 from aimfair import gradients, models
+from aimfair.faces import FaceSet
 from aimfair.methods import Bench
 from aimfair.training import Schedule, fit
 
@@ -27,6 +29,15 @@ def bench():
         model.load_state_dict(biased.state_dict())
         return model
 
+    def edited(draw, weakest, strongest):
+        """The red tint, which shows the protected attribute, taken away or put on by lot."""
+        faces = toy_faces((6, 54, 54, 6), 1)
+        images = faces.images.clone()
+        protected = (torch.randint(0, 2, (len(faces),), generator=torch.Generator().manual_seed(5)) + draw) % 2
+        shift = (90 * (protected - faces.protected)).view(-1, 1, 1)
+        images[:, 0] = (images[:, 0] + shift).clamp(0, 255).to(torch.uint8)
+        return FaceSet(images, faces.target, protected, faces.names)
+
     def gaps(score, mode):
         on_real, on_biased, on_balanced = (
             gradients.mean_gradients(biased_model(), toy_faces(c, s), mode=mode, batch_size=32)
@@ -46,4 +57,5 @@ def bench():
         fresh_model=lambda: models.build("resnet18-slim", 1),
         biased_model=biased_model,
         gaps=gaps,
+        edited=edited,
     )

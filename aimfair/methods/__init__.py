@@ -37,6 +37,8 @@ class Bench:
     fresh_model        an untrained classifier, the same for every method of the seed
     biased_model       a copy of the classifier trained by ERM on ``train``
     gaps               (score) -> (domain_gap, bias_gap) of the biased model's gradients, per tensor
+    edited             (draw, weakest, strongest) -> ``train`` in its order, each face redrawn by the text-to-image model
+                       at a random strength (:func:`aimfair.editing.edited`); None where there is none
     """
 
     seed: int
@@ -51,6 +53,7 @@ class Bench:
     biased_model: Callable[[], nn.Module]
     gaps: Callable[[str, str], tuple[dict[str, float], dict[str, float]]]
     resume: Path | None = None
+    edited: Callable[[int, float, float], FaceSet] | None = None
 
     def seen_by(self, method: Method) -> Bench:
         """The bench with every label removed that ``method`` did not declare."""
