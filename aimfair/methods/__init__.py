@@ -88,6 +88,11 @@ class Method:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
+    @property
+    def is_oracle(self) -> bool:
+        """Whether it is told the protected label of a real face."""
+        return bool(self.needs - {"synthetic"})
+
     def hyper(self, **given: Any) -> dict[str, Any]:
         """Defaults overridden by ``given``. Raises AimfairError for a name that the method does not have."""
         for name in given:
@@ -99,7 +104,7 @@ class Method:
 
 @cache
 def registry() -> dict[str, Method]:
-    """Every method by name, in the order of the tables: from scratch first, then fine-tuning, by file name."""
+    """Every method by name, in the order of the tables: from scratch, fine-tuning, oracles; each by file name."""
     modules = [
         importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__) if m.name[0] != "_"
     ]
@@ -107,7 +112,7 @@ def registry() -> dict[str, Method]:
     for method in methods:
         if unknown := method.needs - set(NEEDS):
             raise AimfairError(f"method {method.name} declares the unknown need {min(unknown)!r}")
-    methods.sort(key=lambda m: (m.start != "scratch", "synthetic" in m.needs))
+    methods.sort(key=lambda m: (m.is_oracle, m.start != "scratch", "synthetic" in m.needs))
     return {method.name: method for method in methods}
 
 

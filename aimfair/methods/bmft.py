@@ -1,0 +1,163 @@
+"""BMFT: fine-tune single weights that matter for bias more than for the prediction, then a new last layer. An oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from aimfair import sampling, training
+from aimfair.errors import AimfairError
+from aimfair.faces import FaceSet
+from aimfair.methods import Bench, Fitted, Method
+from aimfair.methods._head import last_layer
+from aimfair.methods._partial import only_elements
+from aimfair.methods._penalties import equalised_odds, rate_gaps
+from aimfair.models import as_input
+from aimfair.training import Loss, batches, binary_cross_entropy
+
+EPSILON = 1e-8
+"""Added to the importance for the prediction, which is 0 for the least important weight of every tensor."""
+
+
+def bias_loss(protected: Tensor, form: str) -> Loss:
+    """Half the sum of the absolute gaps of the soft error rates ("absolute"), or the released code's form ("signed"):
+    half the absolute sum of the gaps of the mean logits, where gaps of opposite sign cancel."""
+    if form not in ("absolute", "signed"):
+        raise AimfairError(f"bias_loss must be absolute or signed, got {form!r}")
+
+    def loss(logits: Tensor, target: Tensor, index: Tensor) -> Tensor:
+        if form == "absolute":
+            return equalised_odds(logits, target, protected[index]) / 2
+        at_0, at_1 = rate_gaps(logits, target, protected[index])
+        return (at_0 - at_1).abs() / 2  # the second is a gap of 1 - score
+
+    return loss
+
+
+def importance(model: nn.Module, faces: FaceSet, loss: Loss, batch_size: int, seed: int) -> dict[str, Tensor]:
+    """Mean over batches of the squared gradient of the batch's loss, per weight: a diagonal Fisher information of
+    batches, as the released code has it. Evaluation mode, whole images, on the model's device."""
+    device = next(model.parameters()).device
+    model.eval()
+    named = dict(model.named_parameters())
+    total = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
+    parts = list(batches(torch.randperm(len(faces), generator=torch.Generator().manual_seed(seed)), batch_size))
+    for index in parts:
+        logits = model(as_input(faces.images[index].to(device)))
+        value = loss(logits, faces.target[index].float().to(device), index.to(device))
+        for name, gradient in zip(named, torch.autograd.grad(value, list(named.values())), strict=True):
+            total[name] += gradient**2 / len(parts)
+    return total
+
+
+def select_weights(bias: Mapping[str, Tensor], prediction: Mapping[str, Tensor], rate: float) -> dict[str, Tensor]:
+    """Masks of the weights whose importance for bias, over that for the prediction, is above a percentile of all.
+
+    Both importances are scaled to 0 to 1 within each tensor first. A share of ``1 - rate / 100`` is true, less where
+    ratios tie: rate 100 selects nothing, 0 all but the smallest.
+    """
+    if not 0 <= rate <= 100:
+        raise AimfairError(f"rate is a percentile, 0 to 100, got {rate}")
+    ratio = {name: _scaled(bias[name]) / (_scaled(prediction[name]) + EPSILON) for name in bias}
+    threshold = np.quantile(np.concatenate([r.flatten().cpu().numpy() for r in ratio.values()]), rate / 100)
+    return {name: r > float(threshold) for name, r in ratio.items()}
+
+
+def _scaled(values: Tensor) -> Tensor:
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else torch.zeros_like(values)
+
+
+def debias(bench: Bench, hyper: Mapping[str, Any], faces: FaceSet, select: str) -> Fitted:
+    """Both steps on the group-balanced ``faces``; the epoch of the second is chosen by ``select``.
+
+    rate       percentile of the mask (official 50); the last layer is never in it
+    lr         of step 1, on the bias loss alone, last epoch (official .0001)
+    head_lr    of step 2, the last layer alone from zeros (official .001, on larger sets)
+    beta       weight of the bias loss beside the cross-entropy in step 2
+    bias_loss  see :func:`bias_loss`; the released code is "signed"
+    Running statistics stay as they are in both steps unless ``batchnorm`` is "train".
+    """
+    model = bench.biased_model().to(bench.device)
+    assert faces.protected is not None
+    unfair = bias_loss(faces.protected.to(bench.device), hyper["bias_loss"])
+    of_last_layer = [id(parameter) for parameter in last_layer(model).parameters()]
+    head = {name for name, parameter in model.named_parameters() if id(parameter) in of_last_layer}
+    for_bias, for_prediction = (
+        importance(model, faces, loss, bench.finetuning.batch_size, bench.seed)
+        for loss in (unfair, binary_cross_entropy)
+    )
+    body = for_bias.keys() - head
+    masks = select_weights({n: for_bias[n] for n in body}, {n: for_prediction[n] for n in body}, hyper["rate"])
+    schedule = replace(bench.finetuning, batchnorm=hyper["batchnorm"])
+    first = replace(schedule, lr=hyper["lr"], weight_decay=0.0, select="last")
+    common = (bench.seed + 1, bench.device)
+    with only_elements(model, masks, schedule.weight_decay):
+        forgetting = training.fit(
+            model,
+            faces,
+            bench.validation,
+            first,
+            *common,
+            trainable=set(masks),
+            loss=unfair,
+            what="BMFT, masked weights",
+            resume=bench.resume_of("masked"),
+        )
+    for parameter in last_layer(model).parameters():
+        nn.init.zeros_(parameter)
+    history = training.fit(
+        model,
+        faces,
+        bench.validation,
+        replace(schedule, lr=hyper["head_lr"], select=select),
+        *common,
+        trainable=head,
+        loss=lambda z, y, index: binary_cross_entropy(z, y, index) + hyper["beta"] * unfair(z, y, index),
+        what="BMFT, last layer",
+        resume=bench.resume_of("head"),
+    )
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    scores = {
+        "faces": len(faces),
+        "density": kept / sum(mask.numel() for mask in masks.values()),
+        "bias_loss": [round(value, 5) for value in forgetting.loss],
+    }
+    return Fitted(model, history, scores)
+
+
+def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
+    """Debias on a group-balanced part of the validation set, without any training face; see :func:`debias`.
+
+    Its own validation accuracy is in part that of faces it was fitted on.
+    """
+    faces = bench.validation
+    if min(faces.counts()) == 0:
+        raise AimfairError(f"BMFT needs a validation face of every group; the counts are {faces.counts()}")
+    assert faces.protected is not None
+    kept = sampling.balanced(faces.target.numpy(), faces.protected.numpy(), min(faces.counts()), bench.seed)
+    return debias(bench, hyper, faces.subset(kept), "validation-worst-group")
+
+
+METHOD = Method(
+    name="bmft",
+    title="BMFT (oracle)",
+    source="Xue et al., FAIMI 2024",
+    start="biased model",
+    fit=fit,
+    needs=frozenset({"validation protected"}),
+    defaults={
+        "lr": 0.001,
+        "batchnorm": "eval",
+        "rate": 50,
+        "head_lr": 0.01,
+        "beta": 0.1,
+        "bias_loss": "absolute",
+    },
+    search={"lr": (0.0001, 0.0003, 0.001, 0.003, 0.01)},
+)
