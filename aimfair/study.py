@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from aimfair import datasets, editing, gradients, methods, models, profiles, runs, sampling, synthetic
+from aimfair import datasets, editing, gradients, methods, models, profiles, runs, sampling, synthetic, tables
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench
@@ -327,8 +327,8 @@ class Study:
         return written
 
     def chosen(self, method: str, seed: int, **fixed: Any) -> Run:
-        """The run of ``method`` whose searched hyper-parameter does best on the validation set: overall accuracy, no group
-        label read, the smaller value on a tie. Runs that do not exist yet are trained."""
+        """The run of ``method`` whose searched hyper-parameter does best on the validation set, by
+        :func:`aimfair.tables.selection`, the smaller value on a tie. Runs that do not exist yet are trained."""
         search = methods.get(method).search
         if not search:
             return self.run(method, seed, **fixed)
@@ -336,7 +336,7 @@ class Study:
         if more:
             raise AimfairError(f"{method} searches several hyper-parameters: choose among its runs explicitly")
         candidates = [self.run(method, seed, **{name: value}, **fixed) for value in values]
-        return max(candidates, key=lambda run: run.accuracy("validation"))
+        return max(candidates, key=tables.selection)
 
 
 def open_study(profile: str = "demo", *, changes: Mapping[str, Any] | None = None, **common: Any) -> Study:

@@ -23,13 +23,23 @@ HEADINGS = {
 }
 
 
+def selection(run: Run) -> float:
+    """What the configurations of a method are chosen by, per cent, on real validation faces: overall accuracy, no group
+    label read; for oracles that are told those labels the accuracy of the worst group."""
+    if "validation protected" in methods.get(run.config["method"]).needs:
+        return run.report("validation").wst
+    return run.accuracy("validation")
+
+
 def frame(runs: Iterable[Run], split: str = "test") -> pd.DataFrame:
-    """A row per run: method (its title), seed, hyper-parameters, validation accuracy and the fairness report of ``split``."""
+    """A row per run: method (its title), seed, hyper-parameters, what it is chosen by (:func:`selection`), validation
+    accuracy and the fairness report of ``split``."""
     rows = [
         {
             "method": methods.get(run.config["method"]).title,
             "seed": run.seed,
             **run.config["hyper"],
+            "selection": selection(run),
             "validation_accuracy": run.accuracy("validation"),
             **run.report(split).as_dict(),
         }
@@ -39,11 +49,12 @@ def frame(runs: Iterable[Run], split: str = "test") -> pd.DataFrame:
 
 
 def choose(frame: pd.DataFrame, among: str = "lr", by: Sequence[str] = ("method", "seed")) -> pd.DataFrame:
-    """Of each group of rows the one with the best validation accuracy; the smaller ``among`` wins a tie.
+    """Of each group of rows the one with the best :func:`selection`; the smaller ``among`` wins a tie.
 
-    The selection rule of the book: overall accuracy on real validation images, no group label read.
+    The selection rule of the book: overall accuracy on real validation images, no group label read (oracles: their
+    worst group there).
     """
-    ordered = frame.sort_values(["validation_accuracy", among], ascending=[False, True], kind="stable")
+    ordered = frame.sort_values(["selection", among], ascending=[False, True], kind="stable")
     return ordered.groupby(list(by), sort=False).head(1).sort_index()
 
 

@@ -40,6 +40,13 @@ def test_the_choice_is_by_validation_accuracy_and_the_smaller_rate_on_a_tie():
     assert tables.choose(frame)["lr"].tolist() == [0.01]
 
 
+def test_an_oracle_is_chosen_by_its_worst_group():
+    accurate, fair = (0, 0, 0, 5), (2, 2, 2, 2)
+    for method, wanted in (("balanced-sampling", 0.01), ("erm", 0.001)):
+        frame = tables.frame([run(method, 100, accurate, lr=0.001), run(method, 100, fair, lr=0.01)])
+        assert tables.choose(frame)["lr"].tolist() == [wanted]
+
+
 def test_summary_and_differences_by_hand():
     erm = [run("erm", s, (4, 0, 0, w)) for s, w in ((100, 5), (200, 6), (300, 4), (400, 5))]
     aim = [run("aim-fair", s, (1, 1, 1, w)) for s, w in ((100, 2), (200, 2), (300, 2), (400, 2))]
