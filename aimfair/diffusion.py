@@ -153,7 +153,7 @@ def read_manifest(folder: str | Path) -> pd.DataFrame:
     text = file.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]  # a killed process may have left half a row
     texts = dict.fromkeys("path prompt_id prompt face model revision scheduler negative_prompt".split(), str)
-    return pd.read_csv(io.StringIO(whole), dtype=texts, keep_default_na=False, float_precision="round_trip")
+    return pd.read_csv(io.StringIO(whole), dtype=texts, keep_default_na=False)
 
 
 def missing(todo: Iterable[Job], folder: str | Path) -> list[Job]:

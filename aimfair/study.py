@@ -303,8 +303,14 @@ class Study:
         return sorted(mine, key=lambda run: (run.seed, json.dumps(run.config["hyper"], sort_keys=True)))
 
     def results(self, method: str) -> list[Run]:
-        """What the book's tables show: the published runs of ``method``; for a study that nobody published, this machine's."""
-        return self.published(method) or self.fresh(method)
+        """What the book's tables show: the published runs of ``method``; for a study that nobody published, this machine's.
+
+        Raises AimfairError where there are none, because a table without rows would say nothing.
+        """
+        found = self.published(method) or self.fresh(method)
+        if not found:
+            raise AimfairError(f"no run of {method} in this study: set reuse to False, or aimfair run {method} first")
+        return found
 
     def publish(self) -> list[Path]:
         """Pack all runs of this study on this machine into ``data/published``; returns the files written.

@@ -171,7 +171,7 @@ def build(
 
     def read(indices: np.ndarray, size: int) -> Tensor:
         chosen = [locations[index] for index in indices]
-        return read_images(chosen, size, f"decoding {name}", memory_limit, cache)
+        return read_images(chosen, size, f"decoding {Path(name).name}", memory_limit, cache)
 
     return Catalogue(name, np.array(names, dtype=str), attributes.reset_index(drop=True), read, skipped)
 

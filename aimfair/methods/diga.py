@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from aimfair.errors import AimfairError
 from aimfair.methods import Bench, Fitted, Method
@@ -65,9 +66,13 @@ def families(n: int) -> Order:
 
 
 def pair_difference(logits: Tensor, index: Tensor, n: int) -> Tensor:
-    """Mean squared difference of the logits of neighbours that are edits of one face; 0 for a batch without such a pair."""
+    """Mean squared difference of the logits of neighbours that are edits of one face; 0 for a batch without such a pair.
+
+    Beyond a difference of 1 it goes on as a straight line (Huber): squares of large logits would blow up a training
+    from scratch.
+    """
     pair = (index[:-1] >= n) & (index[1:] >= n) & (index[:-1] % n == index[1:] % n)
-    return (pair * (logits[:-1] - logits[1:]).square()).sum() / pair.sum().clamp(min=1)
+    return (pair * 2 * F.huber_loss(logits[:-1], logits[1:], reduction="none")).sum() / pair.sum().clamp(min=1)
 
 
 METHOD = Method(
