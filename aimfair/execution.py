@@ -172,7 +172,9 @@ def execute(
                 process.wait()
                 partial.unlink(missing_ok=True)
     if process.returncode != 0:
-        raise AimfairError(_failure(notebook, partial, out.with_name(f"{out.stem}.failed.ipynb"), log, timeout))
+        raise AimfairError(
+            _failure(notebook, partial, out.with_name(f"{out.stem}.failed.ipynb"), log, timeout, process.returncode)
+        )
     stamp = Stamp(
         notebook=notebook.name,
         parameters=dict(parameters),
@@ -206,7 +208,7 @@ def _cells_done(partial: Path) -> tuple[int, int]:
     return sum(cell.metadata.get("papermill", {}).get("status") == "completed" for cell in cells), len(cells)
 
 
-def _failure(notebook: Path, partial: Path, kept: Path, log: Path, timeout: float | None) -> str:
+def _failure(notebook: Path, partial: Path, kept: Path, log: Path, timeout: float | None, status: int) -> str:
     """One line: which cell of which notebook, why, and where to look."""
     said = log.read_text(errors="replace")
     last = next((line for line in reversed(said.splitlines()) if line.strip()), "papermill said nothing")
@@ -227,7 +229,7 @@ def _failure(notebook: Path, partial: Path, kept: Path, log: Path, timeout: floa
         text = " ".join(str(error.evalue).split())[:300]
         why = text if error.ename == "AimfairError" else f"{error.ename}: {text}"
     else:
-        why = last[:200]
+        why = f"papermill was killed by signal {-status}" if status < 0 else last[:200]
     first = cells[at].source.strip().splitlines()[0][:60]
     return f"{notebook.name} stopped in code cell {at + 1} of {len(cells)} (`{first}`): {why}; see {kept}"
 

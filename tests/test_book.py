@@ -1,6 +1,9 @@
 """The whole way from notebooks to pages, in a small checkout and with the real book."""
 
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -9,6 +12,7 @@ from small_book import ALT, CAPTION, built, chapter, executed, full_chapter, wri
 
 from aimfair import book, chapters, pages
 from aimfair.errors import AimfairError
+from aimfair.execution import stamp_of
 from aimfair.notebook import code_cells, read
 from aimfair.paths import home
 from aimfair.publishing import publish
@@ -55,6 +59,26 @@ def test_parameters_go_to_the_chapters_that_declare_them(checkout):
     ):
         with pytest.raises(AimfairError, match=says):
             chapters.plan([first, second], {"profile": "smoke"} | wrong)
+
+
+def test_a_run_of_the_chapters_that_is_killed_goes_on_with_the_one_that_was_running(checkout, capfd):
+    notebook(checkout, "01_a.ipynb", "print(seed)")
+    once = (
+        f"import psutil\nfrom pathlib import Path\n\nmark = Path({str(checkout / 'mark')!r})\nkernel = psutil.Process()"
+    )
+    dies = "if not mark.exists():\n    mark.touch()\n    for process in [*kernel.parents()[1::-1], kernel]:\n        process.kill()"
+    notebook(checkout, "02_b.ipynb", once, dies, "print(shift)")
+    command = [sys.executable, "-c", "from aimfair import chapters; chapters.run('demo', {'shift': 0.25})"]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    finished = chapters.executed_folder("demo")
+    first = (finished / "01_a.ipynb").read_bytes()
+    assert stamp_of(finished / "02_b.ipynb") is None
+    capfd.readouterr()
+    assert subprocess.run(command).returncode == 0
+    said = capfd.readouterr().out
+    assert "01_a: already run" in said and "02_b: done" in said
+    assert (finished / "01_a.ipynb").read_bytes() == first
+    assert code_cells(read(finished / "02_b.ipynb"))[-1].outputs[0].text == "0.25\n"
 
 
 def test_what_was_run_is_not_run_again_and_a_failure_keeps_it(checkout, capsys):
