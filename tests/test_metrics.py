@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from fairlearn.metrics import demographic_parity_difference, equal_opportunity_difference, equalized_odds_difference
+from fairlearn.metrics import (
+    MetricFrame,
+    demographic_parity_difference,
+    equal_opportunity_difference,
+    equalized_odds_difference,
+    false_positive_rate,
+    true_positive_rate,
+)
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from aimfair import metrics
@@ -112,6 +119,21 @@ def test_fairlearn_agrees(faces) -> None:
     assert report.demographic_parity == pytest.approx(
         100 * demographic_parity_difference(target, predicted, sensitive_features=protected)
     )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_metric_frame_of_fairlearn_has_the_same_gaps(seed) -> None:
+    target, predicted, protected = np.random.default_rng(seed).integers(0, 2, (3, 200))
+    report = fairness_report(target, predicted, protected)
+    rates = MetricFrame(
+        metrics={"tpr": true_positive_rate, "fpr": false_positive_rate},
+        y_true=target,
+        y_pred=predicted,
+        sensitive_features=protected,
+    )
+    gaps = 100 * rates.difference()
+    assert (report.tpr_gap, report.fpr_gap) == pytest.approx((gaps["tpr"], gaps["fpr"]))
+    assert (report.eo_max, report.eo_mean) == pytest.approx((gaps.max(), gaps.mean()))
 
 
 def test_an_empty_group_is_nan_with_a_warning_and_never_zero() -> None:
