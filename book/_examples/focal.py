@@ -1,0 +1,48 @@
+"""Focal loss: faces that are already classified well count less."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from aimfair.methods import Bench, Fitted, Method
+from aimfair.training import fit as train
+
+
+def focal_loss(gamma: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Mean of (1 - p)^gamma * cross-entropy, p being the probability given to the true label; gamma 0 is plain."""
+
+    def loss(logits: Tensor, target: Tensor, index: Tensor) -> Tensor:
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        return ((1 - (-cross_entropy).exp()) ** gamma * cross_entropy).mean()
+
+    return loss
+
+
+def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
+    """As ERM, with another loss: the rare groups are where the loss is large."""
+    model = bench.fresh_model()
+    history = train(
+        model,
+        bench.train,
+        bench.validation,
+        bench.pretraining,
+        bench.seed,
+        bench.device,
+        loss=focal_loss(hyper["gamma"]),
+        what="focal loss",
+        resume=bench.resume,
+    )
+    return Fitted(model, history)
+
+
+METHOD = Method(
+    name="focal",
+    title="Focal loss",
+    source="Lin et al., ICCV 2017",
+    start="scratch",
+    fit=fit,
+    defaults={"gamma": 2.0},
+    search={"gamma": (0.5, 1.0, 2.0, 3.0, 5.0)},
+)
