@@ -1,0 +1,123 @@
+"""LfF: one network is pushed to learn the easy shortcut, another learns most from what the first fails on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aimfair.errors import AimfairError
+from aimfair.methods import Bench, Fitted, Method
+from aimfair.methods._pair import Pair
+from aimfair.training import fit as train
+
+
+def generalised_cross_entropy(ce: Tensor, q: float) -> Tensor:
+    """``(1 - p^q) / q`` of the label's probability ``p = exp(-ce)``: gradient p^q times that of the cross-entropy.
+
+    So what is already right counts most. q -> 0 is the cross-entropy itself, q = 1 the error probability 1 - p.
+    """
+    return ce if q == 0 else -torch.expm1(-q * ce) / q
+
+
+def released_cross_entropy(ce: Tensor, q: float) -> Tensor:
+    """What the released code descends on, ``ce * q * p^q`` with no gradient through the factor: q times the true one."""
+    return ce * q * torch.exp(-q * ce).detach()
+
+
+GCE = {"true": generalised_cross_entropy, "released": released_cross_entropy}
+
+
+def class_share(ema: Tensor, target: Tensor, index: Tensor) -> Tensor:
+    """(B,) running losses of the samples ``index``, as shares of the largest in their class over the whole table."""
+    largest = torch.stack([(ema * (target == c)).max() for c in (0, 1)])
+    return ema[index] / largest[target[index]].clamp_min(torch.finfo(ema.dtype).tiny)
+
+
+def difficulty(biased: Tensor, debiased: Tensor) -> Tensor:
+    """Weight in [0, 1]: the biased network's share of both difficulties; half where both find a sample equally hard."""
+    return biased / (biased + debiased + 1e-8)
+
+
+class LearningFromFailure(nn.Module):
+    """The sum of both networks' losses, with the running average of every training sample's two losses.
+
+    target         (N,) int64 of the training set
+    biased_logits  returns the biased network's logits on the batch; the debiased ones are the argument ``logits``
+    decay          of the averages: ``decay * before + (1 - decay) * now``, and the first loss as it is
+    """
+
+    target: Tensor
+    seen: Tensor
+    biased: Tensor
+    debiased: Tensor
+
+    def __init__(
+        self, target: Tensor, biased_logits: Callable[[], Tensor], q: float = 0.7, decay: float = 0.7, gce: str = "true"
+    ) -> None:
+        super().__init__()
+        if gce not in GCE:
+            raise AimfairError(f"LfF's gce must be one of {', '.join(GCE)}, got {gce!r}")
+        if not 0 <= q <= 1 or not 0 <= decay < 1 or (gce == "released" and q == 0):
+            raise AimfairError(f"LfF needs 0 <= q <= 1 (released form: q > 0) and 0 <= decay < 1, got {q} and {decay}")
+        self.biased_logits, self.q, self.decay, self.gce = biased_logits, q, decay, GCE[gce]
+        self.register_buffer("target", target, persistent=False)
+        self.register_buffer("seen", torch.zeros(len(target), dtype=torch.bool))
+        self.register_buffer("biased", torch.zeros(len(target)))
+        self.register_buffer("debiased", torch.zeros(len(target)))
+
+    def forward(self, logits: Tensor, target: Tensor, index: Tensor) -> Tensor:
+        """Update both averages, weigh the debiased network's losses by the failure of the biased one, add both means."""
+        ce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        biased_ce = F.binary_cross_entropy_with_logits(self.biased_logits(), target, reduction="none")
+        weight = self.weights(biased_ce.detach(), ce.detach(), index)
+        return self.gce(biased_ce, self.q).mean() + (weight * ce).mean()
+
+    def weights(self, biased_ce: Tensor, ce: Tensor, index: Tensor) -> Tensor:
+        """Take the losses (B,) of a batch into the averages, then weigh its samples (B,)."""
+        first = ~self.seen[index]
+        for ema, now in ((self.biased, biased_ce), (self.debiased, ce)):
+            ema[index] = torch.where(first, now, self.decay * ema[index] + (1 - self.decay) * now)
+        self.seen[index] = True
+        return difficulty(class_share(self.biased, self.target, index), class_share(self.debiased, self.target, index))
+
+
+def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
+    """Both networks from the bench's fresh model, on the same batches, with the same optimiser; the debiased is kept.
+
+    q      of the biased network's generalised cross-entropy
+    decay  of the running losses
+    gce    "true" (default) or "released", whose only difference is a q times smaller step of the biased network
+    The weights start at one half, so the debiased network learns at about half of ERM's rate. The paper's Adam and its
+    frozen layers (released CelebA configuration) are not taken over: the optimiser is everyone's.
+    """
+    pair = Pair(bench.fresh_model(), bench.fresh_model())
+    loss = LearningFromFailure(bench.train.target, pair.other, hyper["q"], hyper["decay"], hyper["gce"])
+    history = train(
+        pair,
+        bench.train,
+        bench.validation,
+        bench.pretraining,
+        bench.seed,
+        bench.device,
+        loss=loss,
+        what=f"LfF q={hyper['q']}",
+        resume=bench.resume,
+    )
+    everyone = torch.arange(len(bench.train), device=loss.target.device)
+    shares = (class_share(table, loss.target, everyone) for table in (loss.biased, loss.debiased))
+    return Fitted(pair.first, history, {"mean_weight": round(difficulty(*shares)[loss.seen].mean().item(), 4)})
+
+
+METHOD = Method(
+    name="lff",
+    title="LfF",
+    source="Nam et al., NeurIPS 2020, arXiv 2007.02561; Table 1",
+    start="scratch",
+    fit=fit,
+    defaults={"q": 0.7, "decay": 0.7, "gce": "true"},
+    search={"q": (0.1, 0.3, 0.5, 0.7, 0.9)},
+)
