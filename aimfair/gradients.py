@@ -93,6 +93,7 @@ def gap(first: Mapping[str, Tensor], second: Mapping[str, Tensor], score: str = 
     """How far two gradients lie apart, per tensor; larger means further.
 
     "absolute"  mean over the elements of |first - second| (Eq. 4, averaged per tensor as in the released code)
+    "relative"  the same over the sum of their mean absolute values, 0 to 1: the length of gradients does not count
     "cosine"    1 - cosine similarity (the variant of Table 4); a zero gradient counts as similarity 0
     Raises AimfairError for different tensors or an unknown score.
     """
@@ -100,9 +101,12 @@ def gap(first: Mapping[str, Tensor], second: Mapping[str, Tensor], score: str = 
         raise AimfairError("the two gradients do not name the same tensors")
     if score == "absolute":
         return {name: (first[name] - second[name]).abs().mean(dtype=torch.float64).item() for name in first}
+    if score == "relative":
+        sizes = {name: (first[name].abs() + second[name].abs()).mean(dtype=torch.float64).item() for name in first}
+        return {name: value / (sizes[name] or 1) for name, value in gap(first, second).items()}
     if score == "cosine":
         return {name: 1 - _cosine(first[name].double().flatten(), second[name].double().flatten()) for name in first}
-    raise AimfairError(f"score must be absolute or cosine, got {score!r}")
+    raise AimfairError(f"score must be absolute, relative or cosine, got {score!r}")
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

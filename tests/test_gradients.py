@@ -86,7 +86,7 @@ def test_synthetic_faces_equal_to_the_real_ones_leave_no_domain_gap_and_a_determ
     assert masks.select(domain, bias, 30) == masks.select(shuffled, bias, 30)
 
 
-@pytest.mark.parametrize("score", ["absolute", "cosine"])
+@pytest.mark.parametrize("score", ["absolute", "relative", "cosine"])
 def test_scaling_the_loss_changes_no_mask(model, faces, score):
     three = [
         gradients.mean_gradients(model, faces(c, s))
@@ -108,6 +108,15 @@ def test_cosine_ignores_the_length_of_each_gradient_and_absolute_difference_does
     assert gradients.gap({"w": torch.zeros(2)}, b, "cosine")["w"] == 1.0
 
 
+def test_the_relative_difference_ignores_a_common_length_and_lies_between_0_and_1():
+    a, b = {"w": torch.tensor([3.0, 4.0])}, {"w": torch.tensor([4.0, 3.0])}
+    assert gradients.gap(a, b, "relative")["w"] == pytest.approx(2 / 14)
+    assert gradients.gap({"w": 5 * a["w"]}, {"w": 5 * b["w"]}, "relative")["w"] == pytest.approx(2 / 14)
+    assert gradients.gap(a, {"w": -3 * a["w"]}, "relative")["w"] == pytest.approx(1)
+    nothing = {"w": torch.zeros(2)}
+    assert (gradients.gap(nothing, nothing, "relative")["w"], gradients.gap(a, nothing, "relative")["w"]) == (0, 1)
+
+
 def test_bad_input_is_named(model, faces):
     with pytest.raises(AimfairError, match="no faces"):
         gradients.mean_gradients(model, faces((0, 0, 0, 0)))
@@ -115,6 +124,8 @@ def test_bad_input_is_named(model, faces):
         gradients.group_gradients(model, faces((0, 4, 4, 4)))
     with pytest.raises(AimfairError, match="sum to 1"):
         gradients.combine([{}] * 4, (0.1, 0.2, 0.3, 0.3))
+    with pytest.raises(AimfairError, match="score must be absolute, relative or cosine, got 'rms'"):
+        gradients.gap({}, {}, "rms")
     with pytest.raises(AimfairError, match="mode must be"):
         gradients.mean_gradients(model, faces(), mode="test")
 
