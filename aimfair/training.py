@@ -27,6 +27,10 @@ with the checkpoint. What such a module holds never learns by the optimiser."""
 Order = Callable[[torch.Generator], Tensor]
 """Draws the indices of one epoch, in their order, repetitions allowed; default: a permutation of the training set."""
 
+Blend = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""(inputs (B, 3, H, W), target (B,) float, generator) -> the inputs and targets of the step, fewer perhaps, targets
+between 0 and 1 perhaps: mix-up and its kin. What it draws it draws from the generator, on the CPU."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -126,6 +130,7 @@ def fit(
     trainable: set[str] | None = None,
     loss: Loss = binary_cross_entropy,
     order: Order | None = None,
+    blend: Blend | None = None,
     what: str = "training",
     resume: Path | None = None,
 ) -> History:
@@ -135,6 +140,8 @@ def fit(
     device, and a training that was killed goes on from its last checkpoint as if nothing had happened.
 
     order   sampling other than a shuffled pass; see :data:`Order`
+    blend   what is done to a batch after its crops and flips; see :data:`Blend`. A loss that reads ``index`` is
+            handed the indices of the whole batch, as ``order`` drew them
     resume  file for that checkpoint (written about twice a minute, deleted at the end); None: no checkpoint
     Raises AimfairError for an empty training set, an empty mask or a loss that is not finite.
     """
@@ -165,9 +172,11 @@ def fit(
         drawn = torch.randperm(len(train), generator=generator) if order is None else order(generator)
         for index in batches(drawn, schedule.batch_size):
             index = index.to(device)
-            inputs = augment(images[index], generator, schedule.crop_scale)
+            inputs, wanted = augment(images[index], generator, schedule.crop_scale), target[index]
+            if blend is not None:
+                inputs, wanted = blend(inputs, wanted, generator)
             with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
-                value = loss(model(inputs).float(), target[index], index)
+                value = loss(model(inputs).float(), wanted, index)
             optimiser.zero_grad(set_to_none=True)
             value.backward()
             optimiser.step()
