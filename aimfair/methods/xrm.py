@@ -97,7 +97,10 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     validation = replace(bench.validation, protected=on_validation.any(0).long())
     fitted = group_dro(bench, on_train.any(0), validation, hyper["eta"], "validation-worst-group", "XRM")
     flipped = loss.working.cpu() != bench.train.target
-    fitted.scores |= {"flipped": flipped.float().mean().item(), "validation_groups": list(validation.counts())}
+    fitted.scores |= {
+        "flipped": round(flipped.float().mean().item(), 4),
+        "validation_groups": list(validation.counts()),
+    }
     return fitted
 
 
