@@ -152,6 +152,11 @@ def test_the_size_of_a_mask_lies_between_2k_minus_n_and_k():
     assert len(masks.select(correlated, opposite, 55)) == 55
 
 
+def test_k_is_counted_on_62_tensors_and_is_the_same_share_of_others():
+    assert [masks.scaled(k, 62) for k in range(1, 63)] == list(range(1, 63))
+    assert [masks.scaled(k, 152) for k in (1, 55, 62)] == [2, 135, 152]
+
+
 def test_ties_are_settled_by_name_whatever_the_order_of_the_mapping():
     same = dict.fromkeys("abcdef", 1.0)
     assert masks.select(same, same, 3) == masks.select(dict(reversed(same.items())), same, 3) == set("abc")

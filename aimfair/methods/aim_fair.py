@@ -11,12 +11,13 @@ from aimfair.methods._finetune import finetune
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """Algorithm 1 of the paper: gradient gaps, top-k intersection, selective fine-tuning.
 
-    k          of the model's tensors, kept in each of the two rankings (the paper: 55 of ResNet-18's 62)
+    k          tensors kept in each of the two rankings, counted on ResNet-18's 62 (the paper: 55); of another backbone
+               the same share, see :func:`aimfair.masks.scaled`
     score      "absolute" difference or "cosine" distance of the mean gradients
     gradients  "train": the official form, batch statistics and random crops; "eval": deterministic
     """
     domain_gap, bias_gap = bench.gaps(hyper["score"], hyper["gradients"])
-    mask = masks.select(domain_gap, bias_gap, hyper["k"])
+    mask = masks.select(domain_gap, bias_gap, masks.scaled(hyper["k"], len(domain_gap)))
     fitted = finetune(bench, hyper, trainable=mask, what=f"AIM-Fair k={hyper['k']}")
     fitted.scores["mask"] = sorted(mask)
     return fitted

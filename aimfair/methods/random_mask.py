@@ -11,7 +11,7 @@ from aimfair.methods._finetune import finetune
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """Fine-tune a random set of the size of AIM-Fair's mask at the same k and seed; ``draw`` numbers the masks."""
     domain_gap, bias_gap = bench.gaps("absolute", "train")
-    size = len(masks.select(domain_gap, bias_gap, hyper["k"]))
+    size = len(masks.select(domain_gap, bias_gap, masks.scaled(hyper["k"], len(domain_gap))))
     mask = masks.random_mask(list(domain_gap), size, seed=1000 * bench.seed + hyper["draw"])
     fitted = finetune(bench, hyper, trainable=mask, what=f"random mask {hyper['draw']}")
     fitted.scores["mask"] = sorted(mask)
