@@ -60,8 +60,8 @@ def absolute_paths(notebook: NotebookNode) -> list[str]:
 def tidy(notebook: NotebookNode) -> NotebookNode:
     """The stored form: sources, outputs, counts and the tags that mean something. Changes ``notebook``, returns it.
 
-    Time stamps, widget states, kernel versions and the splitting of printed text into chunks differ between equal
-    runs; without them the same results give the same bytes.
+    Time stamps, widget states, kernel versions, random ids of styled tables and the splitting of printed text into
+    chunks differ between equal runs; without them the same results give the same bytes.
     """
     kept = {key: notebook.metadata[key] for key in ("aimfair",) if key in notebook.metadata}
     notebook.metadata = nbformat.from_dict(
@@ -78,6 +78,7 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
             del cell.metadata["tags"]
         if cell.cell_type == "code":
             cell.outputs = _merged(cell.outputs)
+    _number_styled_tables(notebook)
     return notebook
 
 
@@ -90,6 +91,18 @@ def _merged(outputs: Iterable[NotebookNode]) -> list[NotebookNode]:
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
             merged.append(output)
     return merged
+
+
+def _number_styled_tables(notebook: NotebookNode) -> None:
+    """Give the tables of pandas' Styler ids in the order of their appearance, and no address in memory."""
+    numbers: dict[str, str] = {}
+    for output in (output for cell in code_cells(notebook) for output in cell.outputs):
+        for mime, value in output.get("data", {}).items():
+            if isinstance(value, str) and not mime.startswith("image/"):
+                value = re.sub(r"Styler at 0x[0-9a-f]+", "Styler", value)
+                output.data[mime] = re.sub(
+                    r"\bT_[0-9a-f]{5}", lambda found: numbers.setdefault(found[0], f"T_{len(numbers):05d}"), value
+                )
 
 
 def write(notebook: NotebookNode, path: Path) -> None:

@@ -150,6 +150,19 @@ def test_a_parameter_that_is_missing_or_not_explained_is_seen(tmp_path, old, new
     assert missing_parameters(stored(tmp_path, notebook)) == [seen]
 
 
+def test_ids_of_styled_tables_do_not_depend_on_the_run():
+    def made(first, second):
+        html = f'<table id="T_{first}"><td class="T_{first}_row0"></table><table id="T_{second}"></table>'
+        text = f"<pandas.io.formats.style.Styler at 0x7f{first}>"
+        shown = new_output("display_data", {"text/html": html, "text/plain": text})
+        return tidy(chapter(new_code_cell("show()", outputs=[shown])))
+
+    one, other = (made(*ids).cells[-1].outputs for ids in (("8c764", "b7501"), ("0fa31", "00001")))
+    assert one == other and 'id="T_00001"' in one[0].data["text/html"]
+    again = made("00000", "00001")
+    assert tidy(again).cells[-1].outputs == one
+
+
 def test_widget_state_and_time_stamps_are_not_stored_form(tmp_path):
     notebook = chapter(new_code_cell("1", metadata={"execution": {"iopub.status.busy": "2026"}}))
     notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {}}
