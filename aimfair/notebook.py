@@ -96,7 +96,7 @@ def _merged(outputs: Iterable[NotebookNode]) -> list[NotebookNode]:
 def _number_styled_tables(notebook: NotebookNode) -> None:
     """Give the tables of pandas' Styler ids in the order of their appearance, and no address in memory."""
     numbers: dict[str, str] = {}
-    for output in (output for cell in code_cells(notebook) for output in cell.outputs):
+    for output in (output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs):
         for mime, value in output.get("data", {}).items():
             if isinstance(value, str) and not mime.startswith("image/"):
                 value = re.sub(r"Styler at 0x[0-9a-f]+", "Styler", value)
