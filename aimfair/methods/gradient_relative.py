@@ -27,7 +27,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
         for i, faces in enumerate((bench.train, bench.biased, bench.balanced))
     )
     domain_gap, bias_gap = gap(on_real, on_biased, "relative"), gap(on_biased, on_balanced, "relative")
-    mask = masks.select(domain_gap, bias_gap, hyper["k"])
+    mask = masks.select(domain_gap, bias_gap, masks.scaled(hyper["k"], len(domain_gap)))
     fitted = finetune(bench, hyper, trainable=mask, what=f"AIM-Fair, relative, k={hyper['k']}")
     fitted.scores |= {"mask": sorted(mask), "rank_correlation": masks.rank_correlation(domain_gap, bias_gap)}
     return fitted
