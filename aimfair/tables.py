@@ -107,23 +107,26 @@ def _compare(
 
 
 def show(summary: pd.DataFrame, metric: Sequence[str] = METRICS, differences: bool = False) -> pd.DataFrame:
-    """The summary for reading: ``84.2 [83.1, 85.3]``, and with ``differences`` ``+1.4 [0.9, 1.8], p .004`` instead."""
+    """The summary for reading: ``84.2 [83.1, 85.3]``, and with ``differences`` ``+1.4 [0.9, 1.8], p .004`` instead.
+
+    The blanks within an interval are ones at which no line breaks.
+    """
     columns = {}
     for name in metric:
         cell = summary[name]
         if differences:
             cell = cell.dropna()
             columns[HEADINGS[name]] = [
-                f"{r['difference']:+.1f} [{r['difference low']:+.1f}, {r['difference high']:+.1f}], p {_p(r['p'])}"
+                f"{r['difference']:+.1f} [{r['difference low']:+.1f},\u00a0{r['difference high']:+.1f}], p\u00a0{_p(r['p'])}"
                 for _, r in cell.iterrows()
             ]
         else:
             columns[HEADINGS[name]] = [
-                f"{r['mean']:.1f}" + (f" [{r['low']:.1f}, {r['high']:.1f}]" if np.isfinite(r["low"]) else "")
+                f"{r['mean']:.1f}" + (f" [{r['low']:.1f},\u00a0{r['high']:.1f}]" if np.isfinite(r["low"]) else "")
                 for _, r in cell.iterrows()
             ]
     rows = summary.dropna().index if differences else summary.index
-    return pd.DataFrame(columns, index=rows)
+    return pd.DataFrame(columns, index=rows.rename(None))
 
 
 def _p(value: float) -> str:
