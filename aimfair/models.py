@@ -1,7 +1,7 @@
 """The classifiers: one backbone factory, one evaluation function.
 
 Every backbone ends in a single logit z: probability ``sigmoid(z)``, prediction ``z >= 0``. Names of the
-parameter tensors are torchvision's, because the mask of AIM-Fair is a set of such names.
+parameter tensors are torchvision's and timm's, because the mask of AIM-Fair is a set of such names.
 """
 
 from __future__ import annotations
@@ -57,20 +57,41 @@ class ResNet18(nn.Module):
         return self.fc(self.features(x)).squeeze(-1)
 
 
+def _vit(name: str) -> nn.Module:
+    from aimfair import vit  # here, because timm takes seconds to import
+
+    return getattr(vit, name)()
+
+
 BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "resnet18": lambda: ResNet18(64),
     "resnet18-slim": lambda: ResNet18(16),
+    "vit-s-32": lambda: _vit("vit_s_32"),
+    "vit-slim": lambda: _vit("vit_slim"),
 }
 """Constructors by name; each returns a module with ``features`` and one logit per image."""
 
-IMAGENET_FILES = ("resnet18-f37072fd.safetensors", "resnet18-f37072fd.pth")
+IMAGE_SIZES = {"vit-s-32": 224, "vit-slim": 64}
+"""The one image size in pixels of a backbone with a positional embedding; the others take any."""
+
+VIT_S_32 = "vit_small_patch32_224.augreg_in21k_ft_in1k"
+IMAGENET_FILES = {
+    "resnet18": ("resnet18-f37072fd.safetensors", "resnet18-f37072fd.pth"),
+    "vit-s-32": (f"{VIT_S_32}.safetensors",),
+}
+"""Names of the files with ImageNet weights, of torchvision (V1) and of timm."""
+
+
+def head(model: nn.Module) -> str:
+    """Name of the last layer, which turns features into the logit: "fc" of a ResNet, "head" of a ViT."""
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
 
 
 def build(backbone: str, seed: int, weights: str = "scratch") -> nn.Module:
     """A fresh classifier, its random weights a function of ``seed`` alone.
 
-    weights  "scratch"; "imagenet": torchvision's ResNet-18 V1 weights, which must be on this machine (see
-             :func:`imagenet_file`), the one-logit head drawn from the seed; or the path of a safetensors file
+    weights  "scratch"; "imagenet": weights of torchvision (resnet18) or timm (vit-s-32), which must be on this machine
+             (see :func:`imagenet_file`), the one-logit head drawn from the seed; or the path of a safetensors file
              with all tensors of the classifier.
     Raises AimfairError for an unknown backbone or weights that are not there or do not fit.
     """
@@ -80,29 +101,41 @@ def build(backbone: str, seed: int, weights: str = "scratch") -> nn.Module:
         torch.manual_seed(seed)
         model = BACKBONES[backbone]()
     if weights == "imagenet":
-        state = _read_weights(imagenet_file())
-        state.pop("fc.weight", None)
-        state.pop("fc.bias", None)
+        own = {f"{head(model)}.weight", f"{head(model)}.bias"}
+        state = {name: value for name, value in _read_weights(imagenet_file(backbone)).items() if name not in own}
         try:
             missing = model.load_state_dict(state, strict=False).missing_keys
         except RuntimeError as error:
-            raise AimfairError(f"the ImageNet weights do not fit {backbone}: use backbone resnet18") from error
-        if set(missing) - {"fc.weight", "fc.bias"}:
+            raise AimfairError(f"the file of ImageNet weights does not fit {backbone}: its tensors differ") from error
+        if set(missing) - own:
             raise AimfairError(f"the ImageNet weights lack {', '.join(missing[:3])} of {backbone}")
     elif weights != "scratch":
         model.load_state_dict(_read_weights(Path(weights)))
     return model.to(memory_format=torch.channels_last)
 
 
-def imagenet_file() -> Path:
-    """Where torchvision's ImageNet weights of ResNet-18 lie on this machine; nothing is downloaded here."""
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    for name in IMAGENET_FILES:
-        if (folder / name).exists():
-            return folder / name
+def imagenet_file(backbone: str = "resnet18") -> Path:
+    """Where the ImageNet weights of a backbone lie on this machine; nothing is downloaded here.
+
+    Looked for in torch's folder of checkpoints and, for the ViT, in the cache of the Hugging Face hub, where timm puts
+    them. Raises AimfairError for a backbone that has none.
+    """
+    if backbone not in IMAGENET_FILES:
+        raise AimfairError(f"ImageNet weights do not fit {backbone}: use backbone {' or '.join(IMAGENET_FILES)}")
+    folder, names = Path(torch.hub.get_dir()) / "checkpoints", IMAGENET_FILES[backbone]
+    places = [folder / name for name in names]
+    if backbone == "vit-s-32":
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(f"timm/{VIT_S_32}", "model.safetensors")
+        places += [Path(cached)] if isinstance(cached, str) else []
+    for place in places:
+        if place.exists():
+            return place
+    source = "torchvision's model page" if backbone == "resnet18" else f"huggingface.co/timm/{VIT_S_32}"
     raise AimfairError(
-        f"ImageNet weights are not on this machine: put {IMAGENET_FILES[1]} (from torchvision's model page) into "
-        f"{folder}, or choose weights: scratch"
+        f"ImageNet weights are not on this machine: put {names[-1]} (from {source}) into {folder}, or choose weights: "
+        "scratch"
     )
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from aimfair import datasets
 from aimfair.errors import AimfairError
-from aimfair.models import BACKBONES
+from aimfair.models import BACKBONES, IMAGE_SIZES
 from aimfair.paths import home
 from aimfair.prompts import VARIANTS
 from aimfair.training import Schedule
@@ -79,6 +79,9 @@ class Profile:
             "seeds": (1 <= self.seeds <= 100, "between 1 and 100"),
             "target": (self.target != self.protected, "another attribute than protected"),
         }
+        if self.backbone in IMAGE_SIZES:
+            size = IMAGE_SIZES[self.backbone]
+            checks["image_size"] = (self.image_size == size, f"{size} for {self.backbone}")
         positive = (
             "train_images",
             "images_per_group",

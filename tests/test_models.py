@@ -1,6 +1,8 @@
 """The backbones: torchvision's names and sizes, seeds, evaluation."""
 
+import huggingface_hub
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
@@ -63,6 +65,53 @@ def test_imagenet_weights_load_from_this_machine_or_say_where_to_put_them(tmp_pa
     assert model.fc.weight.shape == (1, 512)
     with pytest.raises(AimfairError, match="do not fit"):
         models.build("resnet18-slim", 0, weights="imagenet")
+
+
+def test_vit_s_32_is_timms_with_152_tensors_and_22_million_numbers():
+    ours, theirs = models.build("vit-s-32", 0), timm.create_model("vit_small_patch32_224", num_classes=1)
+    assert [(n, p.shape) for n, p in ours.named_parameters()] == [(n, p.shape) for n, p in theirs.named_parameters()]
+    assert len(list(ours.parameters())) == 152 and sum(p.numel() for p in ours.parameters()) == 22_494_337
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(ours.eval()(x), theirs.eval()(x).squeeze(-1), atol=1e-5)
+    assert ours.features(x).shape == (2, 384)
+
+
+def test_the_slim_vit_has_logits_and_features_as_a_resnet_has(faces):
+    data = faces((3, 4, 5, 6), size=64)
+    model = models.build("vit-slim", 3)
+    assert models.evaluate(model, data).shape == (18,)
+    assert models.evaluate(model, data, output="features").shape == (18, 96)
+    whole, parts = models.evaluate(model, data), models.evaluate(model, data, batch_size=1)
+    assert torch.allclose(whole, parts, atol=1e-5)
+    again, other = (models.build("vit-slim", seed).state_dict() for seed in (3, 4))
+    assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
+    assert not torch.equal(again["blocks.0.attn.qkv.weight"], other["blocks.0.attn.qkv.weight"])
+
+
+def test_the_head_is_found_by_what_it_is():
+    assert [models.head(models.build(name, 0)) for name in ("resnet18-slim", "vit-slim")] == ["fc", "head"]
+
+
+def test_imagenet_weights_of_the_vit_come_from_torchs_folder_or_the_hubs_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    with pytest.raises(AimfairError, match="not on this machine: put vit_small_patch32_224.*from huggingface.co/timm/"):
+        models.build("vit-s-32", 0, weights="imagenet")
+    state = timm.create_model("vit_small_patch32_224").state_dict()
+    cached = tmp_path / "hf" / f"models--timm--{models.VIT_S_32}"
+    (cached / "snapshots" / "abc").mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    save_file(state, cached / "snapshots" / "abc" / "model.safetensors")
+    model = models.build("vit-s-32", 0, weights="imagenet")
+    assert torch.equal(model.pos_embed, state["pos_embed"]) and model.head.weight.shape == (1, 384)
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    save_file({n: v + 1 for n, v in state.items()}, folder / f"{models.VIT_S_32}.safetensors")
+    assert torch.equal(models.build("vit-s-32", 0, weights="imagenet").pos_embed, state["pos_embed"] + 1)
+    with pytest.raises(AimfairError, match="do not fit vit-slim: use backbone resnet18 or vit-s-32"):
+        models.build("vit-slim", 0, weights="imagenet")
 
 
 def test_unknown_backbone_names_the_known_ones():

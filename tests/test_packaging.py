@@ -79,7 +79,7 @@ def test_the_citation_names_the_paper():
 
 
 def test_importing_the_library_is_light():
-    heavy = ("diffusers", "transformers", "papermill", "sklearn", "seaborn", "matplotlib", "nbformat")
+    heavy = ("diffusers", "transformers", "papermill", "sklearn", "seaborn", "matplotlib", "nbformat", "timm", "peft")
     probe = f"import sys, aimfair.study; print([m for m in {heavy} if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
     assert shown.stdout.strip() == "[]", shown.stdout + shown.stderr

@@ -43,6 +43,7 @@ def test_changes_override_and_are_part_of_what_identifies_a_study():
         ({"train_images": 0}, "train_images must be above 0"),
         ({"minority": 1.5}, "minority must be a ratio above 0, at most 1"),
         ({"backbone": "vgg"}, "backbone must be one of resnet18"),
+        ({"backbone": "vit-s-32"}, "image_size must be 224 for vit-s-32, got 64"),
         ({"dataset": "lfw"}, "dataset must be one of celeba"),
         ({"target": "Male"}, "target must be another attribute than protected"),
         ({"prompts": "poetic"}, "prompts must be one of contextual"),

@@ -5,12 +5,15 @@ from typing import Any
 
 from aimfair.methods import LEARNING_RATES, Bench, Fitted, Method
 from aimfair.methods._finetune import finetune
+from aimfair.models import head
 
 
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
-    """Only ``fc`` learns. With ``batchnorm`` "eval" (default) the features do not change at all; "train" lets the
+    """Only the last layer learns. With ``batchnorm`` "eval" (default) the features do not change at all; "train" lets the
     running statistics drift to the synthetic images, as the official loop would."""
-    return finetune(bench, hyper, trainable={"fc.weight", "fc.bias"}, what="linear probing")
+    model = bench.biased_model()
+    last = {f"{head(model)}.weight", f"{head(model)}.bias"}
+    return finetune(bench, hyper, trainable=last, what="linear probing", model=model)
 
 
 METHOD = Method(
