@@ -156,6 +156,8 @@ class Study:
             biased_model=lambda: self.biased_model(seed),
             gaps=lambda score, mode: self.gaps(seed, score, mode),
             resume=resume,
+            shares=p.shares(),
+            pool=self.pool,
             edited=self.edited,
         )
 

@@ -37,6 +37,8 @@ class Bench:
     fresh_model        an untrained classifier, the same for every method of the seed
     biased_model       a copy of the classifier trained by ERM on ``train``
     gaps               (score) -> (domain_gap, bias_gap) of the biased model's gradients, per tensor
+    shares             of the four groups of ``train``, as the study assumes them: prior knowledge, no label is read
+    pool               all synthetic faces, of which ``balanced`` and ``biased`` are drawn; None where there are no more
     edited             (draw, weakest, strongest) -> ``train`` in its order, each face redrawn by the text-to-image model
                        at a random strength (:func:`aimfair.editing.edited`); None where there is none
     """
@@ -53,6 +55,8 @@ class Bench:
     biased_model: Callable[[], nn.Module]
     gaps: Callable[[str, str], tuple[dict[str, float], dict[str, float]]]
     resume: Path | None = None
+    shares: tuple[float, float, float, float] = (0.05, 0.45, 0.45, 0.05)
+    pool: FaceSet | None = None
     edited: Callable[[int, float, float], FaceSet] | None = None
 
     def seen_by(self, method: Method) -> Bench:
