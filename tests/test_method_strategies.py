@@ -1,0 +1,167 @@
+"""Training on real and synthetic faces together: what each set becomes, the limits, the numbers of the paper."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from toys import toy_faces
+
+from aimfair import methods, models
+from aimfair.errors import AimfairError
+from aimfair.methods import ltgc_mixing, repairing, supplementation
+from aimfair.training import Schedule, binary_cross_entropy, fit
+
+
+def fitted(bench, name, **given):
+    """As a study fits: labels that the method did not declare are withheld."""
+    method = methods.get(name)
+    return method.fit(bench.seen_by(method), method.hyper(**given))
+
+
+def same(first, second):
+    a, b = first.state_dict(), second.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def group_accuracies(model, faces):
+    right = (models.evaluate(model, faces) >= 0) == (faces.target == 1)
+    return [right[faces.groups == g].double().mean().item() for g in range(4)]
+
+
+def generator():
+    return torch.Generator().manual_seed(3)
+
+
+# ------------------------------------------------------------------------------------------------------ supplementation
+
+
+def test_supplementation_without_synthetic_faces_is_erm_bit_for_bit(bench):
+    alone = replace(bench, balanced=bench.balanced.subset([]))
+    assert same(fitted(alone, "supplementation").model, fitted(bench, "erm").model)
+    assert not same(fitted(bench, "supplementation").model, fitted(bench, "erm").model)
+
+
+def test_supplementation_makes_the_papers_bias_of_one_to_nine_one_of_three_to_seven():
+    real, synthetic = toy_faces((2, 18, 18, 2)), toy_faces((10,) * 4)
+    assert (real + synthetic).counts() == (12, 28, 28, 12)  # 6,000 and 14,000 at a fifth of a thousandth
+
+
+def test_equal_steps_see_as_many_faces_as_erm_does():
+    every, some = (supplementation.shuffled(160, n)(generator()) for n in (160, 40))
+    assert sorted(every.tolist()) == list(range(160))
+    assert len(some) == len(set(some.tolist())) == 40
+    assert int(some.max()) >= 40  # of both sets, not of the real one
+
+
+# ------------------------------------------------------------------------------------------------------------ repairing
+
+
+def test_the_paper_lacks_eight_thousand_faces_of_each_minority():
+    assert repairing.missing((0.05, 0.45, 0.45, 0.05), 20_000) == [8000, 0, 0, 8000]
+
+
+def test_repaired_groups_are_exactly_equal_and_the_real_faces_all_there():
+    real, pool = toy_faces((6, 54, 54, 6), 1), toy_faces((60,) * 4, 4)
+    faces, added, wanted = repairing.repaired(real, (0.05, 0.45, 0.45, 0.05), pool, seed=3)
+    assert faces.counts() == (54,) * 4 and added == wanted == [48, 0, 0, 48]
+    assert faces.names[: len(real)].tolist() == real.names.tolist()
+    assert len(set(faces.names)) == 216  # no synthetic face twice
+    blind, *_ = repairing.repaired(real.without_protected(), (0.05, 0.45, 0.45, 0.05), pool, seed=3)
+    assert blind.names.tolist() == faces.names.tolist()
+    other, *_ = repairing.repaired(real, (0.05, 0.45, 0.45, 0.05), pool, seed=4)
+    assert set(other.names) != set(faces.names)
+
+
+def test_a_pool_that_is_too_small_is_used_up_and_noted(bench):
+    short = fitted(bench, "repairing")  # 30 balanced faces of each group, no larger pool
+    assert short.scores["added"] == [30, 0, 0, 30]
+    assert short.scores["note"].startswith("the groups stay unequal: [48, 0, 0, 48] synthetic faces are wanted")
+    full = fitted(replace(bench, pool=toy_faces((60,) * 4, 4)), "repairing")
+    assert full.scores == {"added": [48, 0, 0, 48]}
+
+
+def test_a_set_without_bias_needs_no_repair(bench):
+    level = fitted(replace(bench, shares=(0.25,) * 4), "repairing")
+    assert level.scores["added"] == [0, 0, 0, 0] and same(level.model, fitted(bench, "erm").model)
+
+
+# --------------------------------------------------------------------------------------------- if synthetic were perfect
+
+
+def faint(counts, seed):
+    """Toy faces whose cue for the target is right four times in five, the one for the protected attribute always."""
+    faces = toy_faces(counts, seed)
+    shift = 60 * torch.randn(len(faces), 1, 1, 1, generator=torch.Generator().manual_seed(seed))
+    images = faces.images.float()
+    images[:, :, 16:22, 6:-6] += shift
+    return replace(faces, images=images.clamp(0, 255).to(torch.uint8))
+
+
+def test_with_perfect_synthetic_faces_no_group_is_left_behind(bench):
+    quick = Schedule(epochs=5, lr=0.05, batch_size=32, milestones=(4,), crop_scale=(0.7, 1.0), select="last")
+    biased = replace(bench, train=faint((12, 108, 108, 12), 1), pretraining=quick)
+    perfect = replace(biased, balanced=faint((60,) * 4, 6), pool=faint((100,) * 4, 4))
+    level = replace(biased, train=faint((108,) * 4, 7))
+    test = faint((100,) * 4, 5)
+    tried = ((biased, "erm"), (level, "erm"), (perfect, "repairing"), (perfect, "synthetic-only"))
+    erm, best, mended, alone = (min(group_accuracies(fitted(given, name).model, test)) for given, name in tried)
+    assert erm < 0.55 and best > 0.65
+    assert mended > 0.65 and alone > 0.65
+
+
+# --------------------------------------------------------------------------------------------------------------- mixing
+
+
+def test_the_blend_of_targets_is_the_blend_of_cross_entropies():
+    inputs = torch.randn(16, 3, 4, 4, generator=generator())
+    target = torch.randint(0, 2, (16,), generator=generator()).float()
+    images, soft = ltgc_mixing.mixed(inputs, target, 0.3)
+    assert torch.allclose(images, 0.3 * inputs[:8] + 0.7 * inputs[8:])
+    logits = torch.randn(8, generator=generator())
+    parts = [binary_cross_entropy(logits, half, torch.arange(8)) for half in (target[:8], target[8:])]
+    blended = binary_cross_entropy(logits, soft, torch.arange(8))
+    assert blended.item() == pytest.approx(0.3 * parts[0].item() + 0.7 * parts[1].item(), abs=1e-6)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(1.0, slice(0, 32)), (0.0, slice(32, 64))], ids=["real", "synthetic"])
+def test_the_limits_of_mixing_are_class_balanced_training_on_one_set(bench, share, kept):
+    def trained(blend):
+        model = bench.biased_model()
+        order = ltgc_mixing.paired(bench.train.target, bench.balanced.target, 32, "any")
+        both, schedule = bench.train + bench.balanced, replace(bench.finetuning, batch_size=64)
+        fit(model, both, bench.validation, schedule, seed=1, order=order, blend=blend)
+        return model
+
+    mixed = trained(lambda inputs, target, _: ltgc_mixing.mixed(inputs, target, share))
+    assert same(mixed, trained(lambda inputs, target, _: (inputs[kept], target[kept])))
+    assert not same(mixed, trained(lambda inputs, target, _: ltgc_mixing.mixed(inputs, target, 0.5)))
+
+
+@pytest.mark.parametrize("pairing", ltgc_mixing.PAIRINGS)
+def test_every_step_has_half_of_each_class_of_each_set(pairing):
+    real, synthetic = torch.tensor([0] * 50 + [1] * 14), torch.tensor([1] * 9 + [0] * 30)
+    target = torch.cat([real, synthetic])
+    order = ltgc_mixing.paired(real, synthetic, 16, pairing)(generator()).view(-1, 2, 16)
+    assert len(order) == 4  # the steps of one pass through the real set
+    assert (order[:, 0] < 64).all() and (order[:, 1] >= 64).all()
+    assert (target[order].sum(2) == 8).all()
+    agree = (target[order[:, 0]] == target[order[:, 1]]).double().mean().item()
+    assert agree == 1 if pairing == "same label" else 0.25 < agree < 0.75
+    assert len(order.unique()) > 40  # faces of every part, not the same few
+
+
+def test_the_share_follows_its_law_and_its_generator():
+    dice = generator()
+    draws = torch.tensor([ltgc_mixing.beta(0.5, dice) for _ in range(2000)])
+    assert draws.mean().item() == pytest.approx(0.5, abs=0.03)
+    assert draws.var().item() == pytest.approx(1 / 8, abs=0.01)  # 1 / (4 (2a + 1))
+    assert ltgc_mixing.beta(0.5, generator()) == ltgc_mixing.beta(0.5, generator())
+
+
+def test_mixing_refuses_what_it_cannot_mix(bench):
+    one_class = bench.train.subset(torch.nonzero(bench.train.target == 1).squeeze(1))
+    with pytest.raises(AimfairError, match="none of class 0"):
+        fitted(replace(bench, train=one_class), "ltgc-mixing")
+    for wrong in ({"a": 0.0}, {"pairing": "random"}):
+        with pytest.raises(AimfairError, match="a must be above 0 and pairing any or same label"):
+            fitted(bench, "ltgc-mixing", **wrong)
