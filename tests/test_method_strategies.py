@@ -6,7 +6,7 @@ import pytest
 import torch
 from toys import toy_faces
 
-from aimfair import methods, models
+from aimfair import methods, models, profiles, sampling
 from aimfair.errors import AimfairError
 from aimfair.methods import ltgc_mixing, repairing, supplementation
 from aimfair.training import Schedule, binary_cross_entropy, fit
@@ -58,6 +58,13 @@ def test_equal_steps_see_as_many_faces_as_erm_does():
 
 def test_the_paper_lacks_eight_thousand_faces_of_each_minority():
     assert repairing.missing((0.05, 0.45, 0.45, 0.05), 20_000) == [8000, 0, 0, 8000]
+
+
+@pytest.mark.parametrize("name", profiles.available())
+def test_the_shares_of_a_profile_count_its_training_set_without_a_label(name):
+    profile = profiles.load(name)
+    counts = sampling.quotas(profile.train_images, profile.minority)
+    assert repairing.missing(profile.shares(), sum(counts)) == [max(counts) - count for count in counts]
 
 
 def test_repaired_groups_are_exactly_equal_and_the_real_faces_all_there():

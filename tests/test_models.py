@@ -80,6 +80,7 @@ def test_vit_s_32_is_timms_with_152_tensors_and_22_million_numbers():
 def test_the_slim_vit_has_logits_and_features_as_a_resnet_has(faces):
     data = faces((3, 4, 5, 6), size=64)
     model = models.build("vit-slim", 3)
+    assert len(list(model.parameters())) == 91 and sum(p.numel() for p in model.parameters()) == 818_137
     assert models.evaluate(model, data).shape == (18,)
     assert models.evaluate(model, data, output="features").shape == (18, 96)
     whole, parts = models.evaluate(model, data), models.evaluate(model, data, batch_size=1)
