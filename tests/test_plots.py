@@ -47,6 +47,11 @@ def gaps() -> tuple[dict[str, float], dict[str, float]]:
     return (dict(zip(NAMES, shared + 0.3 * rng.random(len(NAMES)), strict=True)) for _ in range(2))  # type: ignore[return-value]
 
 
+def guessed() -> pd.DataFrame:
+    rows = [("EIIL", n, seed, 30 + 4 * n + seed, 70 - 5 * n) for n in (1, 3, 8) for seed in (0, 2)]
+    return pd.DataFrame([*rows, ("JTT", 3, 0, 42, 55)], columns=["method", "setting", "seed", "recall", "precision"])
+
+
 def faces(n=12) -> torch.Tensor:
     return torch.arange(n * 3 * 16 * 16).reshape(n, 3, 16, 16).remainder(251).to(torch.uint8)
 
@@ -57,6 +62,9 @@ def mentioned() -> pd.DataFrame:
 
 EXAMPLES = {
     "accuracy_fairness": lambda: plots.accuracy_fairness(reports(), "eo_max"),
+    "accuracy_fairness_panels": lambda: plots.accuracy_fairness_panels(
+        reports(["ERM", *"abcdefgh"]), {"told nothing": [*"abcd", "h"], "oracles": [*"efgh"]}, "ERM", "eo_max"
+    ),
     "contact_sheet": lambda: plots.contact_sheet(faces(), ["not smiling", "smiling"], columns=6),
     "counts": lambda: plots.counts(
         {"train": (200, 1800, 1800, 200), "test": COUNTS}, plots.group_names("Smiling", "Male")
@@ -65,6 +73,7 @@ EXAMPLES = {
     "eo_forms": lambda: plots.eo_forms(paper.recomputed(paper.results())),
     "gap_rank": lambda: plots.gap_rank(*gaps(), k=55),
     "group_bars": lambda: plots.group_bars(reports(), plots.group_names("Smiling", "Male")),
+    "guesses": lambda: plots.guesses(guessed(), share=10),
     "learning_rate_curves": lambda: plots.learning_rate_curves(sweep("lr", (0.001, 0.01, 0.1))),
     "mask_by_layer": lambda: plots.mask_by_layer([set(NAMES[:40]), set(NAMES[20:])], NAMES),
     "mentions": lambda: plots.mentions(mentioned(), "Smiling", "Male"),
@@ -148,6 +157,24 @@ def test_gap_rank_counts_what_the_mask_selects() -> None:
     )
     x, y = np.asarray(chosen.get_offsets()).T
     assert x.max() <= 50 and y.min() > 62 - 50
+
+
+def test_guesses_join_the_means_of_settings_and_show_the_lot() -> None:
+    axes = plots.guesses(guessed(), share=10).axes[0]
+    path, point, lot = axes.lines
+    assert path.get_xydata().tolist() == [[35, 65], [43, 55], [63, 30]] and point.get_xydata().tolist() == [[42, 55]]
+    assert path.get_markersize() > point.get_markersize() and set(lot.get_ydata()) == {10}
+    assert {text.get_text() for text in axes.texts} == {"1", "8", "3", "drawn by lot"}
+
+
+def test_panels_share_axes_and_reference_but_not_looks() -> None:
+    several = reports(["ERM", *"abcdefgh"])
+    figure = plots.accuracy_fairness_panels(several, {"one": ["a", "h"], "two": [*"bcdefgh"]}, "ERM")
+    left, right = figure.axes
+    assert left.get_xlim() == right.get_xlim() and left.get_ylim() == right.get_ylim()
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["ERM", "a", "h"]
+    mean = np.mean([report.wst for report in several["ERM"]])
+    assert all(axes.lines[0].get_xdata()[0] == pytest.approx(mean) for axes in (left, right))
 
 
 def test_mask_bars_are_shares_of_the_masks() -> None:
