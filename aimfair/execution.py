@@ -134,6 +134,7 @@ def execute(
     parameters: Mapping[str, Any],
     *,
     timeout: float | None = None,
+    environment: Mapping[str, str] | None = None,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Stamp:
     """Run ``notebook`` by papermill in its own process, in the notebook's folder; ``out`` appears when all went well.
@@ -142,6 +143,7 @@ def execute(
     what it got to is kept under ``<name>.failed.ipynb``.
 
     timeout  seconds that one cell may take; None: as long as it needs
+    environment  variables for the notebook's process on top of this one's
     tell     called now and then with (code cells done, code cells in all)
 
     Raises AimfairError: unknown parameter or wrong type (before anything starts), an error in a cell, a kernel that
@@ -161,7 +163,9 @@ def execute(
     command += ["-y", yaml.safe_dump(dict(parameters), sort_keys=False)] if parameters else []
     command += ["--execution-timeout", str(int(timeout))] if timeout else []
     with log.open("w") as journal:
-        process = subprocess.Popen(command, stdout=journal, stderr=journal, env=_environment())
+        process = subprocess.Popen(
+            command, stdout=journal, stderr=journal, env=_environment() | dict(environment or {})
+        )
         try:
             while process.poll() is None:
                 tell(*_cells_done(partial))
@@ -235,11 +239,14 @@ def _failure(notebook: Path, partial: Path, kept: Path, log: Path, timeout: floa
 
 
 def refresh(notebook: Path, timeout: float | None = None) -> bool:
-    """Run ``notebook`` with its defaults and store the outputs in it; returns whether a byte of it changed."""
+    """Run ``notebook`` with its defaults and store the outputs in it; returns whether a byte of it changed.
+
+    It sees the published runs only, not those of this machine, as a reader's clone would.
+    """
     before = notebook.read_bytes()
     with tempfile.TemporaryDirectory() as folder:
         executed = Path(folder) / notebook.name
-        execute(notebook, executed, {}, timeout=timeout)
+        execute(notebook, executed, {}, timeout=timeout, environment={"AIMFAIR_RUNS": f"{folder}/runs"})
         fresh = tidy(read(executed))
     if found := faults(fresh):
         raise AimfairError(f"{notebook.name}: {found[0]}")

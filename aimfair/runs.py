@@ -27,10 +27,17 @@ from torch import nn
 
 from aimfair.errors import AimfairError
 from aimfair.metrics import FairnessReport, fairness_report
+from aimfair.paths import home, resolve
 from aimfair.training import History
 
 Config = Mapping[str, Any]
 FACES = ["split", "name", "target", "protected"]
+
+
+def default_root() -> Path:
+    """Where this machine's runs are kept: the folder that AIMFAIR_RUNS names, else ``data/runs``."""
+    named = os.environ.get("AIMFAIR_RUNS")
+    return resolve(named) if named else home() / "data" / "runs"
 
 
 def run_id(config: Config) -> str:

@@ -50,7 +50,7 @@ class Study:
         self.seed = seed
         self.device = choose_device(device)
         self.data_root = data_root
-        self.runs_root = resolve(runs_root) if runs_root else home() / "data" / "runs"
+        self.runs_root = resolve(runs_root) if runs_root else runs.default_root()
         self.published_root = home() / "data" / "published"
         self.reuse = reuse
         self._gaps: dict[int, Run] = {}

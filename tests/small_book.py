@@ -87,6 +87,9 @@ def built():
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     copy = folder / "book"
     shutil.copytree(home() / "book", copy, ignore=shutil.ignore_patterns("_build"))
+    shutil.copytree(
+        home() / "data" / "tiny-sd", folder / "data" / "tiny-sd", ignore=shutil.ignore_patterns("*.safetensors")
+    )
     notebook = write(full_chapter(), folder / "notebooks" / "00_small.ipynb")
     out = folder / "runs" / "00_small.ipynb"
     execution.execute(notebook, out, {"profile": chapters.MAIN, "device": "cpu", "seed": 200})

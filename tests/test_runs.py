@@ -125,3 +125,10 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(AimfairError, match="cannot write run"):
         runs.store(tmp_path / "file" / "runs", config(), predictions(), {})
+
+
+def test_another_folder_for_runs_can_be_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("AIMFAIR_RUNS", str(tmp_path))
+    assert runs.default_root() == tmp_path
+    monkeypatch.delenv("AIMFAIR_RUNS")
+    assert runs.default_root().parts[-2:] == ("data", "runs")
