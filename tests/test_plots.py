@@ -60,11 +60,32 @@ def mentioned() -> pd.DataFrame:
     return pd.DataFrame([[5, 0, 7, 0], [3, 3, 3, 3]] * 12, [f"short curly brown hair {i}" for i in range(24)])
 
 
+BLOCKS = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
+
+
+def in_turn() -> pd.DataFrame:
+    rows = [
+        {"method": method, "block": block} | report.as_dict()
+        for method in ("updated", "frozen")
+        for block, several in reports(BLOCKS[::-1], seeds=3).items()
+        for report in several
+    ]
+    return pd.DataFrame(rows)
+
+
+def selected() -> pd.DataFrame:
+    rows = {"random, 40 %": [(40.3, 31.0), (40.3, 77.0)], "AIM-Fair": [(77.4, 46.0)], "everything": [(100.0, 100.0)]}
+    return pd.DataFrame(
+        [(m, *s) for m, several in rows.items() for s in several], columns=["method", "tensors", "parameters"]
+    )
+
+
 EXAMPLES = {
     "accuracy_fairness": lambda: plots.accuracy_fairness(reports(), "eo_max"),
     "accuracy_fairness_panels": lambda: plots.accuracy_fairness_panels(
         reports(["ERM", *"abcdefgh"]), {"told nothing": [*"abcd", "h"], "oracles": [*"efgh"]}, "ERM", "eo_max"
     ),
+    "by_part": lambda: plots.by_part(in_turn(), BLOCKS, baselines={"biased": {"acc": 89, "wst": 71, "eo_max": 24}}),
     "contact_sheet": lambda: plots.contact_sheet(faces(), ["not smiling", "smiling"], columns=6),
     "counts": lambda: plots.counts(
         {"train": (200, 1800, 1800, 200), "test": COUNTS}, plots.group_names("Smiling", "Male")
@@ -80,6 +101,7 @@ EXAMPLES = {
     "noise_floor": lambda: plots.noise_floor(
         {n: np.arange(100) / n for n in (50, 500, 5000)}, "EO", marks={800: "here"}
     ),
+    "shares": lambda: plots.shares(selected()),
     "topk_curve": lambda: plots.topk_curve(
         sweep("k", (40, 50, 62)), baselines={"ERM": {"acc": 89, "wst": 71, "eo_max": 24}}
     ),
@@ -260,3 +282,18 @@ def test_mentions_link_what_differs_between_the_two_targets() -> None:
     assert [(a[0], b[0]) for a, b in women] == [(5, 7), (3, 3)] and [(a[0], b[0]) for a, b in men] == [(0, 0), (3, 3)]
     with pytest.raises(AimfairError, match="four columns"):
         plots.mentions(mentioned().iloc[:, :2])
+
+
+def test_a_part_is_drawn_at_its_place_with_the_mean_of_its_seeds() -> None:
+    rows = in_turn()
+    panels = plots.by_part(rows[(rows["method"] == "frozen") & (rows["block"] != "layer1")], BLOCKS, ("wst",)).axes
+    x, y = panels[0].containers[0].lines[0].get_data()
+    means = rows[rows["method"] == "frozen"].groupby("block")["wst"].mean()
+    assert list(x) == [0, 2, 3, 4, 5] and list(y) == pytest.approx([means[b] for b in BLOCKS if b != "layer1"])
+    assert [label.get_text() for label in panels[0].get_xticklabels()] == list(BLOCKS)
+
+
+def test_shares_are_points_on_equal_scales() -> None:
+    axes = plots.shares(selected()).axes[0]
+    assert [c.get_offsets().tolist() for c in axes.collections][:2] == [[[40.3, 31.0], [40.3, 77.0]], [[77.4, 46.0]]]
+    assert axes.get_xlim() == axes.get_ylim()
