@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,9 @@ from aimfair.faces import GROUPS, FaceSet
 from aimfair.models import ResNet18, as_input
 from aimfair.progress import progress
 from aimfair.stages import autocast
+
+if TYPE_CHECKING:
+    from aimfair.corpora import Corpus
 
 JUDGED = ("Smiling", "Male", "Young")
 """The attributes that FaceWorld's tasks are about."""
@@ -124,6 +128,21 @@ def train_faceworld_judge(style: str = "web", world: int = 7, images: int = 20_0
     fresh = faceworld.catalogue(style=style, seed=world, train=0, validation=0, test=0, corpus=images)
     labels = torch.from_numpy(fresh.attributes[list(JUDGED)].to_numpy(np.int64, copy=True))
     return train_judge(fresh.read(np.arange(images), 64), labels, JUDGED, epochs=12, seed=seed)
+
+
+def train_corpus_judge(corpus: Corpus, *, epochs: int = 8, seed: int = 1, device: str = "cpu") -> tuple[Judge, Tensor]:
+    """A judge of real looks, trained on a captioned corpus; returns it and the indices of the faces kept from it.
+
+    Every tenth face is kept back, so that the judge's own accuracy can be told: its word is worth no more than that.
+    It learns from the corpus' attributes, hence no label of a face that a classifier is trained on is read. The seed
+    differs from that of the classifier whose features the autoencoder is trained to keep: a twin of it would be no
+    independent judge.
+    """
+    held = torch.arange(len(corpus.images)) % 10 == 9
+    judge = train_judge(
+        corpus.images[~held], corpus.labels[~held], corpus.names, epochs=epochs, seed=seed, device=device
+    )
+    return judge, held.nonzero().flatten()
 
 
 def agreement(judge: Judge, images: Tensor, labels: Tensor) -> dict[str, float]:

@@ -22,13 +22,16 @@ MAIN = "demo"
 def chapters(profile: str, only: str = "") -> list[Path]:
     """Notebooks that are chapters of ``profile``, in reading order.
 
-    A notebook may say in its metadata for which profiles it is: ``{"aimfair": {"profiles": ["demo", "celeba-*"]}}``;
-    without that it is for all. ``only`` keeps those whose name contains it.
+    A notebook may say in its metadata for which data sets it is, and for which profiles: ``{"aimfair": {"datasets":
+    ["faceworld"], "profiles": ["demo", "smoke"]}}``; without that it is for all. ``only`` keeps those whose name
+    contains it.
     """
+    about = {"datasets": profiles.load(profile).dataset, "profiles": Path(profile).stem}
     found = []
     for path in sorted((home() / "notebooks").glob("*.ipynb")):
-        patterns = read(path).metadata.get("aimfair", {}).get("profiles", ["*"])
-        if any(fnmatch(Path(profile).stem, pattern) for pattern in patterns) and only in path.stem:
+        wanted = read(path).metadata.get("aimfair", {})
+        fits = [any(fnmatch(name, p) for p in wanted.get(key, ["*"])) for key, name in about.items()]
+        if all(fits) and only in path.stem:
             found.append(path)
     if not found:
         raise AimfairError(f"no chapter of profile {profile!r}" + (f" has {only!r} in its name" if only else ""))

@@ -33,12 +33,14 @@ class Corpus(NamedTuple):
     focus     (N, 1, S, S) float32: 1 on the background, more on the face, most on eyes and mouth; (1, 1, S, S)
               where all faces are aligned to one place
     labels    (N, L) int64 of {0, 1}: what the images show, one column per attribute
+    names     the L attributes
     """
 
     images: Tensor
     captions: list[str]
     focus: Tensor
     labels: Tensor
+    names: tuple[str, ...]
 
 
 def load(profile: Profile, data_root: str = "") -> Corpus:
@@ -93,6 +95,7 @@ def web_faces(root: str, size: int, n: int = 24_000) -> Corpus:
         faceworld.captions(world, chosen, SEED),
         faceworld.focus(world, chosen, size),
         _columns(world.attributes, tuple(binary)),
+        tuple(binary),
     )
 
 
@@ -151,6 +154,7 @@ def celeba(root: str, size: int) -> Corpus:
         [_celeba_caption(row, np.random.default_rng((SEED, int(i)))) for row, i in zip(rows, chosen, strict=True)],
         aligned_focus(eyes=0.51, mouth=0.70, size=size),
         _columns(table.iloc[chosen], CELEBA_LABELS),
+        CELEBA_LABELS,
     )
 
 
@@ -221,6 +225,7 @@ def fairface(root: str, size: int) -> Corpus:
         [_fairface_caption(row, np.random.default_rng((SEED, int(i)))) for row, i in zip(rows, chosen, strict=True)],
         aligned_focus(eyes=0.28, mouth=0.70, size=size),
         _columns(pd.DataFrame(labels), tuple(labels)),
+        tuple(labels),
     )
 
 

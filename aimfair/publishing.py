@@ -110,7 +110,7 @@ LABEL = re.compile(r"^:(?:label|name): *(\S+)|^\(([\w-]+)\)=", re.MULTILINE)
 def for_profile(notebook: NotebookNode, profile: str, siblings: set[str]) -> NotebookNode:
     """The same chapter as another profile's page of the same book; changes ``notebook``, returns it.
 
-    Its figures, tables and equations get names of their own, since a book has each name once. Links to chapters that
+    Its title names the profile. Its figures, tables and equations get names of their own, since a book has each name once. Links to chapters that
     this profile does not have (``siblings`` are those it has) lead to the main study's.
     """
     texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
@@ -121,6 +121,7 @@ def for_profile(notebook: NotebookNode, profile: str, siblings: set[str]) -> Not
     labels |= {figure["name"] for figure in figures}
     for figure in figures:
         figure["name"] = f"{profile}-{figure['name']}"
+    notebook.cells[0].source = re.sub(r"\A# (.+)", rf"# \1: {profile}", notebook.cells[0].source)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             for label in labels:

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 from torch import nn
 
-from aimfair import datasets, editing, gradients, methods, models, profiles, runs, sampling, synthetic, tables
+from aimfair import (
+    datasets,
+    editing,
+    gradients,
+    inspection,
+    methods,
+    models,
+    profiles,
+    runs,
+    sampling,
+    synthetic,
+    tables,
+)
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench
@@ -31,6 +45,8 @@ SEEDS = tuple(range(100, 1100, 100))
 
 MAJORITIES = (0.45, 0.40, 0.35, 0.30)
 """Share of each majority group at the assumed bias ratios 1:9, 2:8, 3:7 and 4:6 of Table 6."""
+
+Found = TypeVar("Found")
 
 
 class Study:
@@ -181,7 +197,30 @@ class Study:
         chosen = methods.get(method)
         seed = self.seed if seed is None else seed
         config = self.config(method, chosen.hyper(**hyper), seed)
-        return self.find(config) or self._train(chosen, config)
+        return self._once(config, lambda: self.find(config), lambda: self._train(chosen, config))
+
+    def _once(self, config: Mapping[str, Any], find: Callable[[], Found | None], compute: Callable[[], Found]) -> Found:
+        """What ``find`` gives, or else ``compute``, by one process while all others that want the same run wait for it."""
+        found = find()
+        if found is not None:
+            return found
+        lock = FileLock(self.runs_root / f".{runs.run_id(config)}.lock")
+        try:
+            self.runs_root.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except OSError as error:
+            raise AimfairError(
+                f"cannot write to {self.runs_root} ({error.strerror}): free space or choose another runs_root"
+            ) from error
+        try:
+            found = find()
+            if found is None:
+                found = compute()
+            with suppress(OSError):
+                Path(lock.lock_file).unlink()  # whoever waits for it, or makes a new one, finds the run
+            return found
+        finally:
+            lock.release()
 
     def _train(self, method: methods.Method, config: dict[str, Any]) -> Run:
         began = perf_counter()
@@ -219,14 +258,19 @@ class Study:
     def biased_model(self, seed: int) -> nn.Module:
         """A copy of the seed's ERM classifier: its stored weights, or trained now where only predictions were published."""
         run = self.run("erm", seed)
-        places = [self.published_root / self.profile.profile / f"erm-{seed}-{run.id}.safetensors"]
-        if run.folder is not None:
-            places.insert(0, run.folder / "model.safetensors")
-        weights = next((path for path in places if path.exists()), None)
-        if weights is None:
-            run = self._train(methods.get("erm"), run.config)
-            weights = run.folder / "model.safetensors"  # type: ignore[operator]
+
+        def train() -> Path:
+            return self._train(methods.get("erm"), run.config).folder / "model.safetensors"  # type: ignore[operator]
+
+        weights = self._once(run.config, lambda: self.biased_weights(seed), train)
         return models.build(self.profile.backbone, seed, str(weights))
+
+    def biased_weights(self, seed: int) -> Path | None:
+        """Where the weights of the seed's ERM classifier lie: among this machine's runs, the published ones, or nowhere."""
+        identity = runs.run_id(self.config("erm", methods.get("erm").hyper(), seed))
+        published = self.published_root / self.profile.profile / f"erm-{seed}-{identity}.safetensors"
+        places = (self.runs_root / identity / "model.safetensors", published)
+        return next((path for path in places if path.exists()), None)
 
     def gradient_gaps(self, seed: int) -> Run:
         """The gradient gaps of the seed's biased model, in every form the book needs, as a run without predictions.
@@ -235,7 +279,7 @@ class Study:
         deterministic ones for each assumed bias ratio of :data:`MAJORITIES`, from one pass per group.
         """
         config = self.config("gradient-gaps", {}, seed)
-        return self.find(config) or self._measure_gaps(seed, config)
+        return self._once(config, lambda: self.find(config), lambda: self._measure_gaps(seed, config))
 
     def _measure_gaps(self, seed: int, config: dict[str, Any]) -> Run:
         began = perf_counter()
@@ -285,6 +329,31 @@ class Study:
             domain, bias = scores["eval"][f"{max(self.profile.shares()):.2f}"][score]
         return domain, bias
 
+    def inspection(self) -> Run:
+        """Sizes of the sets and what :func:`aimfair.inspection.inspect` tells of the pool, as a run without predictions.
+
+        One for all seeds: it looks with the biased model of the first seed of :data:`SEEDS`.
+        """
+        config = self.config("inspection", {}, SEEDS[0])
+        return self.find(config) or self._inspect(config)
+
+    def _inspect(self, config: dict[str, Any]) -> Run:
+        began = perf_counter()
+        scores = inspection.inspect(
+            self.profile,
+            self.pool,
+            self.faces("validation"),
+            self.biased_model(SEEDS[0]),
+            self.device,
+            self.data_root,
+        )
+        scores["sets"] = {split: self.faces(split).counts() for split in ("train", "validation", "test")}
+        scores["sets"]["synthetic pool"] = self.pool.counts()
+        scores["corpus"] = len(self.split.get("corpus", ())) or scores["training"].get("images", 0)
+        scores["seconds"] = round(perf_counter() - began, 1)
+        empty = pd.DataFrame({name: [] for name in [*runs.FACES, "logit"]})
+        return runs.store(self.runs_root, config, empty, scores)
+
     # Tables
 
     def published(self, method: str) -> list[Run]:
@@ -319,7 +388,7 @@ class Study:
 
         The weights of one biased model (seed 100, float16) come along where nobody's face was used to train it.
         """
-        names = [*methods.registry(), "gradient-gaps"]
+        names = [*methods.registry(), "gradient-gaps", "inspection"]
         written = runs.publish(
             (r for name in names for r in self.fresh(name)), self.published_root, self.profile.profile
         )

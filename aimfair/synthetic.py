@@ -59,7 +59,15 @@ def generator(profile: Profile, device: str, data_root: str) -> Path | str:
     path = home() / profile.generator
     if path.exists() or not profile.corpus:
         return path if path.exists() else profile.generator
-    images, captions, focus, labels = corpora.load(profile, data_root)
+    corpus = corpora.load(profile, data_root)
     return tiny_sd.train(
-        images, captions, path, focus=focus, labels=labels, minutes=profile.generator_minutes, seed=0, device=device
+        corpus.images,
+        corpus.captions,
+        path,
+        focus=corpus.focus,
+        labels=corpus.labels,
+        minutes=profile.generator_minutes,
+        seed=0,
+        device=device,
+        about=profile.corpus,
     )

@@ -26,17 +26,20 @@ def checkout(tmp_path, monkeypatch):
     return tmp_path
 
 
-def notebook(checkout, name, *sources, profiles=None):
+def notebook(checkout, name, *sources, **made_for):
     made = chapter(*(new_code_cell(source) for source in sources))
-    if profiles:
-        made.metadata["aimfair"] = {"profiles": profiles}
+    if made_for:
+        made.metadata["aimfair"] = made_for
     return write(made, checkout / "notebooks" / name)
 
 
 def test_a_profile_has_the_chapters_that_are_for_it(checkout):
-    for name, profiles in {"01_a": None, "02_b": ["demo", "smoke"], "03_c": ["celeba-*"]}.items():
-        notebook(checkout, f"{name}.ipynb", profiles=profiles)
+    notebook(checkout, "01_a.ipynb")
+    notebook(checkout, "02_b.ipynb", profiles=["demo", "smoke"])
+    notebook(checkout, "03_c.ipynb", datasets=["celeba"])
+    notebook(checkout, "04_d.ipynb", datasets=["faceworld"], profiles=["smoke"])
     assert [path.stem for path in chapters.chapters("demo")] == ["01_a", "02_b"]
+    assert [path.stem for path in chapters.chapters("smoke")] == ["01_a", "02_b", "04_d"]
     assert [path.stem for path in chapters.chapters("celeba-smiling-male")] == ["01_a", "03_c"]
     assert [path.stem for path in chapters.chapters("demo", only="02")] == ["02_b"]
     with pytest.raises(AimfairError, match="no chapter of profile 'demo' has '09' in its name"):

@@ -143,11 +143,12 @@ def test_publishing_twice_gives_the_same_bytes(tmp_path):
 
 
 def test_a_chapter_of_another_profile_has_labels_of_its_own_and_links_that_exist():
-    text = "```{math}\n:label: eq-a\nx\n```\nSee {eq}`eq-a`, {numref}`fig-b`, {eq}`eq-abc`, {doc}`05_here` and {doc}`01_there`."
+    text = "# A title\n\n```{math}\n:label: eq-a\nx\n```\nSee {eq}`eq-a`, {numref}`fig-b`, {eq}`eq-abc`, {doc}`05_here` and {doc}`01_there`."
     figure = {"mystnb": {"figure": {"name": "fig-b", "caption": "c"}, "image": {"alt": "a"}}}
     notebook = new_notebook(cells=[new_markdown_cell(text), new_code_cell("plot()", metadata=figure)])
     changed = for_profile(notebook, "utkface", {"05_here"})
     said = changed.cells[0].source
+    assert said.startswith("# A title: utkface\n")
     assert ":label: utkface-eq-a\n" in said and "{eq}`utkface-eq-a`" in said and "{numref}`utkface-fig-b`" in said
     assert "{eq}`eq-abc`" in said  # defined by another chapter: a link into the main study
     assert "{doc}`05_here`" in said and "{doc}`../01_there`" in said

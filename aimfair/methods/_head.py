@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -10,7 +12,7 @@ from torch.nn import functional as F
 
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench, Fitted
-from aimfair.models import evaluate
+from aimfair.models import evaluate, head
 from aimfair.training import History
 
 Labelled = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -22,7 +24,7 @@ Rule = tuple[np.ndarray, float]
 
 def last_layer(model: nn.Module) -> nn.Linear:
     """The linear layer that turns features into the logit."""
-    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    return cast(nn.Linear, model.get_submodule(head(model)))
 
 
 def described(model: nn.Module, faces: FaceSet, device: str) -> Labelled:

@@ -1,0 +1,112 @@
+"""The whole pipeline on photographs, in small: a made-up CelebA in the official layout, from captions to the published chapter."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aimfair import chapters, corpora, study
+from aimfair.chapters import published_folder
+from aimfair.datasets import faceworld
+from aimfair.execution import execute
+from aimfair.notebook import code_cells, read
+from aimfair.paths import home
+from aimfair.publishing import publish
+
+PROFILE = "celeba-smiling-male"
+SMALL = {
+    "train_images": 120,
+    "minority": 0.2,
+    "images_per_group": 30,
+    "steps": 2,
+    "generator_minutes": 0.2,
+    "pretrain_epochs": 1,
+    "finetune_epochs": 1,
+    "batch_size": 32,
+    "seeds": 1,
+}
+HAIR = tuple(f"{kind}_Hair" for kind in ("Black", "Brown", "Blond", "Gray", "Straight", "Wavy"))
+NAMES = (*corpora.CELEBA_WORDS, *HAIR, "Bald", "Male", "No_Beard", "Smiling", "Young")
+SPLITS = {"train": 0, "validation": 1, "test": 2}
+
+
+@pytest.fixture(scope="module")
+def celeba(tmp_path_factory):
+    """2,000 drawn faces of 500 people in CelebA's layout; what FaceWorld does not know is drawn by lot."""
+    root = tmp_path_factory.mktemp("data") / "celeba"
+    (root / "img_align_celeba").mkdir(parents=True)
+    world = faceworld.catalogue(train=1600, validation=200, test=200, corpus=0)
+    images = world.read(np.arange(len(world)), 64).permute(0, 2, 3, 1).numpy()
+    rng = np.random.default_rng(0)
+    table = {n: world.attributes[n] if n in world.attributes else rng.random(len(world)) < 0.3 for n in NAMES}
+    names = [f"{i:06d}.jpg" for i in range(1, len(world) + 1)]
+    for name, image in zip(names, images, strict=True):
+        Image.fromarray(np.pad(image, ((7, 7), (0, 0), (0, 0)), "edge")).save(root / "img_align_celeba" / name)
+    signs = np.where(np.stack([np.asarray(table[n]) > 0 for n in NAMES], 1), 1, -1)
+    rows = "\n".join(f"{name} {' '.join(map(str, row))}" for name, row in zip(names, signs, strict=True))
+    (root / "list_attr_celeba.txt").write_text(f"{len(names)}\n{' '.join(NAMES)}\n{rows}\n")
+    where = world.attributes["split"].map(SPLITS).astype(int)
+    lines = zip(names, where, strict=True)
+    (root / "list_eval_partition.txt").write_text("".join(f"{name} {s}\n" for name, s in lines))
+    people = (f"{name} {s * 1000 + i % 400}\n" for i, (name, s) in enumerate(zip(names, where, strict=True)))
+    (root / "identity_CelebA.txt").write_text("".join(people))
+    return root
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A checkout of its own with what this chapter needs."""
+    root = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(home() / "notebooks" / "profiles", root / "notebooks" / "profiles")
+    shutil.copy(home() / "notebooks" / "20_real_faces.ipynb", root / "notebooks")
+    for folder in ("prompts", "paper"):
+        shutil.copytree(home() / "data" / folder, root / "data" / folder)
+    return root
+
+
+@pytest.fixture(scope="module")
+def executed(celeba, checkout):
+    """The chapter, run from nothing: generator, pool, models, gaps, fine-tuning."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIMFAIR_HOME", str(checkout))
+        given = {"profile": PROFILE, "data_root": str(celeba), "reuse": False, **SMALL}
+        (path,) = chapters.run(PROFILE, given)
+    return path
+
+
+@pytest.fixture
+def there(checkout, monkeypatch):
+    monkeypatch.setenv("AIMFAIR_HOME", str(checkout))
+    monkeypatch.delenv("AIMFAIR_RUNS", raising=False)
+
+
+def said(path):
+    """What the last cell prints."""
+    return code_cells(read(path))[-1].outputs[-1].text
+
+
+def test_the_chapter_runs_from_nothing_to_its_last_table(executed):
+    assert "AIM-Fair" in said(executed) and "Full fine-tuning" in said(executed)
+
+
+def test_no_person_is_in_the_corpus_and_in_the_classifiers_faces(executed, there, celeba):
+    lab = study.open_study(PROFILE, changes=SMALL, data_root=str(celeba))
+    who = lab.catalogue.attributes["identity"].to_numpy()
+    sets = {name: set(who[index]) for name, index in lab.split.items()}
+    assert not sets["corpus"] & (sets["train"] | sets["validation"] | sets["test"])
+
+
+def test_the_published_page_shows_numbers_and_no_face(executed, there):
+    page = publish(executed, published_folder(PROFILE))
+    shown = [c for c in code_cells(read(page)) if any("image/png" in o.get("data", {}) for o in c.outputs)]
+    assert shown and all("figure-without-faces" in c.metadata["tags"] for c in shown)
+
+
+def test_the_chapter_stands_on_published_runs_without_the_faces(executed, there, celeba, tmp_path):
+    for changes in (SMALL, SMALL | {"minority": 1.0}):
+        study.open_study(PROFILE, changes=changes, data_root=str(celeba)).publish()
+    again = tmp_path / "again.ipynb"
+    runs = str(tmp_path / "none")
+    execute(home() / "notebooks" / "20_real_faces.ipynb", again, {"profile": PROFILE, "runs_root": runs, **SMALL})
+    assert said(again) == said(executed)
