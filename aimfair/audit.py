@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from aimfair.errors import AimfairError
 from aimfair.faces import GROUPS, FaceSet
-from aimfair.models import ResNet18, as_input
+from aimfair.models import ResNet18, as_input, save
 from aimfair.progress import progress
 from aimfair.stages import autocast
 
@@ -54,14 +54,7 @@ class Judge:
 
     def save(self, path: Path) -> None:
         """Weights (float16) and attribute names in one safetensors file."""
-        from safetensors.torch import save_file
-
-        tensors = {
-            k: (t.half() if t.is_floating_point() else t).contiguous() for k, t in self.model.state_dict().items()
-        }
-        partial = path.with_suffix(".partial")
-        save_file(tensors, partial, {"attributes": ",".join(self.attributes)})
-        partial.replace(path)
+        save(self.model, path, {"attributes": ",".join(self.attributes)})
 
 
 def load_judge(path: Path, device: str = "cpu") -> Judge:

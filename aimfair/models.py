@@ -6,7 +6,7 @@ parameter tensors are torchvision's and timm's, because the mask of AIM-Fair is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -80,6 +80,24 @@ IMAGENET_FILES = {
     "vit-s-32": (f"{VIT_S_32}.safetensors",),
 }
 """Names of the files with ImageNet weights, of torchvision (V1) and of timm."""
+
+
+def halve(model: nn.Module) -> nn.Module:
+    """Round all weights to half precision, in place, and go on in float32: what :func:`save` keeps is then exact."""
+    return model.half().float()
+
+
+def save(model: nn.Module, path: Path, about: Mapping[str, str] | None = None) -> None:
+    """Write weights in half precision as safetensors, at once or not at all; ``about`` goes into the header."""
+    from safetensors.torch import save_file
+
+    tensors = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, dict(about) if about else None)
+    partial.replace(path)
 
 
 def head(model: nn.Module) -> str:

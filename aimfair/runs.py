@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from aimfair import models
 from aimfair.errors import AimfairError
 from aimfair.metrics import FairnessReport, fairness_report
 from aimfair.paths import home, resolve
@@ -96,9 +97,7 @@ def store(root: Path, config: Config, predictions: pd.DataFrame, scores: Config,
         (partial / "scores.json").write_text(json.dumps(scores))
         predictions.to_parquet(partial / "predictions.parquet", index=False)
         if model is not None:
-            from safetensors.torch import save_model
-
-            save_model(model, str(partial / "model.safetensors"))
+            models.save(model, partial / "model.safetensors")
         os.rename(partial, folder)
     except OSError as error:
         if partial is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -216,8 +216,6 @@ class Study:
             found = find()
             if found is None:
                 found = compute()
-            with suppress(OSError):
-                Path(lock.lock_file).unlink()  # whoever waits for it, or makes a new one, finds the run
             return found
         finally:
             lock.release()
@@ -226,6 +224,8 @@ class Study:
         began = perf_counter()
         resume = self.runs_root / f".{runs.run_id(config)}.safetensors"
         fitted = method.fit(self.bench(config["seed"], resume).seen_by(method), config["hyper"])
+        if method.name == "erm":  # what others start from, here or from a clone, is what was evaluated
+            models.halve(fitted.model)
         scores = {
             **fitted.scores,
             "loss": [round(value, 5) for value in fitted.history.loss],
@@ -386,21 +386,19 @@ class Study:
     def publish(self) -> list[Path]:
         """Pack all runs of this study on this machine into ``data/published``; returns the files written.
 
-        The weights of one biased model (seed 100, float16) come along where nobody's face was used to train it.
+        The weights of the biased models (float16) come along where nobody's face was used to train them, so that every
+        clone fine-tunes the same ones; of a variation of the profile those of the first seed.
         """
         names = [*methods.registry(), "gradient-gaps", "inspection"]
         written = runs.publish(
             (r for name in names for r in self.fresh(name)), self.published_root, self.profile.profile
         )
-        mine = self.fresh("erm", SEEDS[0])
-        if self.profile.dataset == "faceworld" and mine:
-            from safetensors.torch import save_file
-
-            weights = self.published_root / self.profile.profile / f"erm-{SEEDS[0]}-{mine[0].id}.safetensors"
-            state = self.biased_model(SEEDS[0]).state_dict()
-            halves = {n: (v.half() if v.is_floating_point() else v).contiguous() for n, v in state.items()}
-            save_file(halves, weights)
-            written.append(weights)
+        if self.profile.dataset == "faceworld":
+            whole = self.profile == profiles.load(self.profile.profile)
+            for run in self.fresh("erm", None if whole else SEEDS[0]):
+                weights = self.published_root / self.profile.profile / f"erm-{run.seed}-{run.id}.safetensors"
+                shutil.copy(run.folder / "model.safetensors", weights)  # type: ignore[operator]
+                written.append(weights)
         return written
 
     def chosen(self, method: str, seed: int, **fixed: Any) -> Run:
