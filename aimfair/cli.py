@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,119 @@ def command_status(options: argparse.Namespace) -> None:
     print(f"{'book':24} {page if page.exists() else 'not built yet: aimfair build'}")
 
 
+def command_grid_list(options: argparse.Namespace) -> None:
+    """Say what the paper's tables and figures consist of, as runs of a profile.
+
+    $ aimfair grid list                          every table and figure
+    $ aimfair grid list --table 6                one of them: settings, rows, what is searched
+    $ aimfair grid list --figure 5 --long        each run with its id, and whether it is there
+
+    A run that several tables show is one run, found again by the hash of its configuration."""
+    from aimfair import grid
+
+    for experiment, cells in grid_cells(options):
+        print(f"\n{experiment.name}: {experiment.title}. {len(cells)} runs" + ("" if cells else " with this profile"))
+        if options.long:
+            known = grid.identified(cells, grid_machine(options))
+            lacking = grid.missing(known, grid_machine(options))
+            for identity, cell in known.items():
+                print(f"  {identity}  {'missing' if identity in lacking else 'there':8} {grid.described(cell)}")
+            continue
+        for setting, changed in experiment.settings.items():
+            print(f"  in {setting:38} {listed(changed)}".rstrip())
+        for row in experiment.rows if cells else ():
+            searched = f"{len(row.configurations()):2} x {options.count} seeds"
+            print(f"    {row.title:38} {row.method:20} {searched}   {listed({**row.changes, **row.fixed})}".rstrip())
+
+
+def command_grid_run(options: argparse.Namespace) -> int:
+    """Compute the runs of tables and figures that are missing; first says what it will cost.
+
+    $ aimfair grid run --table 6 --dry-run             what is missing, hours and gigabytes; nothing is started
+    $ aimfair grid run --table 3 4 --figure 5          several at once; none named: all
+    $ aimfair grid run --table 1 --methods erm jtt     some rows of a table
+    $ aimfair grid run --workers 4                     four processes that share the cores (default: one per GPU)
+    $ aimfair grid run --shard 3/8                     the third of eight parts: for the array jobs of a cluster
+    $ aimfair grid run --dask tcp://scheduler:8786     on the workers of a Dask cluster
+    $ aimfair grid run --dask slurm --workers 20       on twenty Slurm jobs, as ~/.config/dask/jobqueue.yaml says
+
+    It may be stopped at any time and goes on where it was. What several runs share (synthetic faces, biased models,
+    gradients) is computed once, whoever wants it. A run that fails is told at the end, with exit status 1, and does not
+    stop the others. Dask is an extra: pip install 'aimfair[dask]'."""
+    from aimfair import costs, engines, grid
+
+    machine = grid_machine(options)
+    name = options.engine or ("dask" if machine.dask else "processes" if machine.workers > 1 else "serial")
+    engine = engines.get(name)
+    cells = grid.identified((cell for _, cells in grid_cells(options) for cell in cells), machine)
+    if options.shard:
+        cells = grid.shard(cells, *part(options.shard))
+    lacking = grid.missing(cells, machine)
+    todo = grid.plan(lacking, machine)
+    cost = costs.estimate(todo, machine, costs.records(machine))
+    print(f"{len(cells)} runs, {len(cells) - len(lacking)} are there, {len(lacking)} to compute", end="")
+    print(f", and {len(todo) - len(lacking)} things that they share" if len(todo) > len(lacking) else "")
+    if todo:
+        spread = f" on {machine.workers} workers" if machine.workers > 1 else " on one worker"
+        print(
+            f"About {cost.hours / machine.workers:.1f} hours{spread} and {cost.gigabytes:.2f} GB (runs: {cost.basis})"
+        )
+    if options.dry_run or not todo:
+        return 0
+    failed = grid.compute(todo, machine, engine)
+    for outcome in failed:
+        print(f"failed: {grid.described(outcome.cell)}: {outcome.error}", file=sys.stderr)
+    print(f"{len(todo) - len(failed)} done, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+def command_grid_status(options: argparse.Namespace) -> None:
+    """Show for each table and figure how many runs are there, how many are missing, and the hours that these need.
+
+    $ aimfair grid status
+    $ aimfair grid status --profile utkface --data path/to/UTKFace.tar.gz"""
+    from aimfair import costs, grid
+
+    machine = grid_machine(options)
+    known = costs.records(machine)
+    everything: dict[str, Any] = {}
+    print(f"{'':60} {'runs':>6} {'there':>6} {'missing':>7} {'hours':>6}")
+    for experiment, cells in grid_cells(options):
+        runs = grid.identified(cells, machine)
+        everything |= runs
+        status_line(f"{experiment.name:10} {experiment.title}", runs, machine, known)
+    status_line("together, each run counted once", everything, machine, known)
+
+
+def command_grid_table(options: argparse.Namespace) -> None:
+    """Print a table from its finished runs, or write it as CSV, LaTeX (booktabs) or Markdown.
+
+    $ aimfair grid table 3
+    $ aimfair grid table 3 --out table3.tex
+    $ aimfair grid table --figure 5 --out topk.csv --against "AIM-Fair, k = 55"   with paired differences to a row
+
+    Means over the seeds with 95 % intervals; of what a method searches, the best on the validation faces. A row that
+    has no runs says so, and runs that are missing are named."""
+    from aimfair import grid, tables
+
+    options.table += options.number
+    chosen = grid_cells(options)
+    if len(chosen) != 1:
+        raise AimfairError(
+            "one table at a time: name it, such as aimfair grid table 3 or aimfair grid table --figure 5"
+        )
+    ((experiment, cells),) = chosen
+    summary, lacking = grid.summary(experiment, cells, grid_machine(options), options.against)
+    if options.out:
+        print(f"{experiment.name} is in {tables.export(summary, options.out, differences=bool(options.against))}")
+    else:
+        print(tables.text(summary, differences=bool(options.against)), end="")
+    for (setting, row), absent in groupby(lacking, key=lambda cell: (cell.setting, cell.row)):
+        seeds = [cell.seed for cell in absent]
+        named = ", ".join(map(str, sorted(set(seeds))))
+        print(f"missing: {experiment.name}, {setting}, {row}: {len(seeds)} runs, of seeds {named}", file=sys.stderr)
+
+
 def command_test(options: argparse.Namespace) -> int:
     """Run all tests: the library, every notebook against its stored outputs, the book. Arguments go to pytest.
 
@@ -307,6 +421,56 @@ def searched(method: Any, fixed: dict[str, Any], search: bool) -> list[dict[str,
     return [{**fixed, name: value} for name, values in method.search.items() if name not in fixed for value in values]
 
 
+def part(text: str) -> tuple[int, int]:
+    """``3/8`` -> (3, 8)."""
+    number, _, of = text.partition("/")
+    if not (number.isdigit() and of.isdigit()):
+        raise AimfairError(f"--shard takes a part and the number of parts, such as 3/8, got {text}")
+    return int(number), int(of)
+
+
+def grid_cells(options: argparse.Namespace) -> list[tuple[Any, list[Any]]]:
+    """The tables and figures that are asked for, each with its cells."""
+    from aimfair import experiments, methods, profiles, study
+
+    changes = {k: v for k, v in common_parameters(options).items() if k not in profiles.COMMON}
+    profile = profiles.load(options.profile, **changes)
+    seeds = [options.seed] if options.seed is not None else chosen_seeds(options.seeds, study.SEEDS, profile.seeds)
+    options.count = len(seeds)
+    wanted = [methods.get(name).name for name in options.methods]
+    return [
+        (e, [c for c in experiments.cells(e, options.profile, changes, seeds) if not wanted or c.method in wanted])
+        for e in experiments.selected(profile, options.table, options.figure)
+    ]
+
+
+def grid_machine(options: argparse.Namespace) -> Any:
+    """Where and how cells are looked up and computed."""
+    from aimfair import engines, profiles
+
+    given = {k: v for k, v in common_parameters(options).items() if k in profiles.COMMON and k != "seed"}
+    workers = getattr(options, "workers", None)
+    if workers is None:
+        workers = max(1, engines.gpus(given.get("device", "auto")))
+    if workers < 1:
+        raise AimfairError(f"--workers {workers}: at least one is needed")
+    return engines.Machine(**given, reuse=options.reuse, workers=workers, dask=getattr(options, "dask", ""))
+
+
+def listed(values: dict[str, Any]) -> str:
+    """``{"k": 55, "lr": 0.01}`` -> "k=55, lr=0.01"."""
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def status_line(title: str, cells: dict[str, Any], machine: Any, known: list[Any]) -> None:
+    """One line of ``aimfair grid status``."""
+    from aimfair import costs, grid
+
+    lacking = grid.missing(cells, machine)
+    hours = costs.estimate(grid.plan(lacking, machine), machine, known).hours
+    print(f"{title:60} {len(cells):6} {len(cells) - len(lacking):6} {len(lacking):7} {hours:6.1f}", flush=True)
+
+
 def existing(path: str) -> Path:
     """An absolute path. Raises AimfairError if there is nothing."""
     found = Path(path).expanduser().resolve()
@@ -321,10 +485,12 @@ def parser() -> argparse.ArgumentParser:
     top.set_defaults(command=lambda options: top.print_help())
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
 
-    def add(command: Callable[[argparse.Namespace], int | None], study: bool = False) -> argparse.ArgumentParser:
+    def add(
+        command: Callable[[argparse.Namespace], int | None], study: bool = False, group: str = "", among: Any = commands
+    ) -> argparse.ArgumentParser:
         text = command.__doc__ or ""
-        name = command.__name__.removeprefix("command_").replace("_", "-")
-        sub = commands.add_parser(
+        name = command.__name__.removeprefix(f"command_{group}").replace("_", "-")
+        sub = among.add_parser(
             name,
             help=text.split(".")[0].split(":")[0].split(";")[0],
             description=inspect.cleandoc(text),
@@ -369,4 +535,30 @@ def parser() -> argparse.ArgumentParser:
     add(command_status)
     add(command_test)
     add(command_lab)
+    grid = commands.add_parser(
+        "grid", help="The runs of the paper's tables and figures", description="What is to be run."
+    )
+    grid.set_defaults(command=lambda options: grid.print_help())
+    parts = grid.add_subparsers(title="commands", metavar="COMMAND")
+    for command in (command_grid_list, command_grid_run, command_grid_status, command_grid_table):
+        sub = add(command, study=True, group="grid_", among=parts)
+        sub.add_argument(
+            "--table", nargs="+", type=int, default=[], metavar="N", help="numbers of the paper's tables (all)"
+        )
+        sub.add_argument("--figure", nargs="+", type=int, default=[], metavar="N", help="numbers of its figures (all)")
+        sub.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help="only the runs of these methods")
+        sub.add_argument("--seeds", nargs="+", default=["all"], help="seeds, or all of the profile (all)")
+        sub.add_argument("--no-reuse", dest="reuse", action="store_false", help="do not look among the published runs")
+        if command is command_grid_list:
+            sub.add_argument("--long", action="store_true", help="each run with its id, and whether it is there")
+        if command is command_grid_run:
+            sub.add_argument("--dry-run", action="store_true", help="say what it would cost, and stop")
+            sub.add_argument("--workers", type=int, metavar="N", help="processes, or jobs of a cluster (one per GPU)")
+            sub.add_argument("--shard", default="", metavar="I/N", help="only part I of N, counted from 1")
+            sub.add_argument("--dask", default="", metavar="WHERE", help="tcp://HOST:PORT, local:N or slurm")
+            sub.add_argument("--engine", default="", help="serial, processes, dask (by what else is given)")
+        if command is command_grid_table:
+            sub.add_argument("number", nargs="*", type=int, metavar="N", help="number of the table")
+            sub.add_argument("--out", metavar="FILE", help="a file that ends in .csv, .tex or .md")
+            sub.add_argument("--against", metavar="ROW", help="title of a row: paired differences of the others to it")
     return top

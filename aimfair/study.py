@@ -446,7 +446,12 @@ def device_name(device: str) -> str:
     """What the numbers were computed on, for the record."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
+    return f"CPU, {in_words(torch.get_num_threads(), 'thread')}"
+
+
+def in_words(number: int, thing: str) -> str:
+    """A number of things: "1 thread", "2 threads"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def generator_identity(profile: Profile) -> str:

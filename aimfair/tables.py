@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -127,6 +129,84 @@ def show(summary: pd.DataFrame, metric: Sequence[str] = METRICS, differences: bo
             ]
     rows = summary.dropna().index if differences else summary.index
     return pd.DataFrame(columns, index=rows.rename(None))
+
+
+def export(
+    summary: pd.DataFrame,
+    path: str | Path,
+    metric: Sequence[str] = ("acc", "wst", "eo_max", "std"),
+    differences: bool = False,
+) -> Path:
+    """Write a :func:`summary` as the suffix of ``path`` says: .csv (numbers), .tex (booktabs) or .md; returns the path.
+
+    See :func:`text`. Raises AimfairError for another suffix or a file that cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.write_text(text(summary, path.suffix, metric, differences))
+    except OSError as error:
+        raise AimfairError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def text(
+    summary: pd.DataFrame,
+    suffix: str = ".md",
+    metric: Sequence[str] = ("acc", "wst", "eo_max", "std"),
+    differences: bool = False,
+) -> str:
+    """A :func:`summary` in one of the formats of :data:`WRITERS`.
+
+    Columns are those of the index, how many seeds, and each metric with its interval, with ``differences`` also its
+    paired difference to the reference. A row without runs says "missing". Raises AimfairError for another format and
+    for differences that the summary does not have.
+    """
+    if suffix not in WRITERS:
+        raise AimfairError(f"a table cannot be written as {suffix!r}: the suffix must be one of {', '.join(WRITERS)}")
+    if differences and "difference" not in summary.columns.get_level_values(1):
+        raise AimfairError("this summary was made without a reference, so it has no differences")
+    left = summary.index.to_frame(index=False).assign(seeds=summary["n", "seeds"].fillna(0).astype(int).to_numpy())
+    values = summary.reset_index(drop=True)
+    parts = [left, *(_numbers if suffix == ".csv" else _words)(values, metric, differences)]
+    return WRITERS[suffix](pd.concat(parts, axis=1))
+
+
+def _numbers(values: pd.DataFrame, metric: Sequence[str], differences: bool) -> list[pd.DataFrame]:
+    kinds = ("mean", "low", "high") + (("difference", "difference low", "difference high", "p") if differences else ())
+    return [pd.DataFrame({f"{HEADINGS[name]} {kind}": values[name, kind] for name in metric for kind in kinds})]
+
+
+def _words(values: pd.DataFrame, metric: Sequence[str], differences: bool) -> list[pd.DataFrame]:
+    parts = [show(values, metric).replace("nan", "missing")]
+    if differences:
+        compared = show(values, metric, differences=True).reindex(values.index).fillna("")
+        parts.append(compared.rename(columns=lambda name: f"{name}, difference"))
+    return parts
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    rows = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+
+
+def _latex(table: pd.DataFrame) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\u00a0": "~"}
+
+    def line(row: Sequence[str]) -> str:
+        cells = [re.sub(r"[\\~^\u00a0&%$#_{}]", lambda m: special.get(m[0], f"\\{m[0]}"), cell) for cell in row]
+        return " & ".join(cells) + " \\\\\n"
+
+    body = "".join(line(row) for row in table.astype(str).to_numpy().tolist())
+    head = line(list(table.columns))
+    return f"\\begin{{tabular}}{{{'l' * table.shape[1]}}}\n\\toprule\n{head}\\midrule\n{body}\\bottomrule\n\\end{{tabular}}\n"
+
+
+WRITERS: dict[str, Callable[[pd.DataFrame], str]] = {
+    ".csv": lambda table: table.to_csv(index=False, lineterminator="\n"),
+    ".tex": _latex,
+    ".md": _markdown,
+}
+"""Suffix of a file -> what turns a table of words or numbers into its text."""
 
 
 def _p(value: float) -> str:

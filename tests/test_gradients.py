@@ -71,8 +71,9 @@ def test_the_bias_ranking_depends_on_neither_ratio_nor_direction_and_vanishes_wi
 
     reference, scores = order(0.45)
     assert all(order(r)[0][:55] == reference[:55] for r in (0.40, 0.05))
-    ratio = np.array(list(order(0.35)[1].values())) / np.array(list(scores.values()))
-    assert np.allclose(ratio, 0.5, rtol=1e-3)  # (.35 - .25) / (.45 - .25)
+    full, half = (np.array([found[name] for name in scores]) for found in (scores, order(0.35)[1]))
+    assert np.allclose(half, 0.5 * full, rtol=1e-3, atol=1e-7)  # (.35 - .25) / (.45 - .25)
+    assert (full > 1e-6).sum() >= 60  # all but what cancels to rounding, such as the offset of the head
     assert max(gradients.gap(level, level).values()) == 0
 
 

@@ -105,15 +105,15 @@ def faint(counts, seed):
 
 
 def test_with_perfect_synthetic_faces_no_group_is_left_behind(bench):
-    quick = Schedule(epochs=5, lr=0.05, batch_size=32, milestones=(4,), crop_scale=(0.7, 1.0), select="last")
-    biased = replace(bench, train=faint((12, 108, 108, 12), 1), pretraining=quick)
-    perfect = replace(biased, balanced=faint((60,) * 4, 6), pool=faint((100,) * 4, 4))
-    level = replace(biased, train=faint((108,) * 4, 7))
-    test = faint((100,) * 4, 5)
+    quick = Schedule(epochs=6, lr=0.05, batch_size=32, milestones=(5,), crop_scale=(0.7, 1.0), select="last")
+    biased = replace(bench, train=faint((24, 216, 216, 24), 1), pretraining=quick)
+    perfect = replace(biased, balanced=faint((120,) * 4, 6), pool=faint((240,) * 4, 4))
+    level = replace(biased, train=faint((216,) * 4, 7))
+    test = faint((200,) * 4, 5)
     tried = ((biased, "erm"), (level, "erm"), (perfect, "repairing"), (perfect, "synthetic-only"))
     erm, best, mended, alone = (min(group_accuracies(fitted(given, name).model, test)) for given, name in tried)
-    assert erm < 0.55 and best > 0.65
-    assert mended > 0.65 and alone > 0.65
+    assert erm < 0.4 and best > 0.6  # .00-.20 and .69-.74 were seen with four seeds
+    assert mended > 0.6 and alone > 0.6  # .73-.80 and .71-.78
 
 
 # --------------------------------------------------------------------------------------------------------------- mixing

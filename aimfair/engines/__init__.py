@@ -1,0 +1,132 @@
+"""Engines: who computes the cells of a grid, and where. One file each; a new engine is a new file.
+
+An engine is a function ``run(cells, machine)`` that yields an :class:`Outcome` for each cell, in any order. It hands out
+the cells in the order in which it gets them, has each of them computed by :func:`perform`, and when a process dies it
+has another one do what that one was at. All engines make the same runs, because a cell says everything that decides one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+from time import perf_counter
+
+import torch
+from filelock import FileLock
+
+from aimfair import runs, study, synthetic
+from aimfair.errors import AimfairError
+from aimfair.experiments import GAPS, Cell
+from aimfair.paths import home
+from aimfair.study import Study
+
+POOL = "synthetic-pool"
+BIASED_MODEL = "biased-model"
+"""Cells that are no runs: what several runs share, computed ahead of them."""
+
+_alone = Lock()  # torch's random state belongs to the process: two cells in two threads of it would disturb each other
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how cells are computed: the common parameters of a study, and what engines need.
+
+    runs_root  absolute, because other processes and machines write there too; they need a file system in common
+    workers    processes on this machine, or jobs of a cluster
+    dask       "tcp://..." of a scheduler, "local:N" or "slurm"
+    """
+
+    device: str = "auto"
+    data_root: str = ""
+    runs_root: str = field(default_factory=lambda: str(runs.default_root()))
+    reuse: bool = True
+    workers: int = 1
+    dask: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A cell that was tried: what it took in seconds, and one line that says why it failed, empty where it did not."""
+
+    cell: Cell
+    seconds: float
+    error: str = ""
+
+
+Engine = Callable[[Sequence[Cell], Machine], Iterator[Outcome]]
+
+
+def available() -> list[str]:
+    """Names of all engines."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def get(name: str) -> Engine:
+    """The engine called ``name``. Raises AimfairError for one that no file of this folder is."""
+    if name not in available():
+        raise AimfairError(f"no engine {name!r}; there are: {', '.join(available())}")
+    return importlib.import_module(f"{__name__}.{name}").run
+
+
+@lru_cache(maxsize=1)  # the last study only: it keeps its faces in memory
+def _opened(profile: str, changes: tuple, device: str, data_root: str, runs_root: str, reuse: bool) -> Study:
+    common = {"device": device, "data_root": data_root, "runs_root": runs_root, "reuse": reuse}
+    return study.open_study(profile, changes=dict(changes), **common)
+
+
+def study_of(cell: Cell, machine: Machine) -> Study:
+    """The study that a cell belongs to; that of the cell before it, if it is the same."""
+    return _opened(cell.profile, cell.changes, machine.device, machine.data_root, machine.runs_root, machine.reuse)
+
+
+def perform(cell: Cell, machine: Machine) -> Outcome:
+    """Compute one cell, unless it is there. Nothing is raised but by Ctrl-C: an error is part of the outcome."""
+    began, error = perf_counter(), ""
+    try:
+        with _alone:
+            _compute(study_of(cell, machine), cell)
+    except AimfairError as known:
+        error = str(known)
+    except Exception as unknown:  # whatever it is, the other cells are computed
+        last = traceback.extract_tb(unknown.__traceback__)[-1]
+        error = f"{type(unknown).__name__}: {unknown} ({Path(last.filename).name}, line {last.lineno})"
+    return Outcome(cell, perf_counter() - began, " ".join(error.split()))
+
+
+def _compute(opened: Study, cell: Cell) -> None:
+    if cell.method == POOL:
+        with _generator_lock(opened):
+            synthetic.pool(opened.profile, opened.device, opened.data_root)
+    elif cell.method == BIASED_MODEL:
+        opened.biased_model(cell.seed)
+    elif cell.method == GAPS:
+        opened.gradient_gaps(cell.seed)
+    else:
+        opened.run(cell.method, cell.seed, **dict(cell.hyper))
+
+
+def _generator_lock(opened: Study) -> FileLock | nullcontext:
+    """Pools of several prompt variants wait for one training of the generator that they share."""
+    generator = home() / opened.profile.generator
+    if generator.exists() or not opened.profile.corpus:
+        return nullcontext()
+    generator.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{generator}.lock")
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus(device: str) -> int:
+    """How many GPUs ``device`` leaves to choose from: all for "auto" and "cuda", none for the processor or a named one."""
+    return torch.cuda.device_count() if device in ("auto", "cuda") and torch.cuda.is_available() else 0

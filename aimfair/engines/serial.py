@@ -1,0 +1,14 @@
+"""One cell after the other, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from aimfair.engines import Machine, Outcome, perform
+from aimfair.experiments import Cell
+
+
+def run(cells: Sequence[Cell], machine: Machine) -> Iterator[Outcome]:
+    """See :mod:`aimfair.engines`."""
+    for cell in cells:
+        yield perform(cell, machine)

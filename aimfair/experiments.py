@@ -1,0 +1,303 @@
+"""What the tables and figures of the paper consist of, as runs: settings x rows x searched values x seeds.
+
+One function per table says it for a profile, in the order in which the paper prints it. The profile decides which faces:
+one on FaceWorld stands for all tasks of the paper, one on photographs for its own. Where a row of the paper is not
+here, the library has nothing yet that would run it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from aimfair import methods, prompts
+from aimfair.errors import AimfairError
+from aimfair.methods._partial import BLOCKS
+from aimfair.profiles import Profile
+
+GAPS = "gradient-gaps"
+"""A run without a classifier of its own: what AIM-Fair's masks are made from, :meth:`aimfair.study.Study.gradient_gaps`."""
+
+Settings = dict[str, dict[str, Any]]
+"""Name of a part of a table -> the fields of the profile that differ there."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a method, what is fixed of its hyper-parameters, and what the row changes of the profile."""
+
+    title: str
+    method: str
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def configurations(self) -> list[dict[str, Any]]:
+        """Complete hyper-parameters of each run: every value that the method searches and the row does not fix."""
+        if self.method == GAPS:
+            return [{}]
+        method = methods.get(self.method)
+        searched = {name: values for name, values in method.search.items() if name not in self.fixed}
+        return [
+            method.hyper(**self.fixed, **dict(zip(searched, values, strict=True)))
+            for values in product(*searched.values())
+        ]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or figure: each of its rows in each of its settings, which are the tables within it."""
+
+    name: str
+    title: str
+    settings: Settings
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run, and where it stands.
+
+    table, setting, row  such as "Table 3", "Smiling / Young", "Full fine-tuning"
+    profile, changes     the study: name of a profile, and the fields of it that differ
+    method, hyper, seed  the run: what :meth:`aimfair.study.Study.run` is given, hyper-parameters complete
+    """
+
+    table: str
+    setting: str
+    row: str
+    profile: str
+    changes: tuple[tuple[str, Any], ...]
+    method: str
+    hyper: tuple[tuple[str, Any], ...]
+    seed: int
+
+
+def cells(experiment: Experiment, profile: str, changes: Mapping[str, Any], seeds: Sequence[int]) -> list[Cell]:
+    """Every run of a table, in the order of its settings, rows, seeds and searched values.
+
+    profile, changes  the same that ``experiment`` was made for; its settings and rows change it further
+    """
+    return [
+        Cell(
+            experiment.name,
+            setting,
+            row.title,
+            profile,
+            tuple(sorted({**changes, **changed, **row.changes}.items())),
+            row.method,
+            tuple(sorted(hyper.items())),
+            seed,
+        )
+        for setting, changed in experiment.settings.items()
+        for row in experiment.rows
+        for seed in seeds
+        for hyper in row.configurations()
+    ]
+
+
+def selected(profile: Profile, tables: Sequence[int] = (), figures: Sequence[int] = ()) -> list[Experiment]:
+    """The tables and figures with these numbers, or all where none is named. Raises AimfairError for one that is not here."""
+    there = {experiment.name: experiment for experiment in (make(profile) for make in ALL)}
+    wanted = [f"Table {n}" for n in tables] + [f"Figure {n}" for n in figures]
+    for name in wanted:
+        if name not in there:
+            raise AimfairError(f"{name} has no runs; there are: {', '.join(there)}")
+    return [there[name] for name in wanted or there]
+
+
+# ---------------------------------------------------------------------------------------------- settings and rows
+
+
+def own(p: Profile) -> Settings:
+    """The profile as it is."""
+    return {f"{p.target} / {p.protected}": {}}
+
+
+def tasks(p: Profile, *wanted: str) -> Settings:
+    """FaceWorld: each task "Target / Protected" for which there is a prompt bank. Photographs: the profile's own task.
+
+    Another task is another study, published under a name of its own, because its runs predict other labels.
+    """
+    if p.dataset != "faceworld":
+        return own(p)
+    settings: Settings = {}
+    for task in wanted:
+        target, protected = task.split(" / ")
+        if task in own(p):
+            settings[task] = {}
+        elif p.generator.startswith("folder:") or prompts.path_of(f"{p.dataset}/{target}_{protected}").exists():
+            name = f"{p.profile}-{target}-{protected}".lower()
+            settings[task] = {"target": target, "protected": protected, "profile": name}
+    return settings
+
+
+def crossed(settings: Settings, **changes: Any) -> Settings:
+    """Each of the settings with further changes."""
+    return {label: changed | changes for label, changed in settings.items()}
+
+
+def lines(*names: str) -> list[Row]:
+    """A row per method, called as the method's own title."""
+    return [Row(methods.get(name).title, name) for name in names]
+
+
+def every_method() -> list[Row]:
+    """A row per registered method: a new one appears by itself."""
+    return lines(*methods.registry())
+
+
+def amounts(p: Profile) -> list[Row]:
+    """AIM-Fair with half as many synthetic faces as real ones, and with as many.
+
+    For the half, the pool is as small as what is drawn from it, so all seeds see the same synthetic faces. More than
+    the real number is nowhere drawn.
+    """
+    return [
+        Row("AIM-Fair, half as many synthetic", "aim-fair", changes={"images_per_group": p.train_images // 8}),
+        Row("AIM-Fair, as many synthetic", "aim-fair"),
+    ]
+
+
+def vision_transformer(p: Profile) -> dict[str, Any] | None:
+    """The changes that make the classifier a ViT of the profile's image size; None where there is no such ViT."""
+    known: dict[int, dict[str, Any]] = {
+        64: {"backbone": "vit-slim", "pretrain_lr": 0.03},
+        224: {"backbone": "vit-s-32"},
+    }
+    return known.get(p.image_size)
+
+
+# ---------------------------------------------------------------------------------------------------- the tables
+
+
+def table_1(p: Profile) -> Experiment:
+    """Section 4.4."""
+    settings = tasks(p, "Smiling / Male", "Smiling / Young", "Young / Male")
+    return Experiment("Table 1", "All methods, by task", settings, every_method())
+
+
+def table_2(p: Profile) -> Experiment:
+    """Section 4.4. The synthetic sets shrink with the real one."""
+    settings = {
+        f"{share:.0%} of the faces": {"train_images": round(share * p.train_images)} for share in (0.5, 0.25, 0.1)
+    }
+    return Experiment("Table 2", "All methods, by size of the training set", settings, every_method())
+
+
+def table_3(p: Profile) -> Experiment:
+    """Section 4.5. UTKFace is a profile of its own."""
+    rows = lines(
+        "erm", "synthetic-only", "supplementation", "repairing", "linear-probing", "full-finetuning", "aim-fair"
+    )
+    return Experiment("Table 3", "Training strategies", tasks(p, "Smiling / Male", "Smiling / Young"), rows)
+
+
+def table_4(p: Profile) -> Experiment:
+    """Section 4.5. The paper shows the best share and the best block; here each share is a row, and a block is chosen
+    within the training, by a short profile on the validation faces."""
+    rows = [
+        *(Row(f"Random selection, {ratio:.0%}", "random-ratio", {"ratio": ratio}) for ratio in (0.4, 0.55, 0.7, 0.85)),
+        *lines("update-one-block", "freeze-one-block", "aim-fair-cosine", "aim-fair"),
+    ]
+    return Experiment("Table 4", "Partial fine-tuning", tasks(p, "Smiling / Male", "Smiling / Young"), rows)
+
+
+def table_5(p: Profile) -> Experiment:
+    """Section 4.5: how good are the synthetic faces as training data?"""
+    variants = {
+        "Plain prompt": "plain",
+        "25 contextual prompts": "contextual-25",
+        "50 contextual prompts": "no-pose",
+        "50 contextual prompts with head poses": "contextual",
+    }
+    rows = [Row(title, "synthetic-only", changes={"prompts": variant}) for title, variant in variants.items()]
+    return Experiment("Table 5", "Prompts", tasks(p, "Smiling / Male", "Smiling / Young"), rows)
+
+
+def table_6(p: Profile) -> Experiment:
+    """Section 4.5, as far as the assumed bias ratio is the true one."""
+    return Experiment("Table 6", "Assumed bias ratio", own(p), lines("full-finetuning", "aim-fair"))
+
+
+def table_7(p: Profile) -> Experiment:
+    """Section 4.5."""
+    return Experiment("Table 7", "Number of synthetic faces", own(p), amounts(p))
+
+
+def table_8(p: Profile) -> Experiment:
+    """Appendix 7."""
+    vit = vision_transformer(p)
+    settings = {} if vit is None else crossed(tasks(p, "Smiling / Male", "Smiling / Young"), **vit)
+    rows = lines("erm", "synthetic-only", "supplementation", "full-finetuning", "lora", "ltgc-mixing", "aim-fair")
+    return Experiment("Table 8", "Training strategies with a vision transformer", settings, rows)
+
+
+def table_9(p: Profile) -> Experiment:
+    """Appendix 7."""
+    return Experiment("Table 9", "Mixing real and synthetic faces", own(p), lines("erm", "ltgc-mixing", "aim-fair"))
+
+
+def table_10(p: Profile) -> Experiment:
+    """Appendix 7: Table 7 on UTKFace, with the baseline."""
+    return Experiment("Table 10", "Number of synthetic faces, with the baseline", own(p), lines("erm") + amounts(p))
+
+
+def table_11(p: Profile) -> Experiment:
+    """Appendix 9: the biased model is already good."""
+    task = "Male / Young"
+    settings = {label: changed for label, changed in tasks(p, task).items() if label == task}
+    return Experiment("Table 11", "A task with little bias", settings, lines("erm", "full-finetuning", "aim-fair"))
+
+
+# --------------------------------------------------------------------------------------------------- the figures
+
+
+def figure_1(p: Profile) -> Experiment:
+    """Accuracy against fairness of the strategies."""
+    rows = lines("erm", "synthetic-only", "supplementation", "repairing", "full-finetuning", "aim-fair")
+    return Experiment("Figure 1", "Accuracy and fairness", own(p), rows)
+
+
+def figure_2(p: Profile) -> Experiment:
+    """One block frozen, the rest fine-tuned; beside it everything frozen and nothing frozen."""
+    frozen = [Row(f"{block} frozen", "freeze-one-block", {"block": block}) for block in BLOCKS]
+    return Experiment("Figure 2", "Layer-wise freezing", own(p), lines("erm", "full-finetuning") + frozen)
+
+
+def figure_5(p: Profile) -> Experiment:
+    """Top-k, counted on the 62 tensors of ResNet-18."""
+    rows = [Row(f"AIM-Fair, k = {k}", "aim-fair", {"k": k}) for k in (40, 45, 50, 55, 60)]
+    return Experiment("Figure 5", "Top-k", own(p), rows)
+
+
+def figure_6(p: Profile) -> Experiment:
+    """Features of a model trained on real faces, on real and synthetic ones, and of AIM-Fair."""
+    return Experiment("Figure 6", "Learned features", own(p), lines("erm", "supplementation", "aim-fair"))
+
+
+def figure_8(p: Profile) -> Experiment:
+    """Which layers are selected: any k follows from the gradient gaps."""
+    settings = tasks(p, "Smiling / Male", "Smiling / Young")
+    return Experiment("Figure 8", "Distribution of the mask", settings, [Row("Gradient gaps", GAPS)])
+
+
+ALL: tuple[Callable[[Profile], Experiment], ...] = (
+    table_1,
+    table_2,
+    table_3,
+    table_4,
+    table_5,
+    table_6,
+    table_7,
+    table_8,
+    table_9,
+    table_10,
+    table_11,
+    figure_1,
+    figure_2,
+    figure_5,
+    figure_6,
+    figure_8,
+)

@@ -1,0 +1,184 @@
+"""The grid: all cells of some tables, which of them are there, and having the others computed by an engine.
+
+A run that several tables show is one run. Finished runs are found by their configuration, so that a grid that was stopped
+goes on where it was, whichever engine, machine or table they were computed for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+
+from aimfair import costs, methods, runs, tables
+from aimfair.engines import BIASED_MODEL, POOL, Engine, Machine, Outcome, study_of
+from aimfair.errors import AimfairError
+from aimfair.experiments import GAPS, Cell, Experiment
+from aimfair.progress import progress, quiet
+
+_COLUMNS = pd.MultiIndex.from_product([tables.METRICS, ("mean", "low", "high")]).insert(0, ("n", "seeds"))
+
+
+def identified(cells: Iterable[Cell], machine: Machine) -> dict[str, Cell]:
+    """Cells by the id of their run, in their order. Of cells with the same run the first is kept."""
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        found.setdefault(runs.run_id(_config(cell, machine)), cell)
+    return found
+
+
+def missing(cells: Mapping[str, Cell], machine: Machine) -> dict[str, Cell]:
+    """The cells whose run is neither on this machine nor, if published runs may be used, among those."""
+    return {identity: cell for identity, cell in cells.items() if not _is_there(cell, machine)}
+
+
+def shard(cells: Mapping[str, Cell], number: int, of: int) -> dict[str, Cell]:
+    """Part ``number`` (from 1) of ``of`` parts, the same on every machine and whatever is already there.
+
+    The cells of one study and seed stay together, because they share a biased model and its gradients; only where there
+    are more parts than studies and seeds are they cut. Raises AimfairError for a part that there is not.
+    """
+    if not 1 <= number <= of:
+        raise AimfairError(f"--shard {number}/{of}: parts count from 1 to the number of parts, such as 1/8 ... 8/8")
+    groups = _together(cells, lambda cell: (cell.profile, cell.changes, cell.seed))
+    if of <= len(groups):
+        mine = {cell for group in groups[number - 1 :: of] for cell in group}
+    else:
+        ordered = [cell for group in groups for cell in group]
+        mine = set(ordered[(number - 1) * len(ordered) // of : number * len(ordered) // of])
+    return {identity: cell for identity, cell in cells.items() if cell in mine}
+
+
+def plan(cells: Mapping[str, Cell], machine: Machine) -> list[Cell]:
+    """The missing ``cells`` in the order in which to compute them, and before them what they share.
+
+    First the synthetic pools that are not drawn yet. Then study by study the biased models, what needs none, the
+    gradient gaps, and last the methods that start from the biased model: so that several workers seldom wait for one.
+    """
+    ordered: list[Cell] = []
+    pools: dict[Any, tuple[int, Cell]] = {}
+    for these in _together(cells, lambda cell: (cell.profile, cell.changes)):
+        opened = study_of(these[0], machine)
+        lacking = costs.images_missing(opened.profile)
+        folder = (opened.profile.generator, opened.profile.task, opened.profile.prompts)
+        if lacking > pools.get(folder, (0,))[0]:
+            pools[folder] = (lacking, replace(these[0], method=POOL, hyper=()))
+        ordered += sorted([*these, *_shared(these, machine)], key=_rank)
+    return [cell for _, cell in pools.values()] + ordered
+
+
+def _shared(cells: Sequence[Cell], machine: Machine) -> list[Cell]:
+    """Biased models and gradient gaps that ``cells`` of one study need and that are not there.
+
+    A method that ranks tensors (it has a ``k``) is taken to need the gaps. One that needs them and is not known for it
+    measures them itself, while others wait: nothing is computed twice.
+    """
+    asked_for = {(cell.method, cell.seed) for cell in cells}
+    starting = {cell.seed: cell for cell in cells if _rank(cell) >= 2}
+    ranking = {cell.seed: cell for cell in cells if "k" in dict(cell.hyper)}
+    added = []
+    for seed, cell in starting.items():
+        erm = replace(cell, method="erm", hyper=())
+        there = _is_there(erm, machine) and study_of(erm, machine).biased_weights(seed) is not None
+        if not there and ("erm", seed) not in asked_for:
+            added.append(replace(erm, method=BIASED_MODEL))
+    for seed, cell in ranking.items():
+        gaps = replace(cell, method=GAPS, hyper=())
+        if not _is_there(gaps, machine) and (GAPS, seed) not in asked_for:
+            added.append(gaps)
+    return added
+
+
+def _rank(cell: Cell) -> int:
+    if cell.method in ("erm", BIASED_MODEL):
+        return 0
+    if cell.method == GAPS:
+        return 2
+    return 1 if methods.get(cell.method).start == "scratch" else 3
+
+
+def compute(cells: Sequence[Cell], machine: Machine, engine: Engine) -> list[Outcome]:
+    """Have ``cells`` computed, with a bar, or where output is stored with a line for each; returns those that failed."""
+    failed = []
+    outcomes = progress(engine(cells, machine), "grid", total=len(cells), unit="run")
+    for number, outcome in enumerate(outcomes, 1):
+        if quiet():
+            how = f"failed: {outcome.error}" if outcome.error else f"{outcome.seconds:.1f} s"
+            print(f"{number:{len(str(len(cells)))}}/{len(cells)}  {described(outcome.cell)}: {how}", flush=True)
+        if outcome.error:
+            failed.append(outcome)
+    return failed
+
+
+def described(cell: Cell) -> str:
+    """A cell in words: where it stands, its seed, and what its hyper-parameters say beyond the defaults."""
+    where = f"{cell.table}, {cell.setting}"
+    if cell.method == POOL:
+        return f"{where}: synthetic pool for {cell.row}"
+    if cell.method in (BIASED_MODEL, GAPS):
+        return f"{where}: {cell.method.replace('-', ' ')}, seed {cell.seed}"
+    method = methods.get(cell.method)
+    said = [f"{k}={v}" for k, v in cell.hyper if k in method.search or v != method.defaults[k]]
+    return f"{where}: " + ", ".join([cell.row, f"seed {cell.seed}", *said])
+
+
+def summary(
+    experiment: Experiment, cells: Sequence[Cell], machine: Machine, reference: str | None = None
+) -> tuple[pd.DataFrame, list[Cell]]:
+    """The summary of a table (:func:`aimfair.tables.summary`) from its finished runs, and the cells that have none.
+
+    cells      all of ``experiment``. Of the searched values of a row and seed the best counts, by
+               :func:`aimfair.tables.selection`; a seed that lacks one of them is left out, a row without seeds is empty
+    reference  title of the row to which the others are compared, pairwise over the seeds
+    The index has a level for the settings if there are several. Raises AimfairError for a figure without accuracies.
+    """
+    if not cells or any(cell.method == GAPS for cell in cells):
+        raise AimfairError(
+            f"{experiment.name} is no table of accuracies for this profile: there is nothing to summarise"
+        )
+    titles, lacking = [row.title for row in experiment.rows], []
+    if reference not in (None, *titles):
+        raise AimfairError(f"{experiment.name} has no row {reference!r}; it has: {', '.join(titles)}")
+    parts = {}
+    for setting, within in groupby(cells, key=lambda cell: cell.setting):
+        chosen = []
+        for (title, _), candidates in groupby(within, key=lambda cell: (cell.row, cell.seed)):
+            found = {cell: study_of(cell, machine).find(_config(cell, machine)) for cell in candidates}
+            absent = [cell for cell, run in found.items() if run is None]
+            lacking += absent
+            if not absent:
+                best = max((run for run in found.values() if run), key=tables.selection)  # the first of equals
+                chosen.append(tables.frame([best]).assign(method=title))
+        there = tables.summary(pd.concat(chosen), reference) if chosen else pd.DataFrame(columns=_COLUMNS, dtype=float)
+        parts[setting] = there.reindex(titles)
+    if len(parts) == 1:
+        return next(iter(parts.values())).rename_axis("method"), lacking
+    return pd.concat(parts, names=["setting", "method"]), lacking
+
+
+def _together(cells: Mapping[str, Cell], key: Callable[[Cell], Any]) -> list[list[Cell]]:
+    """Cells with the same key, in the order in which the keys appear."""
+    groups: dict[Any, list[Cell]] = {}
+    for cell in cells.values():
+        groups.setdefault(key(cell), []).append(cell)
+    return list(groups.values())
+
+
+def _config(cell: Cell, machine: Machine) -> dict[str, Any]:
+    run = {"method": cell.method, "hyper": dict(cell.hyper), "seed": cell.seed}
+    return {**_settings(cell.profile, cell.changes, machine), **run}
+
+
+@lru_cache(maxsize=128)  # a study's settings are the same for thousands of cells
+def _settings(profile: str, changes: tuple[tuple[str, Any], ...], machine: Machine) -> dict[str, Any]:
+    cell = Cell("", "", "", profile, changes, "", (), 0)
+    return study_of(cell, machine).config("", {}, 0)
+
+
+def _is_there(cell: Cell, machine: Machine) -> bool:
+    opened, config = study_of(cell, machine), _config(cell, machine)
+    return (opened.runs_root / runs.run_id(config)).is_dir() or opened.find(config) is not None

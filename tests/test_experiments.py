@@ -1,0 +1,148 @@
+"""What the paper's tables consist of: numbers of runs, rows, settings, and which of them are one run."""
+
+from dataclasses import replace
+from math import prod
+
+import pytest
+from small_grid import machine
+
+from aimfair import experiments, grid, methods, paper, profiles, prompts, study
+from aimfair.errors import AimfairError
+from aimfair.experiments import Row
+from aimfair.paths import home
+
+RATES = len(methods.LEARNING_RATES)
+
+PER_SEED = {
+    "Table 3": 2 * (4 + 3 * RATES),
+    "Table 4": 2 * (4 + 4) * RATES,
+    "Table 5": 2 * 4,
+    "Table 6": 2 * RATES,
+    "Table 7": 2 * RATES,
+    "Table 8": 2 * (3 + 4 * RATES),
+    "Table 9": 1 + 2 * RATES,
+    "Table 10": 1 + 2 * RATES,
+    "Table 11": 1 + 2 * RATES,
+    "Figure 1": 4 + 2 * RATES,
+    "Figure 2": 1 + 7 * RATES,
+    "Figure 5": 5 * RATES,
+    "Figure 6": 2 + RATES,
+    "Figure 8": 2,
+}
+"""Runs of the demo study for one seed, counted by hand: settings x (rows without a search + rows with one x rates)."""
+
+
+def chosen(name, profile="demo", **changes):
+    kind, number = name.split()
+    p = profiles.load(profile, **changes)
+    wanted = {"tables" if kind == "Table" else "figures": [int(number)]}
+    (experiment,) = experiments.selected(p, **wanted)
+    return experiment
+
+
+def cells(name, seeds=(100,), profile="demo", **changes):
+    return experiments.cells(chosen(name, profile, **changes), profile, changes, list(seeds))
+
+
+@pytest.mark.parametrize("name", PER_SEED)
+@pytest.mark.parametrize("seeds", [(100,), (100, 200, 300)])
+def test_a_table_has_settings_times_rows_times_searched_values_times_seeds(name, seeds, monkeypatch):
+    monkeypatch.setattr(prompts, "path_of", lambda task: home())  # as if there were a bank for every task
+    found = cells(name, seeds)
+    assert len(found) == PER_SEED[name] * len(seeds)
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize(("name", "settings"), [("Table 1", 3), ("Table 2", 3)])
+def test_tables_of_all_methods_have_every_registered_one(name, settings, monkeypatch):
+    each = sum(prod(len(values) for values in m.search.values()) for m in methods.registry().values())
+    assert len(cells(name)) == settings * each
+    extra = replace(methods.get("erm"), name="mine", title="My own", search={"k": (1, 2)}, defaults={"k": 1})
+    known = methods.registry() | {"mine": extra}
+    monkeypatch.setattr(methods, "registry", lambda: known)
+    found = cells(name)
+    assert len(found) == settings * (each + 2) and {c.row for c in found if c.method == "mine"} == {"My own"}
+
+
+def test_every_table_of_the_paper_is_here():
+    names = [experiment.name for experiment in experiments.selected(profiles.load("demo"))]
+    assert names[:11] == [f"Table {n}" for n in sorted(paper.results()["table"].unique())]
+    assert names[11:] == [f"Figure {n}" for n in (1, 2, 5, 6, 8)]
+    with pytest.raises(AimfairError, match=r"Table 12 has no runs; there are: Table 1, .*Figure 8"):
+        experiments.selected(profiles.load("demo"), [12])
+
+
+def test_what_a_row_fixes_is_not_searched_and_the_rest_takes_its_default():
+    rows = Row("k", "aim-fair", {"k": 40}).configurations()
+    assert [row["lr"] for row in rows] == list(methods.LEARNING_RATES)
+    assert all(row == methods.get("aim-fair").hyper(k=40, lr=row["lr"]) for row in rows)
+    assert Row("one", "aim-fair", {"k": 40, "lr": 0.1}).configurations() == [
+        methods.get("aim-fair").hyper(k=40, lr=0.1)
+    ]
+    with pytest.raises(AimfairError, match="erm has no hyper-parameter 'lr'"):
+        Row("wrong", "erm", {"lr": 0.1}).configurations()
+
+
+def test_settings_change_what_they_say_and_nothing_else():
+    sizes = {dict(cell.changes)["train_images"] for cell in cells("Table 2")}
+    assert sizes == {2000, 1000, 400}
+    assert {cell.changes for cell in cells("Table 2", minority=0.5) if cell.setting.startswith("50")} == {
+        (("minority", 0.5), ("train_images", 2000))
+    }
+    own, other = chosen("Table 3").settings.values()
+    assert own == {} and {other["target"], other["protected"]} == {"Smiling", "Young"}
+    assert {dict(cell.changes).get("images_per_group") for cell in cells("Table 7")} == {None, 500}
+    assert [row.changes["prompts"] for row in chosen("Table 5").rows] == [
+        "plain",
+        "contextual-25",
+        "no-pose",
+        "contextual",
+    ]
+    assert {dict(cell.changes)["backbone"] for cell in cells("Table 8")} == {"vit-slim"}
+    assert {dict(c.changes)["backbone"] for c in cells("Table 8", image_size=224)} == {"vit-s-32"}
+    assert cells("Table 8", image_size=48) == []
+
+
+def test_a_task_without_prompts_has_no_runs(monkeypatch, tmp_path):
+    monkeypatch.setattr(prompts, "path_of", lambda task: tmp_path / "none")
+    assert list(chosen("Table 3").settings) == ["Smiling / Male"] and cells("Table 11") == []
+    assert len(chosen("Table 3", generator="folder:images").settings) == 2
+
+
+def test_photographs_are_a_profile_of_their_own_task():
+    for name in ("Table 1", "Table 3", "Figure 8"):
+        assert chosen(name, "utkface").settings == {"Female / White": {}}
+        assert chosen(name, "celeba-young-male").settings == {"Young / Male": {}}
+    assert cells("Table 11", profile="celeba-smiling-male") == []
+
+
+def test_another_task_is_the_same_study_as_a_profile_that_says_so(tmp_path):
+    cell = next(cell for cell in cells("Table 3") if cell.setting == "Smiling / Young" and cell.method == "erm")
+    by_change = study.open_study(cell.profile, changes=dict(cell.changes), device="cpu", runs_root=str(tmp_path))
+    by_hand = study.open_study("demo", changes={"protected": "Young"}, device="cpu", runs_root=str(tmp_path))
+    assert by_change.config("erm", {}, 100) == by_hand.config("erm", {}, 100)
+    assert by_change.profile.profile == "demo-smiling-young"  # what it predicts cannot be published among demo's
+
+
+@pytest.mark.parametrize(
+    ("one", "row", "other", "twin"),
+    [
+        ("Table 3", "Trained on synthetic only", "Table 5", "50 contextual prompts with head poses"),
+        ("Table 3", "AIM-Fair", "Figure 5", "AIM-Fair, k = 55"),
+        ("Table 6", "AIM-Fair", "Table 7", "AIM-Fair, as many synthetic"),
+        ("Table 9", "Baseline (ERM)", "Table 10", "Baseline (ERM)"),
+        ("Table 2", "Full fine-tuning", "Table 2", "Full fine-tuning"),
+    ],
+)
+def test_what_two_tables_share_is_one_run(one, row, other, twin, tmp_path):
+    first, second = (
+        set(grid.identified((cell for cell in cells(name) if cell.row == title), machine(tmp_path)))
+        for name, title in ((one, row), (other, twin))
+    )
+    assert first & second and (first >= second or second >= first)
+
+
+def test_all_tables_together_have_fewer_runs_than_one_after_the_other(tmp_path):
+    p = profiles.load("demo")
+    every = [cell for e in experiments.selected(p) for cell in experiments.cells(e, "demo", {}, [100])]
+    assert len(grid.identified(every, machine(tmp_path))) < len(every)

@@ -1,0 +1,430 @@
+"""The grid: what is there is not computed, what is shared is computed once, what fails stops nothing, kills cost little."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from small_grid import ROWS, changes, draw_pool, machine, some_cells
+
+from aimfair import cli, costs, grid, runs, study, synthetic, tables
+from aimfair.engines import BIASED_MODEL, POOL, available, get, serial
+from aimfair.errors import AimfairError
+from aimfair.experiments import GAPS, Experiment, Row
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    return draw_pool(tmp_path_factory.mktemp("pool"))
+
+
+@pytest.fixture(scope="module")
+def finished(pool, tmp_path_factory):
+    """A machine on which the four rows are computed for seed 100, and what was computed in which order."""
+    here = machine(tmp_path_factory.mktemp("finished"))
+    todo = grid.plan(grid.identified(some_cells(pool), here), here)
+    assert grid.compute(todo, here, serial.run) == []
+    return here, todo
+
+
+def predictions(here, identity):
+    return runs.load(study.Path(here.runs_root) / identity).predictions
+
+
+def methods_of(todo):
+    return [cell.method for cell in todo]
+
+
+# ------------------------------------------------------------------------------------------- what is to be computed
+
+
+def test_what_is_there_is_not_computed_again(pool, finished):
+    here, todo = finished
+    cells = grid.identified(some_cells(pool), here)
+    assert len(cells) == 4 and grid.missing(cells, here) == {}
+    assert methods_of(todo) == ["erm", "synthetic-only", GAPS, "aim-fair", "full-finetuning"]
+    assert {path.name for path in study.Path(here.runs_root).glob("[!.]*")} > set(cells)  # and the gradient gaps
+    more = grid.identified(some_cells(pool, ROWS, (100, 200)), here)
+    assert [cell.seed for cell in grid.missing(more, here).values()] == [200] * 4
+
+
+def test_published_runs_are_there_unless_they_may_not_be_used(pool, finished, tmp_path, monkeypatch):
+    here, _ = finished
+    monkeypatch.setattr(study, "home", lambda: tmp_path)
+    runs.publish(runs.all_runs(study.Path(here.runs_root)), tmp_path / "data" / "published", "smoke")
+    elsewhere = machine(tmp_path / "runs")
+    cells = grid.identified(some_cells(pool), elsewhere)
+    assert grid.missing(cells, elsewhere) == {}
+    assert len(grid.missing(cells, replace(elsewhere, reuse=False))) == 4
+    # of the biased model there are predictions, but no weights to start from
+    new = grid.identified(some_cells(pool, [Row("new", "full-finetuning", {"lr": 0.1})]), elsewhere)
+    assert methods_of(grid.plan(grid.missing(new, elsewhere), elsewhere)) == [BIASED_MODEL, "full-finetuning"]
+
+
+def test_a_deleted_run_is_restored_to_the_same_predictions(pool, finished, tmp_path):
+    shutil.copytree(finished[0].runs_root, tmp_path / "runs")
+    here = machine(tmp_path / "runs")
+    cells = grid.identified(some_cells(pool), here)
+    for identity, cell in cells.items():
+        before = predictions(here, identity)
+        shutil.rmtree(tmp_path / "runs" / identity)
+        todo = grid.plan(grid.missing(cells, here), here)
+        assert todo == [cell]
+        assert grid.compute(todo, here, serial.run) == []
+        pd.testing.assert_frame_equal(predictions(here, identity), before)
+
+
+def test_what_runs_share_comes_first_even_if_nobody_asked_for_it(pool, tmp_path):
+    here = machine(tmp_path)
+    one = grid.identified(some_cells(pool, [ROWS[2], ROWS[1]], (100, 200)), here)
+    assert (
+        methods_of(grid.plan(one, here)) == [BIASED_MODEL] * 2 + ["synthetic-only"] * 2 + [GAPS] * 2 + ["aim-fair"] * 2
+    )
+    both = grid.identified(some_cells(pool, reversed(ROWS)), here)
+    assert methods_of(grid.plan(both, here)) == ["erm", "synthetic-only", GAPS, "full-finetuning", "aim-fair"]
+    assert methods_of(grid.plan(grid.identified(some_cells(pool, [ROWS[1]]), here), here)) == ["synthetic-only"]
+
+
+def test_pools_that_are_not_drawn_come_before_everything_each_once_and_as_large_as_wanted(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "home", lambda: tmp_path)
+    here = machine(tmp_path)
+    rows = [Row(v, "synthetic-only", changes={"prompts": v}) for v in ("plain", "no-pose")]
+    rows += [Row("fewer", "erm", changes={"prompts": "plain", "images_per_group": 10})]
+    cells = [c for c in some_cells("", rows)]
+    cells = [replace(c, changes=tuple((k, v) for k, v in c.changes if k != "generator")) for c in cells]
+    todo = grid.plan(grid.identified(cells, here), here)
+    assert methods_of(todo)[:2] == [POOL, POOL] and POOL not in methods_of(todo)[2:]
+    drawn = [dict(cell.changes) for cell in todo[:2]]
+    assert [(d["prompts"], d["images_per_group"]) for d in drawn] == [("plain", 20), ("no-pose", 20)]
+    assert costs.estimate(todo[:1], here, []).hours == pytest.approx(
+        80 * 0.04 * 2 / 8 / 3600
+    )  # smoke takes 2 of 8 steps
+
+
+@pytest.mark.parametrize("of", [1, 2, 3, 5, 7, 24, 100])
+def test_shards_partition_the_cells_and_keep_a_seed_together(pool, tmp_path, of):
+    settings = {"one": {}, "two": {"minority": 0.5}, "three": {"pretrain_lr": 0.01}}
+    cells = grid.identified(some_cells(pool, ROWS, (100, 200), settings), machine(tmp_path))
+    parts = [grid.shard(cells, number, of) for number in range(1, of + 1)]
+    assert len(cells) == 24 and sorted(i for part in parts for i in part) == sorted(cells)
+    homes = {}
+    for number, part in enumerate(parts):
+        for cell in part.values():
+            homes.setdefault((cell.changes, cell.seed), set()).add(number)
+    assert of > 6 or all(len(numbers) == 1 for numbers in homes.values())
+    assert max(map(len, parts)) <= max(4 * -(-6 // of), 4)
+    for wrong in (0, of + 1):
+        with pytest.raises(AimfairError, match=f"--shard {wrong}/{of}: parts count from 1"):
+            grid.shard(cells, wrong, of)
+
+
+# ----------------------------------------------------------------------------------------- what happens on the way
+
+
+def test_a_cell_that_fails_is_told_with_its_error_and_the_others_are_computed(pool, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("AIMFAIR_PROGRESS", "off")  # lines in place of a bar
+    here = machine(tmp_path)
+    wrong = [Row("too large", "aim-fair", {"k": 63, "lr": 0.03}), Row("diverges", "full-finetuning", {"lr": 1e30})]
+    cells = grid.identified(some_cells(pool, wrong + ROWS), here)
+    failed = grid.compute(grid.plan(cells, here), here, serial.run)
+    assert {outcome.cell.row: outcome.error.split(":")[0] for outcome in failed} == {
+        "too large": "k must be between 1 and the 62 tensors of the model, got 63",
+        "diverges": "full fine-tuning",
+    }
+    assert {cell.row for cell in grid.missing(cells, here).values()} == {"too large", "diverges"}
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 7 and sum("failed: " in line for line in lines) == 2
+    assert "Table 0, as it is: too large, seed 100, k=63, lr=0.03: failed: k must be" in "\n".join(lines)
+
+
+def test_an_error_that_nobody_foresaw_stops_nothing_either(pool, tmp_path, monkeypatch):
+    here = machine(tmp_path)
+    train = study.Study._train
+
+    def stumble(self, method, config):
+        return train(self, method, config) if method.name == "erm" else [][3]
+
+    monkeypatch.setattr(study.Study, "_train", stumble)
+    failed = grid.compute(some_cells(pool, ROWS[:2]), here, serial.run)
+    assert [outcome.cell.method for outcome in failed] == ["synthetic-only"]
+    assert failed[0].error.startswith("IndexError: list index out of range (test_grid.py, line ")
+
+
+KILLED = """
+import os, signal, sys
+from aimfair import cli, training
+progress = training.progress
+def epochs(items, what, **more):
+    for item in progress(items, what, **more):
+        yield item
+        if what.startswith("AIM-Fair"):
+            os.kill(os.getpid(), signal.SIGKILL)
+training.progress = epochs
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def command(pool, folder, *more):
+    """Arguments of ``aimfair grid run`` for Figure 6 with one value of each search: ERM, mixed training, AIM-Fair."""
+    given = [text for name, value in changes(pool).items() for text in ("-p", f"{name}={value}")]
+    return [
+        "grid",
+        "run",
+        "--figure",
+        "6",
+        "--profile",
+        "smoke",
+        "--device",
+        "cpu",
+        "--runs",
+        str(folder),
+        *given,
+        *more,
+    ]
+
+
+def test_a_grid_killed_in_the_middle_goes_on_where_it_was(pool, tmp_path):
+    one = ["--methods", "erm", "aim-fair"]
+    died = subprocess.run(
+        [sys.executable, "-c", KILLED, *command(pool, tmp_path / "killed", *one)], capture_output=True
+    )
+    assert died.returncode == -signal.SIGKILL
+    done = {path.parent.name for path in (tmp_path / "killed").glob("[!.]*/config.json")}
+    assert len(done) == 2  # the biased model and the gradient gaps
+    shown = io.StringIO()
+    with redirect_stdout(shown):
+        assert cli.main(command(pool, tmp_path / "killed", *one)) == 0
+        assert cli.main(command(pool, tmp_path / "undisturbed", *one)) == 0
+        assert cli.main(command(pool, tmp_path / "killed", *one)) == 0
+    said = shown.getvalue()
+    assert said.startswith("6 runs, 1 are there, 5 to compute\nAbout 0.0 hours on one worker and 0.00 GB (runs: 5 by ")
+    assert said.endswith("6 runs, 6 are there, 0 to compute\n")
+    here, other = machine(tmp_path / "killed"), machine(tmp_path / "undisturbed")
+    found = {path.parent.name for path in (tmp_path / "undisturbed").glob("[!.]*/config.json")}
+    assert found == {path.parent.name for path in (tmp_path / "killed").glob("[!.]*/config.json")} and len(found) == 7
+    for identity in found:
+        pd.testing.assert_frame_equal(predictions(here, identity), predictions(other, identity))
+
+
+TWO = """
+import sys, time
+from pathlib import Path
+from small_grid import ROWS, machine, some_cells
+from aimfair import study
+from aimfair.engines import perform
+pool, folder, row = sys.argv[1:]
+train, measure = study.Study._train, study.Study._measure_gaps
+def told(what, real):
+    def write(self, *arguments):
+        with (Path(folder) / "log").open("a") as log:
+            log.write(what(*arguments) + "\\n")
+        return real(self, *arguments)
+    return write
+study.Study._train = told(lambda method, config: method.name, train)
+study.Study._measure_gaps = told(lambda seed, config: "gaps", measure)
+(cell,) = some_cells(pool, [ROWS[int(row)]])
+(Path(folder) / f"ready{row}").touch()
+while len(list(Path(folder).glob("ready*"))) < 2:
+    time.sleep(0.01)
+outcome = perform(cell, machine(Path(folder) / "runs"))
+sys.exit(outcome.error or 0)
+"""
+
+
+def test_two_processes_that_want_the_same_biased_model_train_it_once(pool, tmp_path):
+    (tmp_path / "runs").mkdir()
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO, str(pool), str(tmp_path), row],
+            cwd="tests",
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        for row in "23"
+    ]
+    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    assert sorted((tmp_path / "log").read_text().split()) == ["aim-fair", "erm", "full-finetuning", "gaps"]
+
+
+# --------------------------------------------------------------------------------------------------------- estimates
+
+
+def test_estimates_follow_from_what_runs_have_recorded(pool, tmp_path, monkeypatch):
+    here = machine(tmp_path)
+    cells = some_cells(pool)
+    slim = ("resnet18-slim", 16)
+    known = [
+        costs.Record("erm", slim, 0.02, 5_000_000),
+        costs.Record("erm", slim, 0.04, 7_000_000),
+        costs.Record("erm", slim, 9.0, 0),  # published: on another machine
+        costs.Record("aim-fair", slim, 0.5, 0),
+        costs.Record("full-finetuning", ("resnet18", 224), 100.0, 0),  # another network
+    ]
+    found = costs.estimate(cells, here, known)
+    rates = {"erm": 0.03, "aim-fair": 0.5, "synthetic-only": 0.03, "full-finetuning": 0.03}  # the last two: as others
+    assert found.hours == pytest.approx(80 * sum(rates.values()) / 3600)  # 80 faces, one epoch
+    assert found.gigabytes == pytest.approx(4 * 0.006)
+    assert "2 by runs of this machine of other methods" in found.basis
+    guess = costs.estimate(cells, here, [])
+    assert guess.hours == pytest.approx(4 * 80 * costs.SECONDS_PER_FACE / 3600) and guess.basis == "4 by a guess"
+
+
+def test_records_are_read_from_the_runs_of_this_machine(finished):
+    here, _ = finished
+    mine = [record for record in costs.records(here) if record.bytes]
+    assert sorted(record.method for record in mine) == ["aim-fair", "erm", "full-finetuning", GAPS, "synthetic-only"]
+    assert {record.network for record in mine} == {("resnet18-slim", 16)}
+    (erm,) = (path for path in study.Path(here.runs_root).glob("*/config.json") if '"erm"' in path.read_text())
+    seconds = json.loads((erm.parent / "scores.json").read_text())["seconds"]
+    assert [record.rate for record in mine if record.method == "erm"] == [pytest.approx(seconds / 80)]
+
+
+# ------------------------------------------------------------------------------------------------------------ tables
+
+
+def test_a_table_shows_the_best_of_what_is_searched_and_names_what_is_missing(pool, finished, tmp_path):
+    shutil.copytree(finished[0].runs_root, tmp_path / "runs")
+    here = machine(tmp_path / "runs")
+    rows = [*ROWS[:2], Row("All", "full-finetuning")]
+    table = Experiment("Table 0", "A small one", {"as it is": {}}, rows)
+    cells = some_cells(pool, rows)
+    summary, lacking = grid.summary(table, cells, here)
+    assert list(summary.index) == ["Baseline", "Synthetic", "All"]
+    assert [cell.row for cell in lacking] == ["All"] * 4  # of five rates, .03 is there
+    assert summary.loc["All"].isna().all() and summary.loc["Baseline", ("n", "seeds")] == 1
+    opened = study.open_study("smoke", changes=changes(pool), device="cpu", runs_root=str(tmp_path / "runs"))
+    assert summary.loc["Baseline", ("acc", "mean")] == opened.run("erm", 100).report().acc
+    assert grid.compute(lacking, here, serial.run) == []
+    summary, lacking = grid.summary(table, cells, here)
+    assert lacking == [] and summary.loc["All", ("wst", "mean")] == opened.chosen("full-finetuning", 100).report().wst
+    with pytest.raises(AimfairError, match="has no row 'all'; it has: Baseline, Synthetic, All"):
+        grid.summary(table, cells, here, "all")
+    with pytest.raises(AimfairError, match="no table of accuracies"):
+        grid.summary(table, some_cells(pool, [Row("gaps", GAPS)]), here)
+
+
+def by_hand():
+    """A summary of two settings, as :func:`aimfair.grid.summary` makes it, with round numbers and a row without runs."""
+    cells = dict.fromkeys(("acc_t0_p0", "acc_t0_p1", "acc_t1_p0", "acc_t1_p1"), 80.0)
+    rows = [
+        {"method": name, "seed": seed, **cells, **dict.fromkeys(tables.METRICS, value + seed / 100)}
+        for name, value in (("A & B_1", 70.0), ("k = 50%", 71.0))
+        for seed in (100, 200, 300)
+    ]
+    summary = tables.summary(pd.DataFrame(rows), "A & B_1")
+    return pd.concat({"one": summary, "two": summary.iloc[:1].reindex(["A & B_1", "C"])}, names=["setting", "method"])
+
+
+def test_a_table_is_exported_as_csv_latex_and_markdown(tmp_path):
+    summary = by_hand()
+    numbers = pd.read_csv(tables.export(summary, tmp_path / "t.csv"))
+    assert numbers["seeds"].tolist() == [3, 3, 3, 0] and numbers["method"].tolist()[-1] == "C"
+    assert numbers["ACC mean"].tolist()[:3] == [72, 73, 72] and numbers.iloc[3, 3:].isna().all()
+    assert list(numbers.columns[3:6]) == ["ACC mean", "ACC low", "ACC high"] and numbers.shape == (4, 3 + 4 * 3)
+    latex = tables.export(summary, tmp_path / "t.tex").read_text().splitlines()
+    assert (
+        latex[0] == r"\begin{tabular}{lllllll}"
+        and latex[1] == r"\toprule"
+        and latex[-2:] == [r"\bottomrule", r"\end{tabular}"]
+    )
+    assert latex[2] == r"setting & method & seeds & ACC & WST & EO (max) & STD \\"
+    assert (
+        latex[4].startswith(r"one & A \& B\_1 & 3 & 72.0 [")
+        and ",~" in latex[4]
+        and latex[5].startswith(r"one & k = 50\% & 3")
+    )
+    assert latex[7] == r"two & C & 0 & missing & missing & missing & missing \\"
+    markdown = tables.export(summary, tmp_path / "t.md").read_text().splitlines()
+    assert markdown[0] == "| setting | method | seeds | ACC | WST | EO (max) | STD |" and markdown[1].count("---") == 7
+    assert markdown[-1] == "| two | C | 0 | missing | missing | missing | missing |"
+
+
+def test_differences_are_exported_where_there_are_any(tmp_path):
+    summary = by_hand().loc["one"]
+    numbers = pd.read_csv(tables.export(summary, tmp_path / "t.csv", metric=["acc"], differences=True))
+    assert numbers["ACC difference"].isna().tolist() == [True, False] and numbers["ACC difference"][1] == pytest.approx(
+        1
+    )
+    markdown = tables.text(summary, ".md", ["acc"], differences=True).splitlines()
+    assert markdown[0] == "| method | seeds | ACC | ACC, difference |" and markdown[3].count("+1.0 [+1.0,") == 1
+    with pytest.raises(AimfairError, match="without a reference"):
+        tables.text(summary.drop(columns=["difference"], level=1), ".tex", differences=True)
+    with pytest.raises(AimfairError, match=r"cannot be written as '.xlsx': the suffix must be one of .csv, .tex, .md"):
+        tables.export(summary, tmp_path / "t.xlsx")
+    with pytest.raises(AimfairError, match=r"cannot write .*none/t.md"):
+        tables.export(summary, tmp_path / "none" / "t.md")
+
+
+# -------------------------------------------------------------------------------------------------- the command line
+
+
+@pytest.mark.parametrize("command", ["list", "run", "status", "table"])
+def test_each_command_explains_itself_with_an_example(command, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(["grid", command, "--help"])
+    assert left.value.code == 0 and f"\n$ aimfair grid {command}" in capsys.readouterr().out
+
+
+def test_what_the_user_can_mend_is_one_line_and_status_2(capsys, tmp_path):
+    for arguments, says in (
+        (["list", "--table", "12"], "Table 12 has no runs; there are: Table 1,"),
+        (["list", "--methods", "aimfair"], "no method 'aimfair'"),
+        (
+            ["run", "--table", "6", "--shard", "half"],
+            "--shard takes a part and the number of parts, such as 3/8, got half",
+        ),
+        (["run", "--table", "6", "--shard", "9/8"], "--shard 9/8: parts count from 1"),
+        (["run", "--table", "6", "--workers", "0"], "--workers 0: at least one is needed"),
+        (["run", "--engine", "cloud"], f"no engine 'cloud'; there are: {', '.join(available())}"),
+        (["table"], "one table at a time"),
+        (["table", "3", "--figure", "5"], "one table at a time"),
+        (["table", "--figure", "8"], "Figure 8 is no table of accuracies"),
+        (["table", "6", "--against", "ERM"], "Table 6 has no row 'ERM'; it has: Full fine-tuning, AIM-Fair"),
+    ):
+        assert cli.main(["grid", *arguments, "--profile", "smoke", "--runs", str(tmp_path)]) == 2, arguments
+        said = capsys.readouterr().err
+        assert says in said and said.count("\n") == 1, said
+
+
+def test_the_commands_show_tables_and_their_state_without_computing_anything(pool, finished, capsys, tmp_path):
+    given = ["--profile", "smoke", "--device", "cpu", "--runs", finished[0].runs_root]
+    given += [text for name, value in changes(pool).items() for text in ("-p", f"{name}={value}")]
+    assert cli.main(["grid", "list", "--table", "3", "5", *given]) == 0
+    said = capsys.readouterr().out
+    assert "Table 3: Training strategies. 38 runs" in said and "linear-probing        5 x 1 seeds" in said
+    assert "Plain prompt                           synthetic-only        1 x 1 seeds   prompts=plain" in said
+    assert cli.main(["grid", "list", "--figure", "6", "--long", *given]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(" there " in line for line in lines) == 2 and sum(" missing " in line for line in lines) == 5
+    assert cli.main(["grid", "status", "--table", "6", "9", *given]) == 0
+    assert [line.split()[-4:-1] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["10", "2", "8"],
+        ["11", "2", "9"],
+        ["16", "3", "13"],
+    ]
+    assert cli.main(["grid", "run", "--table", "6", "--dry-run", "--shard", "1/1", "--seed", "200", *given]) == 0
+    assert "10 runs, 0 are there, 10 to compute, and 2 things that they share" in capsys.readouterr().out
+    assert cli.main(["grid", "table", "--figure", "6", "--out", str(tmp_path / "t.md"), *given]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"Figure 6 is in {tmp_path / 't.md'}\n"
+    assert "missing: Figure 6, Smiling / Male, AIM-Fair: 4 runs, of seeds 100\n" in said.err
+    assert (tmp_path / "t.md").read_text().splitlines()[2].startswith("| Baseline (ERM) | 1 | ")
+
+
+def test_a_failed_run_is_exit_status_1(pool, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("AIMFAIR_PROGRESS", "off")
+    (pool.parent / "broken").mkdir(exist_ok=True)
+    broken = command(pool.parent / "broken", tmp_path, "--methods", "erm")
+    assert cli.main(broken) == 1
+    said = capsys.readouterr()
+    assert said.out.endswith("0 done, 1 failed\n") and said.err.startswith("failed: Figure 6, Smiling / Male: Baseline")
+
+
+def test_engines_are_found_by_the_names_of_their_files():
+    assert available() == ["dask", "processes", "serial"] and get("serial") is serial.run
