@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
 
 from aimfair import profiles
@@ -97,6 +98,9 @@ def run(
     return [folder / path.name for path in planned]
 
 
+SPEAK_EVERY = 300.0
+"""Seconds between the lines of progress where output goes to a file."""
+
 CLEAR = "\r\033[K" if sys.stdout.isatty() else ""
 
 
@@ -110,21 +114,26 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _ticker(label: str, expected: float | None, ahead: list[float | None]) -> Callable[[int, int], None]:
-    """A line on the terminal that is rewritten; where output goes to a file, one line at the start."""
-    started = time.monotonic()
+def _ticker(label: str, expected: float | None, ahead: list[float | None]) -> Callable[[int, int, str], None]:
+    """A line on the terminal that is rewritten; where output goes to a file, a line at the start and every few minutes."""
+    started = spoke = time.monotonic()
     later = sum(seconds or 0 for seconds in ahead)
     known = expected is not None and None not in ahead
     if not CLEAR:
         print(f"{label}: running{_about([expected])}", flush=True)
 
-    def tell(done: int, total: int) -> None:
+    def tell(done: int, total: int, doing: str) -> None:
+        nonlocal spoke
+        now = time.monotonic()
+        left = max(0.0, (expected or 0) - (now - started)) + later
+        at = f"cell {min(done + 1, total)} of {total}" if total else "starting"
+        guess = f", about {clock(left)} left in all" if known else ""
+        line = f"{label}: {at}, {clock(now - started)}{guess}{f' ({doing})' if doing else ''}"
         if CLEAR:
-            elapsed = time.monotonic() - started
-            left = max(0.0, (expected or 0) - elapsed) + later
-            at = f"cell {min(done + 1, total)} of {total}" if total else "starting"
-            guess = f", about {clock(left)} left in all" if known else ""
-            print(f"{CLEAR}{label}: {at}, {clock(elapsed)}{guess}", end="", flush=True)
+            print(f"{CLEAR}{line[: get_terminal_size().columns - 1]}", end="", flush=True)
+        elif now - spoke > SPEAK_EVERY:
+            spoke = now
+            print(line, flush=True)
 
     return tell
 

@@ -22,6 +22,7 @@ import yaml
 from aimfair.errors import AimfairError
 from aimfair.notebook import code_cells, faults, read, tidy, write
 from aimfair.paths import home
+from aimfair.progress import FILE
 
 TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
@@ -135,7 +136,7 @@ def execute(
     *,
     timeout: float | None = None,
     environment: Mapping[str, str] | None = None,
-    tell: Callable[[int, int], None] = lambda done, total: None,
+    tell: Callable[[int, int, str], None] = lambda done, total, doing: None,
 ) -> Stamp:
     """Run ``notebook`` by papermill in its own process, in the notebook's folder; ``out`` appears when all went well.
 
@@ -144,7 +145,7 @@ def execute(
 
     timeout  seconds that one cell may take; None: as long as it needs
     environment  variables for the notebook's process on top of this one's
-    tell     called now and then with (code cells done, code cells in all)
+    tell     called now and then with (code cells done, code cells in all, progress of what the cell is at or "")
 
     Raises AimfairError: unknown parameter or wrong type (before anything starts), an error in a cell, a kernel that
     died, a time-out; it names the cell.
@@ -156,21 +157,21 @@ def execute(
     before = code_hash(notebook)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.stem}.{os.getpid()}.ipynb")
-    log = out.with_suffix(".log")
+    log, doing = out.with_suffix(".log"), out.with_suffix(".progress")
+    variables = _environment() | {"AIMFAIR_PROGRESS": f"{FILE}{doing}"} | dict(environment or {})
     started = time.monotonic()
     command = [sys.executable, "-m", "papermill", str(notebook), str(partial)]
     command += ["--cwd", str(notebook.parent), "--kernel", "python3", "--no-progress-bar", "--start-timeout", "180"]
     command += ["-y", yaml.safe_dump(dict(parameters), sort_keys=False)] if parameters else []
     command += ["--execution-timeout", str(int(timeout))] if timeout else []
     with log.open("w") as journal:
-        process = subprocess.Popen(
-            command, stdout=journal, stderr=journal, env=_environment() | dict(environment or {})
-        )
+        process = subprocess.Popen(command, stdout=journal, stderr=journal, env=variables)
         try:
             while process.poll() is None:
-                tell(*_cells_done(partial))
+                tell(*_cells_done(partial), doing.read_text() if doing.exists() else "")
                 time.sleep(LOOK_EVERY)
         finally:
+            doing.unlink(missing_ok=True)
             if process.poll() is None:
                 process.terminate()
                 process.wait()

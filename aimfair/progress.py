@@ -1,15 +1,41 @@
-"""Progress with the time left, on a terminal and in a notebook; silent wherever output is stored."""
+"""Progress with the time left, on a terminal and in a notebook; silent wherever output is stored.
+
+A notebook that papermill runs stores its output, yet whoever started it wants to know how far it is: there
+``AIMFAIR_PROGRESS`` names a file that holds the latest line of the innermost bar.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
 
+from tqdm import tqdm as plain
 from tqdm.auto import tqdm
 
 Item = TypeVar("Item")
+
+
+FILE = "file:"
+BAR = {"leave": False, "dynamic_ncols": True}
+LINE = {"leave": False, "mininterval": 1.0, "bar_format": "{desc} {percentage:.0f} %, {remaining} left"}
+
+
+class LastLine:
+    """A file for tqdm to write to that keeps nothing but the line it shows now."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):  # a full disk must not end a training for the sake of its progress
+            self.path.write_text(text.strip())
+
+    def flush(self) -> None:
+        pass
 
 
 def quiet() -> bool:
@@ -17,6 +43,8 @@ def quiet() -> bool:
     setting = os.environ.get("AIMFAIR_PROGRESS", "auto")
     if setting in ("on", "off"):
         return setting == "off"
+    if setting.startswith(FILE):
+        return True
     return "ipykernel" not in sys.modules and not sys.stderr.isatty()
 
 
@@ -27,5 +55,9 @@ def progress(
 
     done  how many of ``total`` were finished before (a resumed job), so that the bar starts there.
     """
-    bar = tqdm(items, desc=what, total=total, unit=unit, initial=done, disable=quiet(), leave=False, dynamic_ncols=True)
-    yield from bar
+    setting = os.environ.get("AIMFAIR_PROGRESS", "auto")
+    common: dict[str, Any] = {"desc": what, "total": total, "unit": unit, "initial": done}
+    if setting.startswith(FILE):
+        yield from plain(items, file=LastLine(Path(setting.removeprefix(FILE))), **common, **LINE)
+    else:
+        yield from tqdm(items, disable=quiet(), **common, **BAR)

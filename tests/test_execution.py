@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 
 import pytest
 from nbformat.v4 import new_code_cell
 from small_book import chapter, executed, write
 
+from aimfair import chapters
 from aimfair.errors import AimfairError
 from aimfair.execution import check_parameters, execute, is_current, notebook_parameters, refresh, stamp_of
 from aimfair.notebook import code_cells, faults, read
@@ -47,12 +49,12 @@ def test_declared_parameters_and_fields_of_the_profile_are_taken(tmp_path):
 
 def test_a_finished_run_is_stamped_and_recognised(tmp_path):
     before = dict(os.environ)
-    source = "import os\nfrom pathlib import Path\nprint(Path.cwd().name, seed, shift, os.environ['AIMFAIR_PROGRESS'])"
+    source = "from pathlib import Path\nprint(Path.cwd().name, seed, shift)"
     notebook, out = small(tmp_path, source), tmp_path / "out" / "00_small.ipynb"
     seen = []
     given = {"seed": 300, "shift": 2, "device": "cpu"}
-    stamp = execute(notebook, out, given, tell=lambda done, total: seen.append((done, total)))
-    assert code_cells(read(out))[-1].outputs[0].text == "notebooks 300 2 off\n"
+    stamp = execute(notebook, out, given, tell=lambda *told: seen.append(told))
+    assert code_cells(read(out))[-1].outputs[0].text == "notebooks 300 2\n"
     assert dict(os.environ) == before
     assert not faults(read(out)) and seen
     assert stamp_of(out) == stamp and stamp.seconds > 0
@@ -61,6 +63,34 @@ def test_a_finished_run_is_stamped_and_recognised(tmp_path):
     assert sorted(path.name for path in out.parent.iterdir()) == ["00_small.ipynb", "00_small.json", "00_small.log"]
     small(tmp_path, source + "  # changed")
     assert not is_current(stamp, notebook, given)
+
+
+def test_whoever_waits_for_a_long_cell_is_told_what_it_is_at(tmp_path):
+    source = "import time\nfrom aimfair.progress import progress\nfor _ in progress(range(60), 'counting'):\n    time.sleep(0.05)"
+    notebook, out, seen = small(tmp_path, source), tmp_path / "out" / "00_small.ipynb", []
+    execute(notebook, out, {}, tell=lambda done, total, doing: seen.append((done, total, doing)))
+    assert any(re.fullmatch(r"counting \d+ %, \d\d:\d\d left", doing) for *_, doing in seen), seen
+    assert not code_cells(read(out))[-1].outputs  # what a bar would have left there
+    assert sorted(path.name for path in out.parent.iterdir()) == ["00_small.ipynb", "00_small.json", "00_small.log"]
+
+
+def test_progress_fits_a_line_of_the_terminal_and_a_log_gets_a_line_now_and_then(monkeypatch, capsys):
+    monkeypatch.setattr(chapters, "CLEAR", "<clear>")
+    monkeypatch.setenv("COLUMNS", "60")
+    tell = chapters._ticker("[1/2] 04_generation", 600.0, [30.0])
+    tell(3, 20, "")
+    tell(3, 20, "autoencoder 34 %, 12:31 left, and so on and on")
+    first, second = capsys.readouterr().out.split("<clear>")[1:]
+    assert first == "[1/2] 04_generation: cell 4 of 20, 0 s, about 10 min 30 s left in all"[:59]
+    assert len(second) == 59
+
+    monkeypatch.setattr(chapters, "CLEAR", "")
+    tell = chapters._ticker("[1/2] 04_generation", None, [None])
+    tell(3, 20, "autoencoder 34 %, 12:31 left")
+    assert capsys.readouterr().out == "[1/2] 04_generation: running\n"
+    monkeypatch.setattr(chapters, "SPEAK_EVERY", -1.0)
+    tell(3, 20, "autoencoder 34 %, 12:31 left")
+    assert capsys.readouterr().out == "[1/2] 04_generation: cell 4 of 20, 0 s (autoencoder 34 %, 12:31 left)\n"
 
 
 def test_a_failing_cell_is_named_and_nothing_is_passed_off_as_a_result(tmp_path):
