@@ -242,6 +242,7 @@ def save(
 ) -> None:
     """Write all parts as one StableDiffusionPipeline in float16 safetensors."""
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+    from transformers.utils.logging import disable_progress_bar
 
     pipeline = StableDiffusionPipeline(
         vae=vae.cpu().half(),
@@ -255,6 +256,7 @@ def save(
     )
     if folder.exists():
         shutil.rmtree(folder)
+    disable_progress_bar()  # of writing 15 MB
     pipeline.save_pretrained(folder)
     config = folder / "text_encoder" / "config.json"  # half on disk, but computed in float32 unless asked otherwise
     stored = {
