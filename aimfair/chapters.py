@@ -125,9 +125,9 @@ def _ticker(label: str, expected: float | None, ahead: list[float | None]) -> Ca
     def tell(done: int, total: int, doing: str) -> None:
         nonlocal spoke
         now = time.monotonic()
-        left = max(0.0, (expected or 0) - (now - started)) + later
+        left = (expected or 0) - (now - started)
         at = f"cell {min(done + 1, total)} of {total}" if total else "starting"
-        guess = f", about {clock(left)} left in all" if known else ""
+        guess = f", about {clock(left + later)} left in all" if known and left > 0 else ""  # else: slower than last time
         line = f"{label}: {at}, {clock(now - started)}{guess}{f' ({doing})' if doing else ''}"
         if CLEAR:
             print(f"{CLEAR}{line[: get_terminal_size().columns - 1]}", end="", flush=True)
