@@ -127,7 +127,8 @@ def _ticker(label: str, expected: float | None, ahead: list[float | None]) -> Ca
         now = time.monotonic()
         left = (expected or 0) - (now - started)
         at = f"cell {min(done + 1, total)} of {total}" if total else "starting"
-        guess = f", about {clock(left + later)} left in all" if known and left > 0 else ""  # else: slower than last time
+        trusted = known and left > 0  # else: slower than last time
+        guess = f", about {clock(left + later)} left in all" if trusted else ""
         line = f"{label}: {at}, {clock(now - started)}{guess}{f' ({doing})' if doing else ''}"
         if CLEAR:
             print(f"{CLEAR}{line[: get_terminal_size().columns - 1]}", end="", flush=True)

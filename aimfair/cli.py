@@ -471,6 +471,11 @@ def status_line(title: str, cells: dict[str, Any], machine: Any, known: list[Any
     print(f"{title:60} {len(cells):6} {len(cells) - len(lacking):6} {len(lacking):7} {hours:6.1f}", flush=True)
 
 
+def named_profile(given: str) -> str:
+    """A name as it is, the path of a YAML file in full: notebooks run in a folder of their own."""
+    return str(Path(given).expanduser().resolve()) if given.endswith((".yaml", ".yml")) else given
+
+
 def existing(path: str) -> Path:
     """An absolute path. Raises AimfairError if there is nothing."""
     found = Path(path).expanduser().resolve()
@@ -498,7 +503,8 @@ def parser() -> argparse.ArgumentParser:
         )
         sub.set_defaults(command=command)
         if study:
-            sub.add_argument("--profile", default="demo", help="name of a profile, or the path of a YAML file (demo)")
+            about = "name of a profile, or the path of a YAML file (demo)"
+            sub.add_argument("--profile", type=named_profile, default="demo", help=about)
             sub.add_argument("--data", metavar="PATH", help="folder or archive of the real faces")
             sub.add_argument("--device", help="auto, cpu, cuda, cuda:1 (auto)")
             sub.add_argument("--seed", type=int, help="seed of a single run (100)")

@@ -11,7 +11,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from aimfair import profiles
-from aimfair.chapters import MAIN, chapters, clock
+from aimfair.chapters import MAIN, clock
 from aimfair.errors import AimfairError
 from aimfair.execution import Stamp, stamp_of
 from aimfair.notebook import absolute_paths, faults, read, tidy, write
@@ -38,9 +38,10 @@ def publish(executed: Path, folder: Path) -> Path:
             cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
     _present_parameters(notebook, stamp)
     notebook = _without_machine(notebook, stamp)
-    profile = Path(stamp.parameters.get("profile", MAIN)).stem
-    if profile != MAIN:
-        notebook = for_profile(notebook, profile, {path.stem for path in chapters(profile)})
+    given = stamp.parameters.get("profile", MAIN)  # a name or the path of a YAML file
+    if Path(given).stem != MAIN:
+        siblings = {path.stem for place in (executed.parent, folder) for path in place.glob("[0-9]*.ipynb")}
+        notebook = for_profile(notebook, Path(given).stem, siblings)
     problems += [f"it names {path}, a path of this machine" for path in absolute_paths(notebook)]
     shown = {key: value for key, value in asdict(stamp).items() if key != "parameters"}
     shown["reuse"] = stamp.parameters.get("reuse", True)

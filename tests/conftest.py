@@ -1,5 +1,6 @@
 """Shared by the tests."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,20 @@ from aimfair import gradients, models
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench
 from aimfair.training import Schedule, fit
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """A test that changes the number of threads, on which the numbers of a training depend, changes it for itself.
+
+    So does a Dask cluster, which leaves the number that its workers shall start with in the environment.
+    """
+    before, variables = torch.get_num_threads(), dict(os.environ)
+    yield
+    torch.set_num_threads(before)
+    for name in os.environ.keys() - variables.keys():
+        del os.environ[name]
+    os.environ.update(variables)
 
 
 @pytest.fixture

@@ -153,3 +153,12 @@ def test_a_chapter_of_another_profile_has_labels_of_its_own_and_links_that_exist
     assert "{eq}`eq-abc`" in said  # defined by another chapter: a link into the main study
     assert "{doc}`05_here`" in said and "{doc}`../01_there`" in said
     assert changed.cells[1].metadata["mystnb"]["figure"]["name"] == "utkface-fig-b"
+
+
+def test_a_run_with_a_profile_of_ones_own_is_published_under_the_name_of_its_file(tmp_path):
+    mine = tmp_path / "my-faces.yaml"
+    mine.write_text((home() / "notebooks" / "profiles" / "smoke.yaml").read_text())
+    injected = ran(f'# Parameters\nprofile = "{mine}"', tags=["injected-parameters"])
+    notebook = published(tmp_path, injected, profile=str(mine))
+    assert notebook.cells[0].source == "# A small chapter: my-faces"
+    assert "Profile `path/to/my-faces.yaml`" in json.dumps(notebook) and str(tmp_path) not in json.dumps(notebook)
