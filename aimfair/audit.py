@@ -6,7 +6,8 @@ trained on labelled faces that the generator never saw measures how often the tw
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,17 +15,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aimfair.errors import AimfairError
 from aimfair.faces import GROUPS, FaceSet
 from aimfair.models import ResNet18, as_input, save
+from aimfair.paths import home
 from aimfair.progress import progress
 from aimfair.stages import autocast
 
 if TYPE_CHECKING:
     from aimfair.corpora import Corpus
+    from aimfair.profiles import Profile
 
 JUDGED = ("Smiling", "Male", "Young")
 """The attributes that FaceWorld's tasks are about."""
@@ -32,19 +36,29 @@ JUDGED = ("Smiling", "Male", "Young")
 
 @dataclass(frozen=True)
 class Judge:
-    """A slim ResNet-18 with one logit for each of ``attributes``."""
+    """A slim ResNet-18 with one logit for each of ``attributes``, that looks at pictures of ``size`` pixels."""
 
     model: ResNet18
     attributes: tuple[str, ...]
+    size: int = 64
+
+    def see(self, images: Tensor, batch_size: int = 512) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) uint8 -> (N, L) logits, the attribute is there where its logit is above 0, and (N, d) features.
+
+        Both float32 on the CPU. Pictures of another size are resized.
+        """
+        device = self.model.conv1.weight.device
+        logits, features = [], []
+        with torch.inference_mode():
+            for batch in images.split(batch_size):
+                seen = self.model.features(as_input(_resized(batch, self.size).to(device)))
+                logits.append(self.model.fc(seen).float().cpu())
+                features.append(seen.float().cpu())
+        return torch.cat(logits), torch.cat(features)
 
     def logits(self, images: Tensor, batch_size: int = 512) -> Tensor:
-        """(N, 3, H, W) uint8 -> (N, L) float32 logits; the attribute is there where the logit is above 0."""
-        device = self.model.conv1.weight.device
-        with torch.inference_mode():
-            parts = [
-                outputs(self.model, as_input(batch.to(device))).float().cpu() for batch in images.split(batch_size)
-            ]
-        return torch.cat(parts)
+        """The logits of :meth:`see`."""
+        return self.see(images, batch_size)[0]
 
     def column(self, attribute: str) -> int:
         """Which logit belongs to ``attribute``. Raises AimfairError if the judge does not know it."""
@@ -53,8 +67,8 @@ class Judge:
         return self.attributes.index(attribute)
 
     def save(self, path: Path) -> None:
-        """Weights (float16) and attribute names in one safetensors file."""
-        save(self.model, path, {"attributes": ",".join(self.attributes)})
+        """Weights (float16), attribute names and size in one safetensors file."""
+        save(self.model, path, {"attributes": ",".join(self.attributes), "size": str(self.size)})
 
 
 def load_judge(path: Path, device: str = "cpu") -> Judge:
@@ -64,11 +78,56 @@ def load_judge(path: Path, device: str = "cpu") -> Judge:
     if not path.exists():
         raise AimfairError(f"no judge at {path}: train one with aimfair.audit.train_judge")
     with safe_open(path, "pt") as file:
-        attributes = tuple(file.metadata()["attributes"].split(","))
+        about = file.metadata()
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    attributes = tuple(about["attributes"].split(","))
     model = _network(len(attributes), seed=0)
     model.load_state_dict(state)
-    return Judge(model.to(device).eval(), attributes)
+    return Judge(model.to(device).eval(), attributes, int(about.get("size", 64)))
+
+
+def judge_of(profile: Profile, device: str = "cpu", data_root: str = "") -> Judge:
+    """The judge of a profile's synthetic faces, which never saw a face or a label that a classifier learns from.
+
+    For FaceWorld the one that the repository ships; else a classifier of the profile's external corpus
+    (:func:`train_corpus_judge`), trained at the first call and kept in ``data/cache``. Raises AimfairError where the
+    profile names no corpus.
+    """
+    from aimfair import corpora
+
+    if "faceworld" in (profile.corpus, profile.dataset):
+        return load_judge(_shipped(), device)
+    if not profile.corpus:
+        raise AimfairError(
+            f"profile {profile.profile} names no corpus on which a judge of its faces could be trained: set corpus to "
+            f"{', '.join(corpora.CORPORA)}, or give the audit a CLIP model"
+        )
+
+    def train() -> Judge:
+        return train_corpus_judge(corpora.load(profile, data_root), device=device)[0]
+
+    return kept_judge(judge_identity(profile), train, device)
+
+
+def judge_identity(profile: Profile) -> str:
+    """What tells the judge of one profile from that of another: a digest of the shipped one, or corpus and image size."""
+    if "faceworld" in (profile.corpus, profile.dataset):
+        return f"faceworld@{hashlib.blake2b(_shipped().read_bytes(), digest_size=4).hexdigest()}"
+    return f"{profile.corpus}-{profile.image_size}"
+
+
+def _shipped() -> Path:
+    return home() / "data" / "tiny-sd" / "judge.safetensors"
+
+
+def kept_judge(name: str, train: Callable[[], Judge], device: str = "cpu") -> Judge:
+    """The judge ``name`` of ``data/cache``; trained and kept there if it is missing, by one process while others wait."""
+    path = home() / "data" / "cache" / f"judge-{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            train().save(path)
+    return load_judge(path, device)
 
 
 def train_judge(
@@ -111,16 +170,23 @@ def train_judge(
         loss.backward()
         optimiser.step()
         cycle.step()
-    return Judge(model.eval(), names)
+    return Judge(model.eval(), names, images.shape[-1])
 
 
-def train_faceworld_judge(style: str = "web", world: int = 7, images: int = 20_000, seed: int = 0) -> Judge:
+def train_faceworld_judge(
+    style: str = "web",
+    world: int = 7,
+    images: int = 20_000,
+    seed: int = 0,
+    attributes: Sequence[str] = JUDGED,
+    epochs: int = 12,
+) -> Judge:
     """The judge of the book's synthetic faces: knows FaceWorld's looks, from another world than the generator's corpus."""
     from aimfair.datasets import faceworld
 
     fresh = faceworld.catalogue(style=style, seed=world, train=0, validation=0, test=0, corpus=images)
-    labels = torch.from_numpy(fresh.attributes[list(JUDGED)].to_numpy(np.int64, copy=True))
-    return train_judge(fresh.read(np.arange(images), 64), labels, JUDGED, epochs=12, seed=seed)
+    labels = torch.from_numpy(fresh.attributes[list(attributes)].to_numpy(np.int64, copy=True))
+    return train_judge(fresh.read(np.arange(images), 64), labels, attributes, epochs=epochs, seed=seed)
 
 
 def train_corpus_judge(corpus: Corpus, *, epochs: int = 8, seed: int = 1, device: str = "cpu") -> tuple[Judge, Tensor]:
@@ -160,6 +226,23 @@ def audit(judge: Judge, faces: FaceSet, names: Mapping[str, str]) -> pd.DataFram
             row[attribute] = 100 * float(agree.mean()) if len(agree) else float(np.nan)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def certainty(judge: Judge, logits: Tensor, faces: FaceSet, names: Mapping[str, str]) -> Tensor:
+    """(N, K) probability, by (N, L) ``logits`` of ``judge``, that each of the K labels in ``names`` is what is shown."""
+    columns = []
+    for label, attribute in names.items():
+        value = logits[:, judge.column(attribute)].sigmoid()
+        columns.append(torch.where(getattr(faces, label).bool(), value, 1 - value))
+    return torch.stack(columns, 1)
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    """(N, 3, H, W) uint8 at ``size`` x ``size`` pixels."""
+    if images.shape[-2:] == (size, size):
+        return images
+    small = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return small.round().clamp(0, 255).to(torch.uint8)
 
 
 def _network(attributes: int, seed: int) -> ResNet18:

@@ -6,13 +6,14 @@ import argparse
 import inspect
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from aimfair import audit_command, generate_command, prompt_commands
 from aimfair.errors import AimfairError
 from aimfair.paths import home
 
@@ -123,23 +124,6 @@ def command_publish(options: argparse.Namespace) -> None:
         print(f"{path.relative_to(home())}  {path.stat().st_size / 1e6:.2f} MB")
 
 
-def command_generate(options: argparse.Namespace) -> None:
-    """Draw the synthetic faces of a profile, or with any text-to-image pipeline of diffusers; resumable.
-
-    $ aimfair generate                                          the pool of the demo study
-    $ aimfair generate -p images_per_group=50 --out some/folder
-    $ aimfair generate --model stabilityai/sd-turbo -p steps=4 -p guidance=0 -p image_size=512 --out some/folder
-
-    Each image has its own seed, made of task, group, prompt and replicate: the same image whatever the batch, the order
-    or the number of interruptions. manifest.csv in the folder has a row per image."""
-    from aimfair import synthetic
-
-    opened = open_study(options, {"generator": options.model} if options.model else {})
-    folder = Path(options.out) if options.out else synthetic.pool_folder(opened.profile)
-    synthetic.generate(opened.profile, folder, opened.device, opened.data_root)
-    print(f"The images and their manifest.csv are in {folder}")
-
-
 def command_train_sd(options: argparse.Namespace) -> None:
     """Train the tiny Stable Diffusion of a profile on its captioned corpus; ends with a folder that diffusers can load.
 
@@ -163,20 +147,28 @@ def command_bench(options: argparse.Namespace) -> None:
     """Measure how fast the parts are here: training, evaluation, gradients, drawing, text to image.
 
     $ aimfair bench
-    $ aimfair bench --record data/published/benchmarks.json   keep it for the book's appendix"""
-    from aimfair import bench
+    $ aimfair bench --record data/published/benchmarks.json   keep it for the book's appendix
+    $ aimfair bench --text-to-image full    Stable Diffusion 2.1-base in full size, the paper's settings against fewer steps
+    $ aimfair bench --text-to-image tiny    the same measurement with a tiny network, on any device
+
+    Stable Diffusion in full size has random weights here, and needs a GPU."""
+    from aimfair import bench, bench_generation
 
     opened = open_study(options)
     p, device = opened.profile, opened.device
     print(bench.machine(device))
     rows = []
-    for measure in (
+    tiny = options.text_to_image == "tiny"
+    parts: Sequence[Callable[[], Iterable[Any]]] = (
         lambda: bench.training(p.backbone, p.image_size, device),
         lambda: bench.training("resnet18", p.image_size, device, rounds=8),
         lambda: bench.passes(p.backbone, p.image_size, device),
         bench.drawing,
         lambda: bench.generation(str(home() / p.generator), device, p.steps, p.guidance),
-    ):
+    )
+    if options.text_to_image:
+        parts = (lambda: bench_generation.measure(device, tiny, compiled=not options.no_compile),)
+    for measure in parts:
         for what, value, unit in measure():
             print(f"  {what:50} {value:10.1f} {unit}", flush=True)
             rows.append((what, value, unit))
@@ -527,20 +519,24 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--hyper", nargs="+", default=[], metavar="NAME=VALUE", help="hyper-parameters of the method")
     run.add_argument("--search", action="store_true", help="run each value of the hyper-parameter that is searched")
     run.add_argument("--no-reuse", dest="reuse", action="store_false", help="do not look among the published runs")
-    generate = add(command_generate, study=True)
-    generate.add_argument("--model", help="folder or name of any text-to-image pipeline of diffusers")
-    generate.add_argument("--out", metavar="FOLDER", help="where the images go (data/synthetic/...)")
+    generate_command.add_options(add(generate_command.command_generate, study=True))
+    audit_command.add_options(add(audit_command.command_audit, study=True))
     train = add(command_train_sd, study=True)
     train.add_argument("--minutes", type=float, help="how long to train (the profile's generator_minutes)")
     train.add_argument("--out", metavar="FOLDER", help="where the pipeline goes (the profile's generator)")
     bench = add(command_bench, study=True)
     bench.add_argument("--record", metavar="FILE", help="keep the measurement in this JSON file")
+    bench.add_argument(
+        "--text-to-image", choices=("full", "tiny"), help="only Stable Diffusion 2.1-base, random weights"
+    )
+    bench.add_argument("--no-compile", action="store_true", help="of that, only what is not compiled")
     add(command_refresh).add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="paths (all of notebooks/)")
     add(command_profiles)
     add(command_publish, study=True)
     add(command_status)
     add(command_test)
     add(command_lab)
+    prompt_commands.register(commands, add)
     grid = commands.add_parser(
         "grid", help="The runs of the paper's tables and figures", description="What is to be run."
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from aimfair import diffusion, methods, prompts, synthetic
+from aimfair import diffusion, methods, synthetic
 from aimfair.engines import BIASED_MODEL, POOL, Machine, study_of
 from aimfair.experiments import GAPS, Cell
 from aimfair.paths import home
@@ -76,9 +76,7 @@ def images_missing(profile: Profile) -> int:
     """How many images of the profile's synthetic pool are not drawn yet; 0 where they were made elsewhere."""
     if profile.generator.startswith("folder:"):
         return 0
-    bank = prompts.bank(f"{profile.dataset}/{profile.task}", profile.prompts)
-    jobs = diffusion.jobs(bank, profile.images_per_group, profile.task)
-    return len(diffusion.missing(jobs, synthetic.pool_folder(profile)))
+    return len(diffusion.missing(synthetic.pool_jobs(profile), synthetic.pool_folder(profile)))
 
 
 def _drawing(p: Profile) -> float:

@@ -6,32 +6,31 @@ enlarged later, and is always the same pool. The manifest says how each image wa
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from filelock import FileLock
 from torch import Tensor
 
 from aimfair.errors import AimfairError
 from aimfair.faces import GROUPS
+from aimfair.manifest import COLUMNS, SETTINGS, append, missing, read_manifest, same_settings, tidy
+from aimfair.pipelines import fingerprint, load_pipeline, refused, side_of
+from aimfair.presets import Preset
 from aimfair.progress import progress
 from aimfair.prompts import Prompt
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SETTINGS = ("model", "revision", "scheduler", "steps", "guidance", "size", "negative_prompt")
-COLUMNS = ("path", "target", "protected", "prompt_id", "replicate", "seed", "prompt", *SETTINGS)
-"""Columns of ``manifest.csv``; ``path`` is relative to it. A job with more fields than :class:`Job` has a column for each."""
+__all__ = ["COLUMNS", "SETTINGS", "Job", "fingerprint", "generate", "jobs", "load_pipeline", "missing", "read_manifest"]
 
 
 @dataclass(frozen=True)
@@ -84,85 +83,6 @@ def jobs(prompts: Sequence[Prompt], per_group: int, pair: str) -> list[Job]:
     return todo
 
 
-def load_pipeline(
-    name_or_folder: str | Path,
-    device: str = "cpu",
-    revision: str | None = None,
-    local_files_only: bool = False,
-    scheduler: str | None = None,
-    scheduler_options: Mapping[str, Any] | None = None,
-    dtype: torch.dtype | None = None,
-) -> Any:
-    """Any text-to-image pipeline of diffusers, from a folder or by its name on the Hugging Face hub.
-
-    Only safetensors are read, so that nothing is unpickled. Computes in float32 on a CPU and float16 elsewhere
-    unless ``dtype`` says otherwise. ``scheduler`` names a diffusers scheduler to use in place of the model's own,
-    with ``scheduler_options`` on top of its configuration.
-
-    Raises AimfairError if the model is not there, cannot be fetched or has no safetensors.
-    """
-    try:
-        import diffusers
-        import transformers
-    except ImportError as error:
-        raise AimfairError("generation needs diffusers and transformers: pip install 'aimfair[generate]'") from error
-    name = str(name_or_folder)
-    folder = Path(name_or_folder)
-    if folder.is_dir() and not (folder / "model_index.json").exists():
-        raise AimfairError(f"{name} holds no diffusers pipeline (model_index.json is missing)")
-    if not folder.is_dir() and (name.count("/") != 1 or folder.is_absolute() or name.startswith(".")):
-        raise AimfairError(f"no folder {name}, and a model on the Hugging Face hub is called owner/name")
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.float16)
-    try:
-        pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
-            name, revision=revision, local_files_only=local_files_only, use_safetensors=True, dtype=dtype
-        )
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise AimfairError(
-            f"cannot load the text-to-image model {name}: {reason} - give the folder of a diffusers pipeline in safetensors, "
-            "or a hub name while online"
-        ) from error
-    if scheduler is not None:
-        if not hasattr(diffusers, scheduler):
-            raise AimfairError(f"diffusers has no scheduler {scheduler!r}: name a class such as DDIMScheduler")
-        config = dict(pipeline.scheduler.config) | dict(scheduler_options or {})
-        pipeline.scheduler = getattr(diffusers, scheduler).from_config(config)
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.source = (folder.name, fingerprint(folder)) if folder.is_dir() else (name, revision or "")
-    return pipeline.to(device)
-
-
-def fingerprint(folder: Path) -> str:
-    """Twelve hex digits that change when a local pipeline is trained again: sizes and last MiB of its weight files."""
-    digest = hashlib.blake2b(digest_size=6)
-    for file in sorted(folder.rglob("*.safetensors")):
-        with file.open("rb") as stream:
-            stream.seek(max(0, file.stat().st_size - 2**20))
-            digest.update(f"{file.relative_to(folder)} {file.stat().st_size}".encode() + stream.read())
-    return digest.hexdigest()
-
-
-def read_manifest(folder: str | Path) -> pd.DataFrame:
-    """One row per image of the pool in ``folder``, in the order they were drawn; empty if there is none yet."""
-    file = Path(folder) / "manifest.csv"
-    if not file.exists():
-        return pd.DataFrame(columns=COLUMNS)
-    text = file.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]  # a killed process may have left half a row
-    texts = dict.fromkeys("path prompt_id prompt face model revision scheduler negative_prompt".split(), str)
-    return pd.read_csv(io.StringIO(whole), dtype=texts, keep_default_na=False)
-
-
-def missing(todo: Iterable[Job], folder: str | Path) -> list[Job]:
-    """The jobs that have no image with a manifest row in ``folder`` yet."""
-    folder = Path(folder)
-    there = {path for path in read_manifest(folder)["path"] if (folder / path).exists()}
-    return [job for job in todo if job.path not in there]
-
-
 def generate(
     pipeline: Any,
     todo: Sequence[Job],
@@ -171,7 +91,7 @@ def generate(
     steps: int,
     guidance: float,
     size: int,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     negative_prompt: str = "",
     painter: Callable[[Any, Mapping[str, Any]], Painter] | None = None,
 ) -> Path:
@@ -180,48 +100,90 @@ def generate(
     The model draws at its own size and the image is resized (Lanczos). An image appears whole or not at all, and its
     row follows; whatever stops the run, starting it again draws the rest. Each image has its own CPU generator, so that
     neither order nor batch matters; only the order of floating-point sums inside the network depends on
-    ``batch_size``, which may change a pixel by one grey level. The last batch is filled up to the same size.
+    ``batch_size``, which may change a pixel by one grey level. The last batch is filled up to the same size. Where a
+    batch does not fit the memory it is halved, and those after it stay so. ``batch_size`` None is what was chosen
+    for the device when the pipeline was loaded.
 
     ``painter`` makes the function that draws a batch out of the pipeline and the settings of the manifest; default is
     :func:`text_to_image`.
 
     Images that come out black (the safety checker of Stable Diffusion 1.x, or an overflow) are left out with a warning.
 
-    Raises AimfairError if the folder holds images of other settings, nothing can be written, or all are black.
+    Raises AimfairError if the folder holds images of other settings, nothing can be written, one image alone does not fit
+    the memory, or all are black.
     """
     folder = Path(folder)
-    model, revision = getattr(pipeline, "source", (type(pipeline).__name__, ""))
-    settings = {
-        "model": model,
-        "revision": revision,
-        "scheduler": type(pipeline.scheduler).__name__,
-        "steps": steps,
-        "guidance": float(guidance),
-        "size": size,
-        "negative_prompt": negative_prompt,
-    }
+    with writing(folder, todo):
+        rest = missing(todo, folder)
+        images = draw(pipeline, todo, folder, steps, guidance, size, batch_size, negative_prompt, painter)
+        black = [path for path in progress(images, "generating", len(todo), "image", len(todo) - len(rest)) if path]
+    tell_black(black, len(rest))
+    return folder / "manifest.csv"
+
+
+@contextmanager
+def writing(folder: Path, todo: Sequence[Job]) -> Iterator[None]:
+    """Around a run that draws into ``folder``: one run at a time, on a tidy manifest with the columns of ``todo``.
+
+    Raises AimfairError in place of an OSError: a full disk, a folder that is read-only.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "manifest.lock"):
-            _same_settings(folder, todo, settings)
-            rest = missing(todo, folder)
-            _tidy(folder, columns(todo))
-            black: list[str] = []
-            done = len(todo) - len(rest)
-            paint = (painter or text_to_image)(pipeline, settings)
-            images = _draw(paint, rest, folder, settings, batch_size, black)
-            for _ in progress(images, "generating", len(todo), "image", done=done):
-                pass
+            tidy(folder, columns(todo))
+            yield
     except OSError as error:
-        raise AimfairError(
-            f"cannot write to {folder} ({error.strerror or error}): images already there are kept; make room and start again"
-        ) from error
-    if black:
-        said = f"{len(black)} of {len(rest)} images came out black and were left out ({black[0]}, ...)"
-        if len(black) == len(rest):
-            raise AimfairError(f"{said}: is a safety checker or a half-precision overflow at work?")
-        warnings.warn(said, stacklevel=2)
-    return folder / "manifest.csv"
+        raise AimfairError(no_room(folder, error)) from error
+
+
+def no_room(folder: Path, error: OSError) -> str:
+    """What is said of an image or a row that could not be written."""
+    return f"cannot write to {folder} ({error.strerror or error}): images already there are kept; make room and start again"
+
+
+def draw(
+    pipeline: Any,
+    todo: Sequence[Job],
+    folder: Path,
+    steps: int,
+    guidance: float,
+    size: int,
+    batch_size: int | None = None,
+    negative_prompt: str = "",
+    painter: Callable[[Any, Mapping[str, Any]], Painter] | None = None,
+    allowed: Callable[[], bool] = lambda: True,
+) -> Iterator[str]:
+    """What :func:`generate` does inside :func:`writing`; several processes may do it at once, with jobs of their own.
+
+    Yields for each image its path if it came out black, else "". Ends early once ``allowed()`` is false.
+    """
+    model, revision = getattr(pipeline, "source", (type(pipeline).__name__, ""))
+    preset = getattr(pipeline, "preset", Preset(model))
+    settings = {
+        "model": model,
+        "revision": revision,
+        "scheduler": getattr(pipeline, "scheduler_name", type(pipeline.scheduler).__name__),
+        "steps": steps,
+        "guidance": float(guidance),
+        "size": size,
+        "negative_prompt": negative_prompt or preset.negative_prompt,
+        "drawn": str(side_of(pipeline) or ""),
+        "dtype": str(getattr(pipeline, "dtype", "")).removeprefix("torch."),
+    }
+    same_settings(folder, todo, settings)
+    paint = (painter or text_to_image)(pipeline, settings)
+    chosen = batch_size or getattr(getattr(pipeline, "compute", None), "batch_size", None) or 32
+    yield from _draw(paint, missing(todo, folder), folder, settings, chosen, allowed)
+
+
+def tell_black(black: Sequence[str], drawn: int) -> None:
+    """Warn about images that came out black and were left out. Raises AimfairError if all of those drawn did."""
+    if not black:
+        return
+    said = f"{len(black)} of {drawn} images came out black and were left out ({black[0]}, ...)"
+    if len(black) == drawn:
+        raise AimfairError(f"{said}: is a safety checker or a half-precision overflow at work?")
+    warnings.warn(said, stacklevel=3)
 
 
 def columns(todo: Sequence[Job]) -> tuple[str, ...]:
@@ -231,43 +193,88 @@ def columns(todo: Sequence[Job]) -> tuple[str, ...]:
 
 
 def text_to_image(pipeline: Any, settings: Mapping[str, Any]) -> Painter:
-    """Draws each job's image from its prompt and seed alone."""
+    """Draws each job's image from its prompt and seed alone.
+
+    Raises AimfairError for a pipeline that does not take what its preset or the settings ask it for.
+    """
     arguments = prompt_arguments(pipeline, settings)
+    preset = getattr(pipeline, "preset", Preset(""))
+    fixed = call_arguments(preset, settings["steps"], settings["guidance"])
+    if unknown := refused(type(pipeline), fixed):
+        raise AimfairError(f"{type(pipeline).__name__} takes no {', '.join(unknown)}: it needs a preset of its own")
 
     def paint(batch: Sequence[Job]) -> list[Image]:
-        return pipeline(
-            **arguments(batch),
-            num_inference_steps=settings["steps"],
-            guidance_scale=settings["guidance"],
-            generator=[torch.Generator().manual_seed(job.seed) for job in batch],
-            output_type="pil",
-        ).images
+        noise = [torch.Generator().manual_seed(job.seed) for job in batch]
+        return pipeline(**arguments(batch), **fixed, generator=noise, output_type="pil").images
 
     return paint
 
 
+def call_arguments(preset: Preset, steps: int, guidance: float) -> dict[str, Any]:
+    """What the pipeline of ``preset`` is called with, beside prompts and noise."""
+    side = {"height": preset.size, "width": preset.size} if preset.size else {}
+    return {"num_inference_steps": steps, preset.guidance_argument: guidance, **side, **preset.arguments}
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that the memory of the GPU or of the machine is full."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or should_reduce_batch_size(error)  # type: ignore[arg-type]
+
+
 def _draw(
-    paint: Painter, rest: Sequence[Job], folder: Path, settings: Mapping[str, Any], batch_size: int, black: list[str]
-) -> Iterator[None]:
-    """Draw in batches while the previous batch is written by a few threads; yields once per image."""
-    batch_size = min(batch_size, len(rest))
+    paint: Painter,
+    rest: Sequence[Job],
+    folder: Path,
+    settings: Mapping[str, Any],
+    batch_size: int,
+    allowed: Callable[[], bool],
+) -> Iterator[str]:
+    """Draw in batches while the previous batch is written by a few threads; see :func:`draw`."""
+    batch_size, start = min(batch_size, len(rest)), 0
     with ThreadPoolExecutor(4) as pool:
         written: list[tuple[Job, Future]] = []
         try:
-            for start in range(0, len(rest), batch_size or 1):
+            while start < len(rest) and allowed():
                 batch = list(rest[start : start + batch_size])
-                padded = batch + batch[-1:] * (batch_size - len(batch))
-                images = paint(padded)
-                _record(folder, written, settings)
-                written = []
+                images = _painted(paint, batch + batch[-1:] * (batch_size - len(batch)))
+                if images is None:
+                    batch_size = _halved(batch_size)
+                    continue
+                done, written = written, []
+                _record(folder, done, settings, allowed)
+                start += len(batch)
                 for job, image in zip(batch, images[: len(batch)], strict=True):
-                    if image.getbbox() is None:
-                        black.append(job.path)
-                    else:
+                    black = image.getbbox() is None
+                    if not black:
                         written.append((job, pool.submit(_write, image, folder / job.path, settings["size"])))
-                    yield
+                    yield job.path if black else ""
         finally:
-            _record(folder, written, settings)
+            _record(folder, written, settings, allowed)
+
+
+def _painted(paint: Painter, batch: Sequence[Job]) -> list[Image] | None:
+    """The images of a batch, or None where they do not fit the memory."""
+    try:
+        return paint(batch)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+    if torch.cuda.is_available():  # outside the handler, which holds on to the tensors of the failed call
+        torch.cuda.empty_cache()
+    return None
+
+
+def _halved(batch_size: int) -> int:
+    if batch_size == 1:
+        raise AimfairError(
+            "the memory is too small for one image at a time: images already there are kept; choose a smaller model, "
+            "--dtype float16 or --tiling, or free memory, and start again"
+        )
+    smaller = (batch_size + 1) // 2
+    warnings.warn(f"{batch_size} images at a time do not fit the memory: going on with {smaller}", stacklevel=2)
+    return smaller
 
 
 def prompt_arguments(pipeline: Any, settings: Mapping[str, Any]) -> Any:
@@ -277,6 +284,8 @@ def prompt_arguments(pipeline: Any, settings: Mapping[str, Any]) -> Any:
     negative = settings["negative_prompt"]
     guided = settings["guidance"] > 1
     if not isinstance(pipeline, StableDiffusionPipeline):
+        if negative and refused(type(pipeline), {"negative_prompt": negative}):
+            raise AimfairError(f"{type(pipeline).__name__} takes no negative prompt")
         return lambda batch: (
             {"prompt": [job.prompt for job in batch]}
             | ({"negative_prompt": [negative] * len(batch)} if negative else {})
@@ -311,36 +320,15 @@ def _write(image: Image, path: Path, size: int) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _record(folder: Path, written: Sequence[tuple[Job, Future]], settings: Mapping[str, Any]) -> None:
+def _record(
+    folder: Path,
+    written: Sequence[tuple[Job, Future]],
+    settings: Mapping[str, Any],
+    allowed: Callable[[], bool],
+) -> None:
     """Append a row for each image that was written; then raise what went wrong with the others, if anything did."""
     rows = [{**vars(job), **settings, "path": job.path} for job, future in written if future.exception() is None]
     if rows:
-        with (folder / "manifest.csv").open("a", newline="", encoding="utf-8") as stream:
-            csv.DictWriter(
-                stream, columns([job for job, _ in written]), extrasaction="ignore", lineterminator="\n"
-            ).writerows(rows)
+        append(folder, rows, allowed)
     for _, future in written:
         future.result()
-
-
-def _same_settings(folder: Path, todo: Sequence[Job], settings: Mapping[str, Any]) -> None:
-    """Raise AimfairError if an image of ``todo`` is there but was made in another way."""
-    there = {row["path"]: row for row in read_manifest(folder).to_dict("records")}
-    for job in todo:
-        if (row := there.get(job.path)) is None:
-            continue
-        own = {name: value for name, value in vars(job).items() if name in row}
-        for name, value in {**settings, **own}.items():
-            if row[name] != value:
-                raise AimfairError(
-                    f"{folder / job.path} was made with {name} {row[name]!r}, not {value!r}: choose another folder, or remove it"
-                )
-
-
-def _tidy(folder: Path, columns: Sequence[str]) -> None:
-    """Write the manifest anew with a header, without half a row and without rows whose image is gone."""
-    rows = read_manifest(folder)
-    rows = rows[rows["path"].map(lambda path: (folder / path).exists()).astype(bool)]
-    partial = folder / "manifest.partial"
-    rows.reindex(columns=list(columns)).to_csv(partial, index=False, lineterminator="\n")
-    partial.replace(folder / "manifest.csv")

@@ -9,7 +9,6 @@ the whole bank and in every beginning of it. Only what is typical of one gender 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ import numpy as np
 from aimfair import prompts
 from aimfair.errors import AimfairError
 from aimfair.faces import GROUPS
-from aimfair.prompts import NON_WHITE, PER_GROUP, contradictions, sentence
+from aimfair.prompts import PER_GROUP, sentence
+from aimfair.wording import NON_WHITE, contradictions
 
 POSES = (
     "head facing the camera",
@@ -96,6 +96,17 @@ CELEBA: Slots = {
     ),
 }
 
+
+def alike(slots: Slots) -> Slots:
+    """``slots`` without what is typical of one gender, hair length included: where the gender is the target, the rest of
+    the sentence must not tell it."""
+    bare = {
+        name: [tuple(re.sub(r"^(long|short) ", "", phrase) for phrase in option) for option in options]
+        for name, options in slots.items()
+    }
+    return {name: tuple((a, b) for a, b in options if a == b) for name, options in bare.items()}
+
+
 NUISANCES: dict[str, tuple[int | None, ...]] = {
     "Smiling": (0, 1),
     "Male": (0, 1),
@@ -125,7 +136,9 @@ def _grammars() -> dict[str, Grammar]:
     pairs = (("Smiling", "Male"), ("Smiling", "Young"), ("Young", "Male"))
     return {
         **{f"faceworld/{t}_{p}": Grammar(t, p, FACEWORLD, "faceworld", everything) for t, p in pairs},
+        "faceworld/Male_Young": Grammar("Male", "Young", alike(FACEWORLD), "faceworld", everything),
         **{f"celeba/{t}_{p}": Grammar(t, p, CELEBA, "celeba", everything[:2]) for t, p in pairs},
+        "celeba/Male_Young": Grammar("Male", "Young", alike(CELEBA), "celeba", everything[:2]),
         "utkface/Female_White": Grammar("Female", "White", None, "fairface", everything[:2]),
     }
 
@@ -170,12 +183,7 @@ def make(task: str, seed: int = 0) -> dict[str, Any]:
 
 def write_bank(task: str, path: str | Path | None = None, seed: int = 0) -> Path:
     """Write the bank of ``task`` to ``path``, by default its place in ``data/prompts``."""
-    path = prompts.path_of(task) if path is None else Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(make(task, seed), indent=1, ensure_ascii=False)
-    one_line_each = re.sub(r"\{\s+\"id\"[^{}]*\}", lambda prompt: " ".join(prompt[0].split()), text)
-    path.write_text(one_line_each + "\n", encoding="utf-8")
-    return path
+    return prompts.write(make(task, seed), prompts.path_of(task) if path is None else Path(path))
 
 
 def write_all(seed: int = 0) -> list[Path]:
@@ -277,7 +285,11 @@ def _instruction(grammar: Grammar) -> dict[str, Any]:
     else:
         said = [word for options in grammar.slots.values() for pair in options for word in pair if word]
         others = "one to three of: " + ", ".join(dict.fromkeys(said))
-        others += "; beards and the like for men only, lipstick and makeup for women only"
+        others += (
+            "; nothing that is typical of women or of men"
+            if grammar.target == "Male"
+            else "; beards and the like for men only, lipstick and makeup for women only"
+        )
     return {
         "Task": "Write prompts for a text-to-image model that shall draw many different photos of single faces.",
         "Number": PER_GROUP,

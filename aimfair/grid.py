@@ -169,14 +169,14 @@ def _together(cells: Mapping[str, Cell], key: Callable[[Cell], Any]) -> list[lis
 
 
 def _config(cell: Cell, machine: Machine) -> dict[str, Any]:
-    run = {"method": cell.method, "hyper": dict(cell.hyper), "seed": cell.seed}
-    return {**_settings(cell.profile, cell.changes, machine), **run}
+    run = {"hyper": dict(cell.hyper), "seed": cell.seed}
+    return {**_settings(cell.profile, cell.changes, cell.method, machine), **run}
 
 
-@lru_cache(maxsize=128)  # a study's settings are the same for thousands of cells
-def _settings(profile: str, changes: tuple[tuple[str, Any], ...], machine: Machine) -> dict[str, Any]:
-    cell = Cell("", "", "", profile, changes, "", (), 0)
-    return study_of(cell, machine).config("", {}, 0)
+@lru_cache(maxsize=1024)  # settings of a study's method are the same for hundreds of cells
+def _settings(profile: str, changes: tuple[tuple[str, Any], ...], method: str, machine: Machine) -> dict[str, Any]:
+    cell = Cell("", "", "", profile, changes, method, (), 0)
+    return study_of(cell, machine).config(method, {}, 0)
 
 
 def _is_there(cell: Cell, machine: Machine) -> bool:

@@ -11,12 +11,15 @@ from typing import Any
 
 import yaml
 
-from aimfair import datasets
+from aimfair import datasets, selection
 from aimfair.errors import AimfairError
 from aimfair.models import BACKBONES, IMAGE_SIZES
 from aimfair.paths import home
 from aimfair.prompts import VARIANTS
 from aimfair.training import Schedule
+
+SELECTION = ("selection", "selected_per_group")
+"""Fields of :class:`Profile` that decide nothing where no rule selects."""
 
 COMMON = {"profile": str, "seed": int, "device": str, "data_root": str, "runs_root": str, "reuse": bool}
 """Parameters that every notebook declares; the fields of :class:`Profile` may be given beside them."""
@@ -32,7 +35,10 @@ class Profile:
     generator                    folder or hub name of a text-to-image pipeline, or "folder:PATH" for images made elsewhere
     corpus, generator_minutes    data set (and CPU minutes) on which a tiny generator is trained if the folder is missing
     images_per_group             size of the synthetic pool; each seed draws its balanced and biased set from it
-    prompts                      variant of the prompt bank: contextual, contextual-25, no-pose, plain
+    prompts                      variant of the prompt bank: contextual, contextual-25, no-pose, plain; "contextual@mine" is
+                                 that of the bank "<Target>_<Protected>@mine"
+    selection                    none, or the rule of :mod:`aimfair.selection` by which each seed chooses from the pool
+    selected_per_group           how many faces of each group it chooses; 0: half of images_per_group
     pretrain_*, finetune_*       schedules (training.Schedule); the fine-tuning rate is a method's hyper-parameter
     seeds                        how many of the seeds 100, 200, ... the profile's tables use
     """
@@ -63,6 +69,8 @@ class Profile:
     pretrain_decay_at: int = 10
     finetune_epochs: int = 10
     seeds: int = 10
+    selection: str = "none"
+    selected_per_group: int = 0
 
     def __post_init__(self) -> None:
         checks = {
@@ -72,7 +80,15 @@ class Profile:
                 self.split in ("official", "identities", "balanced-test"),
                 "official, identities or balanced-test",
             ),
-            "prompts": (self.prompts in VARIANTS, f"one of {', '.join(VARIANTS)}"),
+            "prompts": (self.prompts.partition("@")[0] in VARIANTS, f"one of {', '.join(VARIANTS)}"),
+            "selection": (
+                self.selection in ("none", *selection.available()),
+                f"none or one of {', '.join(selection.available())}",
+            ),
+            "selected_per_group": (
+                0 <= self.selected_per_group <= self.images_per_group,
+                f"between 0 and images_per_group ({self.images_per_group})",
+            ),
             "minority": (0 < self.minority <= 1, "a ratio above 0, at most 1"),
             "crop_scale_min": (0 < self.crop_scale_min <= 1, "a share above 0, at most 1"),
             "image_size": (8 <= self.image_size <= 1024, "between 8 and 1024 pixels"),
@@ -121,9 +137,19 @@ class Profile:
         return replace(self.pretraining(), epochs=self.finetune_epochs, milestones=(), ties="first")
 
     def settings(self) -> dict[str, Any]:
-        """What identifies the study's numbers: all fields but those that only say where things are or how many."""
-        beside = ("profile", "seeds", "corpus", "corpus_root", "generator_minutes")
-        return {k: v for k, v in asdict(self).items() if k not in beside}
+        """What identifies the study's numbers: all fields but those that only say where things are or how many.
+
+        Where nothing is selected from the pool, the fields about that are left out too.
+        """
+        beside = ("profile", "seeds", "corpus", "corpus_root", "generator_minutes", *SELECTION)
+        chosen = {} if self.selection == "none" else dict(zip(SELECTION, (self.selection, self.budget()), strict=True))
+        return {k: v for k, v in asdict(self).items() if k not in beside} | chosen
+
+    def budget(self) -> int:
+        """Synthetic faces of each group that are there to be drawn from."""
+        if self.selection == "none":
+            return self.images_per_group
+        return self.selected_per_group or max(1, self.images_per_group // 2)
 
 
 FIELDS: dict[str, Any] = typing.get_type_hints(Profile)

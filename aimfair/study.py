@@ -18,6 +18,7 @@ from filelock import FileLock
 from torch import nn
 
 from aimfair import (
+    audit,
     datasets,
     editing,
     gradients,
@@ -27,6 +28,7 @@ from aimfair import (
     profiles,
     runs,
     sampling,
+    selection,
     synthetic,
     tables,
 )
@@ -118,12 +120,33 @@ class Study:
         """The synthetic faces from which every seed draws: found on disk, or generated now (resumable)."""
         return synthetic.pool(self.profile, self.device, self.data_root)
 
+    def selected(self, seed: int) -> FaceSet:
+        """What of the pool a seed draws its sets from: all of it, or the faces that the profile's rule selects."""
+        p = self.profile
+        if p.selection == "none":
+            return self.pool
+        if seed not in self._selected:
+            places = selection.select(p.selection, self._candidates, self.pool.groups, p.budget(), seed)
+            self._selected[seed] = self.pool.subset(places)
+        return self._selected[seed]
+
+    @cached_property
+    def _selected(self) -> dict[int, FaceSet]:
+        return {}
+
+    @cached_property
+    def _candidates(self) -> selection.Candidates:
+        p = self.profile
+        judge = audit.judge_of(p, self.device, self.data_root)
+        names = {"target": p.target, "protected": p.protected}
+        return selection.candidates(self.pool, judge, names, self.faces("train").images)
+
     def synthetic_sets(self, seed: int) -> tuple[FaceSet, FaceSet]:
         """The balanced set (a quarter of the real size per group) and the biased set (the real group shares) of a seed.
 
         A pool that is too small for the size of the real set gives smaller sets with the same shares.
         """
-        pool, n = self.pool, len(self.split["train"])
+        pool, n = self.selected(seed), len(self.split["train"])
         target, protected = pool.target.numpy(), pool.protected.numpy()  # type: ignore[union-attr]
         smallest, shares = min(pool.counts()), np.array(self.profile.shares())
         balanced = sampling.per_group(target, protected, [min(n // 4, smallest)] * 4, seed)
@@ -173,13 +196,21 @@ class Study:
             gaps=lambda score, mode: self.gaps(seed, score, mode),
             resume=resume,
             shares=p.shares(),
-            pool=self.pool,
+            pool=self.selected(seed),
             edited=self.edited,
         )
 
     def config(self, method: str, hyper: Mapping[str, Any], seed: int) -> dict[str, Any]:
-        """Everything that decides a run's numbers; its hash is the run's id."""
+        """Everything that decides a run's numbers; its hash is the run's id.
+
+        What is selected of the synthetic faces decides nothing for a method that is not given any.
+        """
         settings = self.profile.settings() | {"generator": generator_identity(self.profile)}
+        known = methods.registry().get(method)
+        if known is not None and "synthetic" not in known.needs:
+            settings = {name: value for name, value in settings.items() if name not in profiles.SELECTION}
+        elif self.profile.selection not in ("none", "random"):
+            settings["judge"] = audit.judge_identity(self.profile)
         return {"protocol": PROTOCOL, "study": settings, "method": method, "hyper": dict(hyper), "seed": seed}
 
     def find(self, config: Mapping[str, Any]) -> Run | None:
@@ -283,7 +314,7 @@ class Study:
 
     def _measure_gaps(self, seed: int, config: dict[str, Any]) -> Run:
         began = perf_counter()
-        model, real, pool = self.biased_model(seed), self.faces("train").without_protected(), self.pool
+        model, real, pool = self.biased_model(seed), self.faces("train").without_protected(), self.selected(seed)
         balanced, biased = self.synthetic_sets(seed)
         crop = self.profile.pretraining().crop_scale
         on_real, on_biased, on_balanced = (

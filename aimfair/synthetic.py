@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 
-from aimfair import corpora, datasets, diffusion, prompts, tiny_sd
+from aimfair import corpora, datasets, diffusion, prompts, sharing, tiny_sd
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.paths import home, resolve
+from aimfair.pipelines import Compute
 from aimfair.profiles import Profile
 
 
@@ -43,14 +45,33 @@ def pool_folder(profile: Profile) -> Path:
     return home() / "data" / "synthetic" / f"{name}-{profile.prompts}-{profile.steps}-{profile.guidance:g}"
 
 
-def generate(profile: Profile, folder: Path, device: str, data_root: str) -> None:
-    """Draw what is missing of the pool."""
+def pool_jobs(profile: Profile) -> list[diffusion.Job]:
+    """Every image of the pool, whether it is there or not."""
     bank = prompts.bank(f"{profile.dataset}/{profile.task}", profile.prompts)
-    jobs = diffusion.jobs(bank, profile.images_per_group, profile.task)
+    return diffusion.jobs(bank, profile.images_per_group, profile.task)
+
+
+def generate(
+    profile: Profile,
+    folder: Path,
+    device: str,
+    data_root: str,
+    compute: Compute | None = None,
+    processes: int | None = None,
+) -> None:
+    """Draw what is missing of the pool; see :func:`aimfair.sharing.generate` for several processes."""
+    jobs = pool_jobs(profile)
     if diffusion.missing(jobs, folder):
-        pipeline = diffusion.load_pipeline(str(generator(profile, device, data_root)), device)
-        diffusion.generate(
-            pipeline, jobs, folder, steps=profile.steps, guidance=profile.guidance, size=profile.image_size
+        name = str(generator(profile, device, data_root))
+        sharing.generate(
+            partial(diffusion.load_pipeline, name, compute=compute),
+            jobs,
+            folder,
+            device=device,
+            processes=processes,
+            steps=profile.steps,
+            guidance=profile.guidance,
+            size=profile.image_size,
         )
 
 

@@ -14,7 +14,7 @@ from small_book import chapter, write
 from aimfair import cli, profiles
 from aimfair.paths import home
 
-COMMANDS = "book build run generate train-sd bench refresh profiles status test lab".split()
+COMMANDS = "book build run generate audit train-sd bench refresh profiles status test lab".split()
 
 
 def aimfair(*arguments):

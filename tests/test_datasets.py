@@ -575,6 +575,20 @@ def test_a_manifest_that_contradicts_is_refused(tmp_path, text, said):
         load("folder", tmp_path)
 
 
+def test_a_manifest_alone_may_say_what_the_images_show(tmp_path):
+    for i in range(3):
+        write(tmp_path / "deep" / f"{i}.png", picture(i))
+    rows = ["deep/2.png,1,0,m", "deep/0.png,0,1,m", "gone.png,0,0,m"]
+    write(tmp_path / "manifest.csv", "path,target,protected,model\n" + "\n".join(rows) + "\n")
+    faces = load("folder", tmp_path, target="Smiling", protected="Male")
+    assert faces.names.tolist() == ["deep/2.png", "deep/0.png"] and faces.attributes["model"].tolist() == ["m", "m"]
+    assert faces.labels("Smiling").tolist() == [1, 0] and faces.labels("Male").tolist() == [0, 1]
+    assert faces.skipped == ["gone.png: manifest.csv line 4, no image"]
+    (tmp_path / "Smiling_Young" / "0_0").mkdir(parents=True)  # now the manifest may be that of another task
+    with pytest.raises(AimfairError, match="no group folders"):
+        load("folder", tmp_path, target="Smiling", protected="Male")
+
+
 def test_a_folder_of_another_task_is_refused(tmp_path):
     group_folders(tmp_path / "Smiling_Male")
     with pytest.raises(AimfairError, match=r"found: Smiling_Male.*pass target="):

@@ -11,41 +11,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from tiny_pipelines import BANK, PAIR, SETTINGS, alike, pictures, stable_diffusion
 
-from aimfair import diffusion, tiny_sd, tiny_vae
+from aimfair import diffusion, manifest
 from aimfair.errors import AimfairError
-from aimfair.faces import GROUPS
-from aimfair.prompts import Prompt
-
-BANK = [
-    Prompt(f"{t}_{p}/{i:02d}", f"Photo of a {'smiling' if t else 'serious'} {'male' if p else 'female'}, {i}", t, p)
-    for t, p in GROUPS
-    for i in range(3)
-]
-PAIR = "Smiling_Male"
-SETTINGS = {"steps": 2, "guidance": 3.0, "size": 16}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """An untrained Stable Diffusion of 32 x 32 pixels."""
-    out = tmp_path_factory.mktemp("model")
-    tokenizer = tiny_sd.train_tokenizer([p.text for p in BANK], out / "words")
-    text_encoder, unet = tiny_sd.build(len(tokenizer), 4, channels=(32, 64))
-    tiny_sd.save(out / "model", tiny_vae.build(32, channels=(16, 16, 16, 32)), text_encoder, tokenizer, unet)
-    return out / "model"
+    return stable_diffusion(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
 def pipeline(folder):
     return diffusion.load_pipeline(folder)
-
-
-def pictures(folder: Path) -> dict[str, np.ndarray]:
-    return {str(f.relative_to(folder)): np.asarray(Image.open(f)).astype(int) for f in sorted(folder.rglob("*.png"))}
 
 
 def test_jobs_are_spread_evenly_and_never_change():
@@ -83,6 +66,7 @@ def test_images_and_manifest(pipeline, folder, tmp_path):
     assert (row["seed"], row["prompt"], row["target"], row["protected"]) == (job.seed, job.prompt, 1, 0)
     assert (row["model"], row["revision"]) == ("model", diffusion.fingerprint(folder))
     assert row["scheduler"] == "DPMSolverMultistepScheduler" and row["guidance"] == 3.0
+    assert (row["size"], row["drawn"], row["dtype"]) == (16, "32", "float32")
     assert len({im.tobytes() for im in images.values()}) == 8  # a seed of its own each
 
 
@@ -138,7 +122,7 @@ def test_other_settings_in_the_same_folder_are_refused(pipeline, tmp_path):
 def test_a_killed_run_leaves_whole_images_and_goes_on(folder, pipeline, tmp_path):
     todo = diffusion.jobs(BANK, 30, PAIR)
     code = (
-        "import sys; sys.path.insert(0, 'tests')\nfrom aimfair import diffusion\nimport test_diffusion as t\n"
+        "import sys; sys.path.insert(0, 'tests')\nfrom aimfair import diffusion\nimport tiny_pipelines as t\n"
         f"diffusion.generate(diffusion.load_pipeline({str(folder)!r}), diffusion.jobs(t.BANK, 30, t.PAIR), "
         f"{str(tmp_path)!r}, batch_size=4, **t.SETTINGS)\n"
     )
@@ -170,6 +154,108 @@ def test_what_was_drawn_before_an_error_is_kept(pipeline, tmp_path):
     assert diffusion.missing(todo, tmp_path) == []
 
 
+def test_a_full_disk_keeps_what_is_there_and_says_how_to_go_on(pipeline, tmp_path):
+    todo = diffusion.jobs(BANK, 2, PAIR)
+    image = tmp_path / todo[3].path
+    image.parent.mkdir(parents=True)
+    image.with_suffix(".partial").symlink_to("/dev/full")  # where the image is written before it gets its name
+    with pytest.raises(AimfairError, match=r"No space left on device.*are kept; make room and start again"):
+        diffusion.generate(pipeline, todo, tmp_path, batch_size=2, **SETTINGS)
+    assert 0 < len(diffusion.missing(todo, tmp_path)) < len(todo)
+    diffusion.generate(pipeline, todo, tmp_path, batch_size=2, **SETTINGS)
+    assert sorted(diffusion.read_manifest(tmp_path)["path"]) == sorted(pictures(tmp_path))
+    assert diffusion.missing(todo, tmp_path) == []
+
+
+def test_no_room_for_a_row_leaves_the_manifest_whole(pipeline, tmp_path):
+    resource = pytest.importorskip("resource")
+    todo = diffusion.jobs(BANK, 3, PAIR)
+    path = diffusion.generate(pipeline, todo[:8], tmp_path, batch_size=4, **SETTINGS)
+    before, limits = path.read_text(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    assert len(before) > 1000  # more than an image: only the manifest grows beyond the limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))
+    try:
+        with pytest.raises(AimfairError, match="cannot write to .*File too large"):
+            diffusion.generate(pipeline, todo, tmp_path, batch_size=4, **SETTINGS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == before
+    diffusion.generate(pipeline, todo, tmp_path, batch_size=4, **SETTINGS)
+    assert diffusion.missing(todo, tmp_path) == []
+
+
+def test_rows_follow_half_a_row_and_stop_when_nobody_wants_them(pipeline, tmp_path):
+    todo = diffusion.jobs(BANK, 1, PAIR)
+    path = diffusion.generate(pipeline, todo[:2], tmp_path, **SETTINGS)
+    whole = path.read_text()
+    path.write_text(whole + "Smiling_Male/1_0/000")  # another process was killed
+    row = manifest.read_manifest(tmp_path).iloc[-1].to_dict() | {"path": "b.png"}
+    manifest.append(tmp_path, [row], allowed=lambda: False)
+    assert path.read_text() == whole + "Smiling_Male/1_0/000"
+    manifest.append(tmp_path, [row])
+    assert path.read_text().startswith(whole) and len(path.read_text().splitlines()) == 4
+    assert diffusion.read_manifest(tmp_path)["path"].iloc[-1] == "b.png"
+    asked = iter([True, True, False])
+    drawn = diffusion.draw(pipeline, todo, tmp_path, **SETTINGS, batch_size=1, allowed=lambda: next(asked, False))
+    assert len(list(drawn)) <= 2 and len(diffusion.missing(todo, tmp_path)) >= 1
+
+
+def test_an_older_manifest_is_read_and_gets_the_new_columns(pipeline, tmp_path):
+    todo = diffusion.jobs(BANK, 2, PAIR)
+    path = diffusion.generate(pipeline, todo[:5], tmp_path, batch_size=4, **SETTINGS)
+    pd.read_csv(path, keep_default_na=False).drop(columns=["drawn", "dtype"]).to_csv(path, index=False)
+    assert len(diffusion.missing(todo, tmp_path)) == 3 and "drawn" not in diffusion.read_manifest(tmp_path)
+    diffusion.generate(pipeline, todo, tmp_path, batch_size=4, **SETTINGS)
+    rows = diffusion.read_manifest(tmp_path)
+    assert tuple(rows.columns) == diffusion.COLUMNS
+    assert list(rows["drawn"]) == [""] * 5 + ["32"] * 3
+
+
+def full_above(limit: int, how: str):
+    """A hook for the U-Net, which gets two latents per image, that runs out of memory above ``limit`` images."""
+
+    def hook(module, inputs):
+        if len(inputs[0]) > 2 * limit:
+            if how == "GPU":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            torch.empty(2**55)
+
+    return hook
+
+
+@pytest.mark.parametrize("how", ["GPU", "processor"])
+def test_a_batch_that_does_not_fit_is_halved(pipeline, tmp_path, how):
+    todo = diffusion.jobs(BANK, 3, PAIR)
+    diffusion.generate(pipeline, todo, tmp_path / "one", batch_size=12, **SETTINGS)
+    hook = pipeline.unet.register_forward_pre_hook(full_above(3, how))
+    try:
+        with pytest.warns(UserWarning, match="do not fit the memory") as warned:
+            diffusion.generate(pipeline, todo, tmp_path / "other", batch_size=12, **SETTINGS)
+    finally:
+        hook.remove()
+    said = [str(w.message) for w in warned if "fit the memory" in str(w.message)]
+    assert [text.split(":")[0].split()[0] for text in said] == ["12", "6"]
+    assert alike(tmp_path / "one", tmp_path / "other")
+
+
+def test_a_memory_too_small_for_one_image_and_other_errors_stop(pipeline, tmp_path):
+    todo = diffusion.jobs(BANK, 1, PAIR)
+    diffusion.generate(pipeline, todo[:2], tmp_path, batch_size=2, **SETTINGS)
+    hook = pipeline.unet.register_forward_pre_hook(full_above(0, "GPU"))
+    try:
+        with pytest.warns(UserWarning), pytest.raises(AimfairError, match="too small for one image.*start again"):
+            diffusion.generate(pipeline, todo, tmp_path, batch_size=2, **SETTINGS)
+    finally:
+        hook.remove()
+    assert len(diffusion.read_manifest(tmp_path)) == 2
+    wrong = pipeline.unet.register_forward_pre_hook(lambda module, inputs: torch.zeros(2) @ torch.zeros(3))
+    try:
+        with pytest.raises(RuntimeError, match="size"):
+            diffusion.generate(pipeline, todo, tmp_path, batch_size=2, **SETTINGS)
+    finally:
+        wrong.remove()
+
+
 def test_black_images_are_reported_and_left_out(folder, tmp_path):
     black = diffusion.load_pipeline(folder)
     with torch.no_grad():
@@ -186,6 +272,7 @@ def test_another_scheduler(folder):
     assert type(pipeline.scheduler).__name__ == "DDIMScheduler"
     assert pipeline.scheduler.config.timestep_spacing == "leading"
     assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    assert pipeline.scheduler_name == "DDIMScheduler(timestep_spacing=leading)"  # what the manifest says
     with pytest.raises(AimfairError, match="no scheduler 'Fast'"):
         diffusion.load_pipeline(folder, scheduler="Fast")
 

@@ -8,10 +8,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from aimfair import grammar, prompts
+from aimfair import coverage, grammar, profiles, prompts, wording
 from aimfair.datasets import faceworld
 from aimfair.errors import AimfairError
 from aimfair.faces import GROUPS
+from aimfair.paths import home
 
 TASKS = sorted(grammar.GRAMMARS)
 POSE = re.compile(r"\bhead (turned|tilted|facing)\b")
@@ -102,7 +103,7 @@ def test_utkface_ages_and_races():
     assert (ages[0], ages[-1]) == (1, 90) and len(set(ages)) == 50
     assert max(np.diff(ages)) <= 5
     races = Counter(p["attributes"][1] for p in records)
-    assert set(races) == set(prompts.NON_WHITE) and max(races.values()) - min(races.values()) <= 1
+    assert set(races) == set(wording.NON_WHITE) and max(races.values()) - min(races.values()) <= 1
 
 
 def test_faceworld_prompts_speak_like_its_captions():
@@ -168,7 +169,30 @@ FAULTS = {
     "without pose says": lambda group: group[0].update(without_pose=group[0]["text"]),
     "'lipstick' is said": lipstick_for_all,
     "'old' is said": lambda group: [swap("young", "old")(group) for _ in range(6)],
+    "says what is not there: 'without'": swap(" with ", " without "),
+    "(say one of: female, woman, girl)": swap("female", "lady"),
+    "both 'old' and 'young'": swap(" young", " old but young"),
+    "both 'female' and 'moustache'": swap("eyeglasses", "eyeglasses, a moustache"),
+    "both 'bald' and 'ponytail'": swap("black hair", "a bald head, a ponytail"),
+    "'mascara' is said 0 times for Smiling = 0 and 9 times for 1": lambda group: whisper(group, "mascara", 9),
+    "'anything about headwear' is said": lambda group: whisper(group, "a beanie", 9),
+    "is in 50 prompts, more than half": lambda group: [p.update(pose="head facing the camera") for p in group],
 }
+
+
+def whisper(group, word, times):
+    """The texts say it, and declare nothing."""
+    for p in group[:times]:
+        p.update({key: p[key].replace(".", f", {word}.") for key in ("text", "without_pose")})
+
+
+def test_check_finds_what_is_spread_unevenly_over_the_protected_value():
+    record = copy.deepcopy(prompts.read("celeba/Smiling_Male"))
+    for p in record["groups"]["0_1"]["prompts"] + record["groups"]["1_1"]["prompts"]:
+        p["attributes"] = [a.replace("eyeglasses", "freckles") for a in p["attributes"]]
+        p.update({key: p[key].replace("eyeglasses", "freckles") for key in ("text", "without_pose")})
+    assert prompts.check(record) == ["'anything about glasses' is said 12 times for Male = 0 and 0 times for 1"]
+    assert prompts.check(record, tolerance=0.12) == []
 
 
 @pytest.mark.parametrize("problem", FAULTS)
@@ -176,15 +200,65 @@ def test_check_finds(problem):
     assert any(problem in line for line in faulty(FAULTS[problem])), faulty(FAULTS[problem])
 
 
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [(v, w) for name in ("Smiling", "Male") for v in (0, 1) for w in wording.HINTS[name][v] + wording.WORDS[name][v]],
+)
+def test_no_word_of_the_other_value_passes(value, word):
+    """ "Portrait face photo of a smiling lady" is no smiling male."""
+    name = "Smiling" if word in wording.HINTS["Smiling"][value] + wording.WORDS["Smiling"][value] else "Male"
+    right = {"Smiling": 1 - value, "Male": 1 - value}
+    own = f"{wording.WORDS['Smiling'][1 - value][0]} {wording.WORDS['Male'][1 - value][0]}"
+    assert wording.faults(f"Portrait face photo of a {own}.", right) == []
+    assert f"names {name} = {value}" in wording.faults(f"Portrait face photo of a {own}, {word}.", right)
+
+
+def test_what_the_rules_do_not_mean():
+    for text, values in (
+        ("Portrait face photo of a white male with black curly hair.", {"Female": 0, "White": 1}),
+        ("Portrait face photo of a Black female with a white hat.", {"Female": 1, "White": 0}),
+        ("Portrait face photo of a young male, 20 years old.", {"Young": 1, "Male": 1}),
+        ("Portrait face photo of a smiling 20 year old young male.", {"Smiling": 1, "Male": 1}),
+        (
+            "Portrait face photo of a smiling female with a bow in her hair, notable freckles.",
+            {"Smiling": 1, "Male": 0},
+        ),
+    ):
+        assert wording.faults(text, values) == []
+
+
+def test_a_bank_without_attributes_that_tell_the_gender_where_it_is_the_target():
+    for task in ("celeba/Male_Young", "faceworld/Male_Young"):
+        said = {word for p in prompts.bank(task) for word in coverage.GENDERED if wording.says(p.text, word)}
+        assert said == set()
+
+
 def test_check_uses_the_tokenizer_at_hand():
     record = prompts.read("celeba/Smiling_Male")
     assert any("tokens" in line for line in prompts.check(record, tokens=len))
+    count, limit = wording.token_counter(str(home() / "data/tiny-sd/faceworld"))
+    assert limit == 40 and count("") == 2 and count("male") == 3
+    assert prompts.check(prompts.read("faceworld/Smiling_Male"), count, limit=limit) == []
+    with pytest.raises(AimfairError, match="holds no tokenizer"):
+        wording.token_counter(str(home() / "data/prompts"))
+
+
+def test_without_a_tokenizer_tokens_are_counted_rather_too_high():
+    """Exact numbers are those of CLIP's own tokenizer, with begin and end."""
+    exact = {
+        "Portrait face photo of a smiling male.": 10,
+        "Portrait face photo of a 25 year old East Asian female with head facing the camera.": 20,
+        "Portrait face photo of a serious female with wavy black hair, pale skin, earrings, and head tilted up.": 25,
+        "Portrait face photo of a 25-year-old bespectacled gentleman with five-o'clock shadow.": 25,
+    }
+    for text, tokens in exact.items():
+        assert tokens <= wording.estimated_tokens(text) <= 2 * tokens
 
 
 def test_colour_of_hair_is_no_race():
     record = copy.deepcopy(prompts.read("utkface/Female_White"))
-    for group in ("0_1", "1_1"):
-        for p in record["groups"][group]["prompts"]:
+    for group in record["groups"].values():
+        for p in group["prompts"]:
             p["text"], p["without_pose"] = (
                 p[k].replace("male", "male with black hair") for k in ("text", "without_pose")
             )
@@ -234,3 +308,28 @@ def test_what_is_not_there(checkout):
     checkout.write_text("{")
     with pytest.raises(AimfairError, match="not valid JSON"):
         prompts.bank("faceworld/Smiling_Male")
+
+
+def test_a_bank_beside_the_recorded_one_is_taken_by_its_name(checkout):
+    record = grammar.make("faceworld/Smiling_Male", seed=1)
+    prompts.write(record, prompts.path_of("faceworld/Smiling_Male@mine"))
+    assert prompts.banks() == ["faceworld/Smiling_Male", "faceworld/Smiling_Male@mine"]
+    assert prompts.tasks() == ["faceworld/Smiling_Male"]
+    mine = prompts.bank("faceworld/Smiling_Male", "no-pose@mine")
+    assert [p.text for p in mine][:50] == [p["without_pose"] for p in record["groups"]["0_0"]["prompts"]]
+    with pytest.raises(AimfairError, match=r"no prompt bank 'faceworld/Smiling_Male@yours'"):
+        prompts.bank("faceworld/Smiling_Male", "no-pose@yours")
+
+
+def test_a_profile_may_name_a_bank():
+    assert profiles.load("demo", prompts="contextual-25@mine").prompts == "contextual-25@mine"
+    with pytest.raises(AimfairError, match="prompts must be one of contextual"):
+        profiles.load("demo", prompts="mine@contextual")
+
+
+def test_a_bank_that_cannot_be_written_or_read_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AimfairError, match="cannot write"):
+        prompts.write({}, tmp_path / "file" / "bank.json")
+    with pytest.raises(AimfairError, match="cannot be read"):
+        prompts.read_file(tmp_path / "none.json")

@@ -27,11 +27,18 @@ def catalogue(
     The folder of a face is its label: the columns named ``target`` and ``protected``. A ``manifest.csv`` beside
     the group folders or in ``root`` (path relative to the manifest, target, protected, more) adds its other
     columns; then images without a row and rows without an image are left out and listed in ``skipped``.
+    Without group folders the manifest alone says where each image is and what it shows.
     For the other options see :func:`aimfair.datasets._images.build`. Raises AimfairError when there are no
     group folders, or when a row contradicts the folder that its image is in.
     """
     root = _images.data_root(root, "image folder")
+    cached = None if cache is None else Path(cache)
     base = _base(root, target, protected)
+    if base is None:
+        attributes, skipped = _listed(root, target, protected)
+        places = [_images.Location(root, name) for name in attributes.index]
+        names = list(attributes.index)
+        return _images.build(f"folder {root}", names, places, attributes, skipped, on_error, memory_limit, cached)
     members = [f"{t}_{p}/{file}" for t, p in GROUPS for file in _listing(base / f"{t}_{p}")]
     images = [member for member in members if member.lower().endswith(SUFFIXES)]
     skipped = [f"{member}: not a png or jpg file" for member in members if not member.lower().endswith(SUFFIXES)]
@@ -43,19 +50,31 @@ def catalogue(
         skipped += unmatched
     names = list(attributes.index)
     locations = [_images.Location(base, name) for name in names]
-    folder = None if cache is None else Path(cache)
-    return _images.build(f"folder {base}", names, locations, attributes, skipped, on_error, memory_limit, folder)
+    return _images.build(f"folder {base}", names, locations, attributes, skipped, on_error, memory_limit, cached)
 
 
-def _base(root: Path, target: str, protected: str) -> Path:
+def _base(root: Path, target: str, protected: str) -> Path | None:
+    """The folder that holds the group folders; None where there are none and a manifest stands in for them."""
     for base in (root, root / f"{target}_{protected}"):
         if any((base / f"{t}_{p}").is_dir() for t, p in GROUPS):
             return base
+    if (root / "manifest.csv").is_file() and not any(root.glob("*/[01]_[01]")):  # not those of another task
+        return None
     inside = ", ".join(sorted(path.name for path in root.iterdir())[:6]) if root.is_dir() else "a file"
     raise AimfairError(
         f"no group folders 0_0, 0_1, 1_0, 1_1 in {root} or its {target}_{protected} (found: {inside or 'nothing'}): "
-        "pass target= and protected= as in the folder's name"
+        "pass target= and protected= as in the folder's name, or write a manifest.csv (path, target, protected)"
     )
+
+
+def _listed(root: Path, target: str, protected: str) -> tuple[pd.DataFrame, list[str]]:
+    """The images that the manifest names, with its labels and further columns; and the rows that have no image."""
+    rows = _manifest(root / "manifest.csv", root)
+    rows = rows.drop(columns=[c for c in (target, protected) if c in rows and c not in ("target", "protected")])
+    there = [(root / path).is_file() for path in rows.index]
+    skipped = [f"{path}: manifest.csv line {line}, no image" for path, line in rows["line"].items()]
+    lost = [reason for reason, found in zip(skipped, there, strict=True) if not found]
+    return rows[there].drop(columns="line").rename(columns={"target": target, "protected": protected}), lost
 
 
 def _listing(folder: Path) -> list[str]:

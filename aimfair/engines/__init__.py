@@ -8,7 +8,6 @@ has another one do what that one was at. All engines make the same runs, because
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -19,14 +18,16 @@ from pathlib import Path
 from threading import Lock
 from time import perf_counter
 
-import torch
 from filelock import FileLock
 
 from aimfair import runs, study, synthetic
 from aimfair.errors import AimfairError
 from aimfair.experiments import GAPS, Cell
 from aimfair.paths import home
+from aimfair.processors import cores, gpus
 from aimfair.study import Study
+
+__all__ = ["Engine", "Machine", "Outcome", "available", "cores", "get", "gpus", "perform", "study_of"]
 
 POOL = "synthetic-pool"
 BIASED_MODEL = "biased-model"
@@ -120,13 +121,3 @@ def _generator_lock(opened: Study) -> FileLock | nullcontext:
         return nullcontext()
     generator.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{generator}.lock")
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def gpus(device: str) -> int:
-    """How many GPUs ``device`` leaves to choose from: all for "auto" and "cuda", none for the processor or a named one."""
-    return torch.cuda.device_count() if device in ("auto", "cuda") and torch.cuda.is_available() else 0

@@ -7,11 +7,10 @@ done by another; a cell that has cost two processes their life counts as failed.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -20,6 +19,7 @@ import torch
 
 from aimfair.engines import Machine, Outcome, cores, gpus, perform
 from aimfair.experiments import Cell
+from aimfair.processors import environment
 
 LIVES = 2
 """Processes that a cell may cost before it counts as failed."""
@@ -80,7 +80,7 @@ def _hired(machine: Machine, threads: int) -> Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, machine, threads), daemon=True)
-    with _environment(
+    with environment(
         AIMFAIR_PROGRESS="off",
         **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)),
     ):
@@ -102,15 +102,3 @@ def _obituary(status: int | None) -> str:
     how = f"by signal {-status}" if status is not None and status < 0 else f"with status {status}"
     hint = ": is the memory enough for so many workers?" if status == -signal.SIGKILL else ""
     return f"the process that computed it ended {how} ({LIVES} times){hint}"
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Variables that a process started inside finds: libraries read them when they are loaded."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -1,0 +1,192 @@
+"""What a user keeps of an audit: its tables as CSV, a contact sheet with the disagreements marked, and a page of words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from aimfair import nuisances, plots, tables
+from aimfair.errors import AimfairError
+from aimfair.faces import FaceSet
+from aimfair.feature_metrics import ALIKE
+from aimfair.pool_audit import ALL, PoolAudit
+
+COLUMNS = 12
+"""Faces in a row of the contact sheet."""
+
+FRAMES = {"target": (230, 159, 0), "protected": (0, 114, 178)}
+"""Colour of the frame around a face whose label the judge does not see: of the target orange, along top and left; of the
+protected attribute blue, along bottom and right."""
+
+LOW_AGREEMENT, MANY_DUPLICATES, LARGE_GAP, FEW = 90.0, 0.01, {"said": 5.0, "seen": 10.0, "measured": 0.3}, 256
+"""What a datasheet warns of: per cent, share of faces, gap by kind, faces per group that are compared."""
+
+
+def write(found: PoolAudit, faces: FaceSet, out: Path) -> list[Path]:
+    """Write audit.csv, nuisances.csv, duplicates.csv, contact-sheet.png and datasheet.md into ``out``; returns them.
+
+    ``faces`` are those that were audited. Raises AimfairError where nothing can be written.
+    """
+    parts = {"audit.csv": found.table, "nuisances.csv": found.nuisances, "duplicates.csv": found.duplicates}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, table in parts.items():
+            table.to_csv(out / name, index=False, float_format="%.4f", lineterminator="\n")
+        contact_sheet(found, faces).savefig(out / "contact-sheet.png", dpi=150)
+        (out / "datasheet.md").write_text(page(found), encoding="utf-8")
+    except OSError as error:
+        raise AimfairError(f"cannot write to {out} ({error.strerror}): name another folder with --out") from error
+    return [out / name for name in (*parts, "contact-sheet.png", "datasheet.md")]
+
+
+def contact_sheet(found: PoolAudit, faces: FaceSet) -> Any:
+    """Per group a row of faces as they come, then a row of those in which the judge sees another label, as far as there
+    are any; both framed where it does. Returns a figure."""
+    wrong = torch.from_numpy(found.wrong)
+    tiles, titles = [], []
+    for group, name in enumerate(nuisances.GROUP_COLUMNS):
+        member = (faces.groups == group).nonzero().flatten()
+        doubted = member[wrong[member].any(1)]
+        for what, places in ((name, member), (f"{name} ?", doubted)):
+            chosen = places[(torch.arange(COLUMNS) * len(places)) // COLUMNS] if len(places) > COLUMNS else places
+            row = torch.full((COLUMNS, *faces.images.shape[1:]), 255, dtype=torch.uint8)
+            row[: len(chosen)] = framed(faces.images[chosen], wrong[chosen])
+            tiles.append(row)
+            titles.append(what)
+    return plots.contact_sheet(torch.cat(tiles), titles, columns=COLUMNS)
+
+
+def framed(images: Tensor, wrong: Tensor) -> Tensor:
+    """(N, 3, H, W) uint8 images, those with a wrong label, (N, 2) bool, with the frames of :data:`FRAMES`."""
+    marked, width = images.clone(), max(2, images.shape[-1] // 16)
+    sides = {"target": (slice(0, width), slice(0, width)), "protected": (slice(-width, None), slice(-width, None))}
+    for column, (label, (rows, columns)) in enumerate(sides.items()):
+        colour = torch.tensor(FRAMES[label], dtype=torch.uint8).view(1, 3, 1, 1)
+        for index in wrong[:, column].nonzero().flatten().tolist():
+            marked[index : index + 1, :, rows] = colour
+            marked[index : index + 1, :, :, columns] = colour
+    return marked
+
+
+def page(found: PoolAudit) -> str:
+    """The datasheet in Markdown: how the faces were made, counts, agreement, variety, copies, nuisances, caveats."""
+    about = found.about
+    title = f"{about.get('target', 'target')} / {about.get('protected', 'protected')}"
+    parts = [
+        f"# Datasheet of a synthetic set: {title}\n",
+        "## How it was made\n",
+        _made(about),
+        "## What was found\n",
+        tables.WRITERS[".md"](_words(found.table)),
+        _legend(found.table),
+        "## Nuisances with the largest gaps\n",
+        tables.WRITERS[".md"](_words(found.nuisances.groupby("kind", observed=True).head(5))),
+        "A gap is the difference between target 0 and 1 within protected 0 or 1; of what is measured, in standard "
+        "deviations.\n",
+        "## Caveats\n",
+        "".join(f"- {line}\n" for line in caveats(found)),
+    ]
+    return "\n".join(parts)
+
+
+def shown(found: PoolAudit) -> str:
+    """The table for a terminal: a line per number, a column per row of the audit."""
+    table = found.table.set_index(["set", "group"])
+    return _words(table).T.rename_axis(index=None, columns=(None, None)).to_string()
+
+
+def caveats(found: PoolAudit) -> list[str]:
+    """What a user of the set should know, one sentence each, made from the numbers."""
+    drawn = found.table[found.table["set"] == "synthetic"].set_index("group")
+    real = found.table[found.table["set"] == "real"].set_index("group")
+    about, said = found.about, []
+    labels = [about[name] for name in ("target", "protected") if name in about]
+    for name in labels:
+        low = drawn.index[(drawn[name] < LOW_AGREEMENT) & (drawn.index != ALL)]
+        said += [f"In group {g} the judge sees {name} as asked for in {drawn.at[g, name]:.1f} % only." for g in low]
+        if len(real):
+            said.append(
+                f"Of real faces, whose look it did not learn, the judge is right about {name} in "
+                f"{real.at[ALL, name]:.1f} %: it is no oracle."
+            )
+    copied = int(drawn.at[ALL, "duplicates"])
+    if copied > MANY_DUPLICATES * drawn.at[ALL, "faces"]:
+        said.append(f"{copied} faces have a near-duplicate in the set: it holds fewer different faces than it counts.")
+    if "copies" in drawn and drawn.at[ALL, "copies"]:
+        said.append(
+            f"{int(drawn.at[ALL, 'copies'])} faces are all but the same as a face of the real training set: look at them "
+            "before the set is given to anybody."
+        )
+    for kind, limit in LARGE_GAP.items():
+        rows = found.nuisances[(found.nuisances["kind"] == kind) & (found.nuisances["gap"] > limit)]
+        if len(rows):
+            names = ", ".join(rows["nuisance"].head(5))
+            said.append(f"Unevenly spread over the target ({kind}): {names}. A classifier can learn these instead.")
+    if "said gap" not in drawn:
+        said.append("The prompts are not known, so what they mention was not compared between groups.")
+    if not len(real):
+        said.append("There were no real faces to compare with.")
+    elif drawn["compared"].drop(ALL).min() < FEW:
+        said.append(
+            f"As few as {int(drawn['compared'].drop(ALL).min())} faces of a group could be compared with real ones: read "
+            "the distance only beside that of the real row, which is due to the small number alone."
+        )
+    if about.get("skipped"):
+        said.append(f"{len(about['skipped'])} files were left out, the first: {about['skipped'][0]}.")
+    said.append(
+        "Labels are what prompts asked for, in two values; they say nothing about a person. Features and agreement are "
+        "those of one judge: what it does not see is not in these numbers."
+    )
+    return said
+
+
+def _made(about: Mapping[str, Any]) -> str:
+    lines = [f"- folder: `{about.get('folder', '')}`", f"- profile: {about.get('profile', '')}"]
+    made = about.get("made", {})
+    lines += [f"- {name}: {', '.join(values[:5])}" for name, values in made.items() if any(values)]
+    if not made:
+        lines.append("- there is no manifest: how the images were made is not known")
+    if about.get("selection", "none") != "none":
+        lines.append(f"- selected from a larger pool by the rule: {about['selection']} (seed {about['seed']})")
+    corpus = f", trained on {about['corpus'] or about.get('dataset')}" if about.get("judge") == "classifier" else ""
+    lines.append(f"- judge: {about.get('judge', 'classifier')}{corpus}")
+    if about.get("clip"):
+        lines.append(f"- CLIP: {about['clip']}")
+    return "\n".join(lines) + "\n"
+
+
+def _legend(table: pd.DataFrame) -> str:
+    lines = [
+        "Rows: groups as target_protected; `synthetic` is the set, `real` as many real validation faces.",
+        "Per cent: how often the judge sees the label that was asked for (`both`: target and protected label).",
+        "`vendi`: effective number of different faces; `distance`: mean distance of two faces; `frechet`: distance to one "
+        "half of the real faces, in the `real` row that of the other half; all three of `compared` faces, in the judge's "
+        "features.",
+        f"`duplicates`: faces that differ from another by less than {ALIKE:g} grey levels; `copies`: from a real training "
+        "face.",
+        "`gap`: the largest difference over the target of what prompts said (points), the judge saw (points), pixels "
+        "measured (standard deviations).",
+    ]
+    if "trained" in table:
+        lines.append("`trained`: accuracy on real validation faces of a classifier trained on the set alone, per cent.")
+    return "\n".join(f"- {line}" for line in lines) + "\n"
+
+
+def _words(table: pd.DataFrame) -> pd.DataFrame:
+    """Numbers to one decimal, small ones to three digits; blank where there is none."""
+
+    def word(value: Any) -> str:
+        if isinstance(value, (float, np.floating)):
+            number = float(value)
+            if np.isnan(number):
+                return ""
+            return f"{number:.0f}" if number.is_integer() else f"{number:.1f}" if abs(number) >= 10 else f"{number:.3g}"
+        return str(value)
+
+    return table.astype(object).map(word)

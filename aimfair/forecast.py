@@ -1,0 +1,134 @@
+"""What a synthetic pool will cost before it is drawn: images, hours, gigabytes, and what that is based on."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from aimfair import diffusion, pipelines, presets, sharing, synthetic
+from aimfair.bench_generation import matrix_rate
+from aimfair.costs import SECONDS_PER_IMAGE
+from aimfair.paths import home
+from aimfair.pipelines import Compute
+from aimfair.processors import gpus
+from aimfair.profiles import Profile
+
+SHARE = 0.3
+"""Of the rate of a large matrix product that a network is taken to reach, where none was timed."""
+
+BYTES_PER_PIXEL = 1.6
+"""Of a PNG, where no image is there yet: faces at 64 px; larger ones take less."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Of what is missing of a pool.
+
+    images, there   how many the pool has in all, how many are drawn
+    hours           by ``processes`` at once, those of one GPU or one processor not faster than one
+    gigabytes       of the images
+    basis           where the hours come from
+    fetch           gigabytes of weights that are not on this disk; None where they are not known
+    free            gigabytes of disk space
+    """
+
+    images: int
+    there: int
+    processes: int
+    hours: float
+    gigabytes: float
+    basis: str
+    fetch: float | None
+    free: float
+
+    @property
+    def missing(self) -> int:
+        """Images to draw."""
+        return self.images - self.there
+
+
+def forecast(
+    profile: Profile, folder: Path, device: str, compute: Compute | None = None, processes: int | None = None
+) -> Forecast:
+    """The cost of the pool of ``profile`` in ``folder`` on this device. Nothing is written and nothing is fetched.
+
+    Where the model lies on this disk it is loaded, and a few images are timed. Else, for a preset, the teraflops of its
+    calls are divided by :data:`SHARE` of the rate of a large matrix product, which is measured; else it is a guess.
+    """
+    jobs = synthetic.pool_jobs(profile)
+    rest = diffusion.missing(jobs, folder)
+    number = sharing.how_many(device, processes)
+    training = profile.corpus and not (home() / profile.generator).exists()
+    path = home() / profile.generator
+    name = str(path) if path.exists() else profile.generator
+    there = not training and pipelines.at_hand(name)
+    seconds, basis = 0.0, "nothing is missing"
+    if rest and there:
+        pipeline = diffusion.load_pipeline(name, device, local_files_only=True, compute=compute)
+        seconds, basis = timed(pipeline, rest, profile.steps, profile.guidance)
+    elif rest:
+        seconds, basis = by_rule(presets.find(name), profile, device)
+    at_once = min(number, max(1, gpus(device)))
+    hours = len(rest) * seconds / at_once / 3600 + (profile.generator_minutes / 60 if training else 0)
+    fetch = 0.0 if there or training else presets.find(name).gigabytes or None
+    return Forecast(
+        images=len(jobs),
+        there=len(jobs) - len(rest),
+        processes=number,
+        hours=hours,
+        gigabytes=len(rest) * bytes_per_image(folder, profile.image_size) / 1e9,
+        basis=basis,
+        fetch=fetch,
+        free=shutil.disk_usage(next(p for p in (folder, *folder.absolute().parents) if p.exists())).free / 1e9,
+    )
+
+
+def timed(pipeline: Any, todo: list[diffusion.Job], steps: int, guidance: float) -> tuple[float, str]:
+    """Seconds per image, and how they were measured: a batch in few steps, then in a few more, as many as can be waited for.
+
+    On a processor a single image is timed where a whole batch would take long.
+    """
+    side = pipelines.side_of(pipeline)
+    few, more = min(steps, 2), min(steps, 4)
+
+    def took(batch: list[diffusion.Job], taken: int) -> float:
+        settings = {"steps": taken, "guidance": guidance, "negative_prompt": pipeline.preset.negative_prompt}
+        began = perf_counter()
+        diffusion.text_to_image(pipeline, settings)(batch)  # ends with images in memory: nothing is left to wait for
+        return perf_counter() - began
+
+    alone = took(todo[:1], few)  # warms up too
+    wide = pipeline.compute.batch_size if pipeline.device.type != "cpu" or alone < 0.5 else 1
+    batch = (todo * wide)[:wide]
+    short = took(batch, few)
+    long = took(batch, more) if more > few else short
+    each = max(long - short, 0.0) / (more - few) if more > few else 0.0
+    seconds = (long + (steps - more) * each) / wide
+    at = f" at {side} px" if side else ""
+    return seconds, f"measured here: {wide} images at a time{at}, {few} and {more} of {steps} steps"
+
+
+def by_rule(preset: presets.Preset, profile: Profile, device: str) -> tuple[float, str]:
+    """Seconds per image without the model."""
+    if profile.corpus or not preset.work():
+        known = "tiny" if profile.corpus else "any"
+        return SECONDS_PER_IMAGE[known], "a guess: the model is not on this disk" + (
+            "" if profile.corpus else " and no preset"
+        )
+    gpu = torch.device(device).type != "cpu"
+    dtype = getattr(torch, preset.dtype or "float16") if gpu else torch.float32
+    rate = matrix_rate(device, dtype)
+    work = preset.work() * preset.calls(profile.steps, profile.guidance)
+    said = f"{work:.0f} teraflops per image at {100 * SHARE:.0f} % of the {rate:.3g} TFLOP/s of a matrix product here"
+    return work / (SHARE * rate), f"a rule, because the model is not on this disk: {said}"
+
+
+def bytes_per_image(folder: Path, size: int) -> float:
+    """Mean of what lies in ``folder``, at most the first two hundred, else by a rule."""
+    sizes = [path.stat().st_size for path, _ in zip(folder.rglob("*.png"), range(200), strict=False)]
+    return sum(sizes) / len(sizes) if sizes else BYTES_PER_PIXEL * size**2

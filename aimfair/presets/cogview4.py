@@ -1,0 +1,16 @@
+"""CogView4."""
+
+from aimfair.presets import Preset
+
+PRESET = Preset(
+    model="zai-org/CogView4-6B",
+    licence="Apache-2.0",
+    pipeline="CogView4Pipeline",
+    steps=50,
+    guidance=3.5,
+    size=1024,
+    dtype="bfloat16",
+    gigabytes=31.0,
+    billions=6.4,
+    note="most of its memory is the text encoder",
+)

@@ -1,0 +1,118 @@
+"""What a language model answered -> the sentences in it, each taken apart into what is seen and how the head is held.
+
+Asked for a list, models answer with numbered lines, bullets, tables, JSON, code fences, thoughts before and polite
+prose around. All of it is read; what is no sentence of the list is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+OPENING = "Portrait face photo of"
+
+_THOUGHTS = re.compile(r"<think(ing)?>.*?(</think(ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
+_MARKER = re.compile(r"^[\s>|]*(?:[-*•–+]|\(?\d{1,3}\s?[.):|-]|#\d+)[\s|]*")
+_WRAPPING = " \t|*_`\"'“”‘’,"
+_NEXT = re.compile(
+    rf"\s+(?:\(?\d{{1,3}}[.):]|[-*•])\s*(?=[*\"'“]*{OPENING})|[\"'][\s,]+(?=[\"']{OPENING})", re.IGNORECASE
+)
+_POSE = re.compile(
+    r"(?:,|\s+and|\s+with|,\s*and|,\s*with)\s+(?:with\s+)?(?:(?:his|her|their|the|a)\s+)?(head\b[^,]*)$", re.IGNORECASE
+)
+
+
+def sentences(reply: str) -> list[str]:
+    """The sentences of the list in ``reply``, in their order, without numbers, quotes and other trimmings.
+
+    Lines of a list that do not begin as asked are among them, to be refused with a reason; prose around it is not.
+    """
+    text = _THOUGHTS.sub("", reply).replace("\r", "")
+    found = [*_in_json(text)] or [*_in_lines(text)]
+    ended = [sentence.rstrip(_WRAPPING).endswith(".") for sentence in found]
+    if len(found) > 1 and all(ended[:-1]) and not ended[-1]:
+        found.pop()  # the reply was cut off in the middle of it
+    return [tidy(sentence) for sentence in found if tidy(sentence) != "."]
+
+
+def tidy(sentence: str) -> str:
+    """One sentence on one line, with straight quotes, beginning as asked and ending in one full stop."""
+    text = " ".join(sentence.split()).translate(str.maketrans("“”‘’", "\"\"''")).strip(_WRAPPING)
+    text = re.sub(rf"^{OPENING}\b", OPENING, text, flags=re.IGNORECASE)
+    return text.rstrip(" .;,|*\"'`") + "."
+
+
+def apart(sentence: str) -> tuple[str, str, list[str]]:
+    """(the sentence without its pose, the pose, the attributes) of a sentence whose last clause is the pose of the head.
+
+    The pose is empty where the last clause is none. Attributes are the other clauses after "with", and an age in years.
+
+    >>> apart("Portrait face photo of a smiling male with bangs, a hat, and head tilted slightly left.")
+    ('Portrait face photo of a smiling male with bangs and a hat.', 'head tilted slightly left', ['bangs', 'a hat'])
+    """
+    matched = _POSE.search(sentence.removesuffix("."))
+    rest = sentence[: matched.start()] if matched else sentence.removesuffix(".")
+    who, _, listed = rest.partition(" with ")
+    clauses = [re.sub(r"^(and|with)\s+", "", clause) for clause in re.split(r",\s*", listed) if clause]
+    attributes = _ages(who) + [part for clause in clauses for part in clause.split(" and ")]
+    return (_joined(who, clauses), matched[1], attributes) if matched else (sentence, "", attributes)
+
+
+def _joined(who: str, clauses: list[str]) -> str:
+    if not clauses:
+        return f"{who}."
+    *ended, last = clauses
+    return f"{who} with {', '.join(ended)}{', and ' if len(ended) > 1 else ' and ' if ended else ''}{last}."
+
+
+def _ages(who: str) -> list[str]:
+    return re.findall(r"\d+[ -]years?[ -]old", who)
+
+
+def _in_json(text: str) -> Iterator[str]:
+    """Every string that begins as asked in the first JSON value that holds any."""
+    decoder = json.JSONDecoder()
+    for start in (match.start() for match in re.finditer(r"[\[{]", text)):
+        try:
+            value, _ = decoder.raw_decode(text, start)
+        except ValueError:
+            continue
+        strings = [s for s in _strings(value) if _begins(s)]
+        if strings:
+            yield from strings
+            return
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _strings(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _strings(part)
+
+
+def _in_lines(text: str) -> Iterator[str]:
+    lines = _NEXT.sub("\n", text).split("\n")
+    held = ""
+    for line in lines:
+        marked = _MARKER.match(line)
+        body = (line[marked.end() :] if marked else line).strip(_WRAPPING)
+        place = re.search(rf"(?<![^\s|*_`\"'“,:>[{{]){OPENING}", line, re.IGNORECASE)
+        if place and (marked or body.lower().startswith(OPENING.lower()) or line[: place.start()].endswith('"')):
+            yield from filter(None, [held])
+            held = line[place.start() :].split('"' if line[: place.start()].endswith('"') else " |")[0]
+        elif held and not marked and body and body[0].islower() and not held.endswith("."):
+            held += " " + body  # a sentence that goes on in the next line
+        else:
+            yield from filter(None, [held])
+            held = body if marked and len(body.split()) > 3 else ""
+    yield from filter(None, [held])
+
+
+def _begins(text: str) -> bool:
+    return text.strip().lower().startswith(OPENING.lower())

@@ -1,0 +1,160 @@
+"""Selection rules on features made by hand; then in a study, where they must not see a label of a real face."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from small_grid import SMALL, changes, draw_pool, machine, some_cells
+
+from aimfair import grid, profiles, runs, selection, study
+from aimfair.errors import AimfairError
+from aimfair.experiments import Row
+from aimfair.selection import Candidates
+
+
+def given(features, agreement=None, distance=None):
+    x = torch.tensor(features, dtype=torch.float32).reshape(len(features), -1)
+    ones = torch.ones(len(x))
+    agreement = ones if agreement is None else torch.tensor(agreement)
+    return Candidates(agreement, ones if distance is None else torch.tensor(distance), x)
+
+
+def chosen(rule, known, budget, seed=0):
+    return selection.get(rule)(known, budget, seed).tolist()
+
+
+def test_agreement_and_realism_take_the_best_and_the_lower_place_of_a_tie():
+    known = given([0] * 5, [0.2, 0.9, 0.5, 0.9, 0.5], [3.0, 1.0, 2.0, 1.0, 0.5])
+    assert chosen("agreement", known, 3) == [1, 3, 2]
+    assert chosen("realism", known, 3) == [4, 1, 3]
+
+
+def test_diversity_starts_in_the_middle_and_goes_to_the_ends():
+    assert chosen("diversity", given(range(11)), 3) == [5, 0, 10]
+    assert chosen("diversity", given([1.0] * 4), 4) == [0, 1, 2, 3]  # all alike: still four different faces
+
+
+def test_diversity_is_within_twice_the_best_radius():
+    x = torch.randn(12, 2, generator=torch.Generator().manual_seed(3))
+    known = given(x.tolist())
+
+    def radius(places):
+        return float(torch.cdist(x, x[list(places)]).amin(1).max())
+
+    best = min(radius(places) for places in combinations(range(12), 4))
+    assert radius(chosen("diversity", known, 4)) <= 2 * best
+
+
+def test_faithful_drops_mistakes_first_then_half_of_the_rest_by_distance_then_what_repeats():
+    #         mistake |          far |    three alike       | apart
+    features = [9.0, 50.0, 60.0, 0.0, 0.1, 0.2, 4.0, 8.0]
+    agreement = [0.1, 0.9, 0.8, 0.9, 0.9, 0.9, 0.7, 0.6]
+    distance = [0.0, 9.0, 8.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    # Of eight, four must go: the mistake; of the three left, one by distance (the farthest), two by diversity.
+    assert sorted(chosen("faithful", given(features, agreement, distance), 4)) == [2, 3, 6, 7]
+    # With five to go, two go by distance: both far ones. Three are chosen of 0, .1, .2, 4, 8.
+    assert sorted(chosen("faithful", given(features, agreement, distance), 3)) == [3, 6, 7]
+
+
+def test_faithful_keeps_to_its_budget_where_mistakes_are_many():
+    known = given([0.0, 1.0, 2.0, 3.0], [0.1, 0.9, 0.4, 0.2], [1.0] * 4)
+    assert sorted(chosen("faithful", known, 3)) == [1, 2, 3]  # the surest mistake goes
+
+
+def test_random_is_a_matter_of_the_seed_alone():
+    known = given([0] * 50)
+    assert chosen("random", known, 20, 1) == chosen("random", given(range(50)), 20, 1)
+    assert chosen("random", known, 20, 1) != chosen("random", known, 20, 2)
+
+
+@pytest.mark.parametrize("rule", selection.available())
+def test_every_rule_chooses_as_many_different_faces_as_it_may(rule):
+    generator = torch.Generator().manual_seed(1)
+    known = Candidates(*(torch.rand(30, generator=generator) for _ in "ab"), torch.rand(30, 4, generator=generator))
+    for budget in (1, 7, 29, 30):
+        places = chosen(rule, known, budget)
+        assert len(set(places)) == budget and set(places) <= set(range(30))
+        assert chosen(rule, known, budget) == places
+    groups = torch.arange(30) % 4
+    picked = selection.select(rule, known, groups, 5, seed=3)
+    assert torch.bincount(groups[picked]).tolist() == [5] * 4 and (np.diff(picked) > 0).all()
+
+
+def test_what_cannot_be_chosen_is_said():
+    known = given(range(9))
+    groups = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 3])
+    with pytest.raises(AimfairError, match=r"\(target 1, protected 0\) has 2 faces to choose 3 from: lower the budget"):
+        selection.select("realism", known, groups, 3, 0)
+    with pytest.raises(AimfairError, match=r"\(target 1, protected 1\) has 0 faces to choose 1 from"):
+        selection.select("realism", known, groups.clamp(max=2), 1, 0)
+    with pytest.raises(AimfairError, match="the budget is 0"):
+        selection.select("realism", known, groups, 0, 0)
+    with pytest.raises(AimfairError, match="no selection rule 'best'; there are: agreement, "):
+        selection.get("best")
+    with pytest.raises(AimfairError, match="selection must be none or one of agreement"):
+        profiles.load("smoke", selection="best")
+    with pytest.raises(AimfairError, match="selected_per_group must be between 0 and images_per_group"):
+        profiles.load("smoke", selected_per_group=999)
+
+
+# In a study
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    return draw_pool(tmp_path_factory.mktemp("pool"))
+
+
+def opened(pool, runs_root, **more):
+    lab = study.open_study("smoke", changes=changes(pool) | more, device="cpu", runs_root=str(runs_root))
+    lab.split["test"] = lab.split["test"][:80]
+    return lab
+
+
+def test_ids_are_those_from_before_there_was_a_selection(pool, tmp_path):
+    plain = opened(pool, tmp_path)
+    assert not set(profiles.SELECTION) & set(plain.config("aim-fair", {}, 100)["study"])
+    unused = opened(pool, tmp_path, selected_per_group=5)
+    faithful, lot = (opened(pool, tmp_path, selection=rule) for rule in ("faithful", "random"))
+    by_hand = opened(pool, tmp_path, selection="faithful", selected_per_group=SMALL["images_per_group"] // 2)
+
+    def identity(lab, method):
+        return runs.run_id(lab.config(method, {}, 100))
+
+    assert identity(plain, "aim-fair") == identity(unused, "aim-fair")
+    assert len({identity(lab, "aim-fair") for lab in (plain, faithful, lot)}) == 3
+    assert identity(faithful, "aim-fair") == identity(by_hand, "aim-fair")
+    assert len({identity(lab, "erm") for lab in (plain, faithful, lot)}) == 1  # ERM is given no synthetic face
+
+
+def test_selection_works_without_any_label_of_a_real_face(pool, tmp_path):
+    sighted, blind = (opened(pool, tmp_path, selection="faithful", selected_per_group=6) for _ in range(2))
+    real = blind.faces("train")
+    blind._faces["train"] = type(real)(real.images, torch.zeros_like(real.target), None, real.names)
+    assert (sighted.selected(100).names == blind.selected(100).names).all()
+
+
+def test_both_protocols_run_on_as_many_selected_faces_as_drawn_by_lot(pool, tmp_path):
+    labs = {rule: opened(pool, tmp_path, selection=rule, selected_per_group=8) for rule in ("random", "faithful")}
+    for lab in labs.values():
+        whole, mine = lab.pool, lab.selected(100)
+        assert mine.counts() == (8,) * 4 and set(mine.names) < set(whole.names)
+        assert lab.synthetic_sets(100)[0].counts() == (8,) * 4
+        for method, hyper in (("synthetic-only", {}), ("aim-fair", {"lr": 0.03})):
+            assert len(lab.run(method, 100, **hyper).predictions)
+    assert set(labs["random"].selected(100).names) != set(labs["random"].selected(200).names)
+    assert set(labs["faithful"].selected(100).names) == set(labs["faithful"].selected(200).names)
+    trained = [run.config["method"] for run in runs.all_runs(tmp_path)]
+    assert sorted(trained) == ["aim-fair"] * 2 + ["erm"] + ["gradient-gaps"] * 2 + ["synthetic-only"] * 2
+
+
+def test_a_grid_finds_the_runs_of_a_selection(pool, tmp_path):
+    lab = study.open_study(
+        "smoke", changes=changes(pool) | {"selection": "random"}, device="cpu", runs_root=str(tmp_path)
+    )
+    cells = some_cells(
+        pool, [Row("Baseline", "erm"), Row("Synthetic", "synthetic-only")], (100,), {"": {"selection": "random"}}
+    )
+    ids = grid.identified(cells, machine(tmp_path))
+    assert list(ids) == [runs.run_id(lab.config(c.method, {}, 100)) for c in cells]

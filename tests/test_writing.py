@@ -1,0 +1,322 @@
+"""A bank by a language model: asked, checked, asked again, recorded; through a real server that also misbehaves."""
+
+import json
+import re
+import socket
+
+import pytest
+import stub_llm
+from stub_llm import asked_for, body, broken, completion, cut_off, numbered, serving, silence, status
+
+from aimfair import prompts, writers, writing
+from aimfair.errors import AimfairError
+from aimfair.writers import openai_compatible
+
+TASK = "celeba/Smiling_Male"
+KEY = "sk-a-very-secret-key"
+SMALL = {"per_group": 4, "model": "tiny"}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(openai_compatible, "PAUSE", 0)
+    monkeypatch.delenv(openai_compatible.KEY, raising=False)
+
+
+def recorded(request, first=0, task=TASK):
+    """The recorded sentences of the group that is asked for."""
+    _, target, protected = asked_for(request)
+    groups = prompts.read(task)["groups"].values()
+    (group,) = (g for g in groups if (g["target"], g["protected"]) == (target, protected))
+    return [p["text"] for p in group["prompts"][first:]]
+
+
+def good(request, number=0):
+    return numbered(recorded(request)[: asked_for(request)[0]])
+
+
+def write(stub, path, **changes):
+    return writing.write_bank(TASK, "openai_compatible", path, **{**SMALL, "url": stub.url, **changes})
+
+
+def refused(path):
+    record = json.loads(path.read_text())
+    return [r["reason"] for r in record["made_by"]["refused"]]
+
+
+@pytest.mark.parametrize("task", ["celeba/Male_Young", "utkface/Female_White"])
+def test_the_recorded_bank_passes_through_the_same_checks(task, tmp_path):
+    path = writing.write_bank(task, out=tmp_path / "bank.json")
+    written, record = prompts.read_file(path), prompts.read(task)
+    for name, group in record["groups"].items():
+        there = written["groups"][name]["prompts"]
+        assert [(p["id"], p["text"], p["without_pose"], p["pose"]) for p in there] == [
+            (p["id"], p["text"], p["without_pose"], p["pose"]) for p in group["prompts"]
+        ]
+    assert written["made_by"]["writer"] == "recorded" and written["made_by"]["model"] == task
+    again = writing.write_bank(task, "recorded", tmp_path / "copy.json", model=str(path))
+    assert prompts.read_file(again)["groups"] == written["groups"]
+
+
+def test_a_model_that_does_not_count_ends_with_an_even_bank_of_fifty(tmp_path):
+    lines = []
+    with serving(lambda request, n: numbered(stub_llm.writes(request))) as stub:
+        path = write(stub, tmp_path / "bank.json", per_group=50, tell=lines.append, seed=7, temperature=0.8)
+    record = prompts.read_file(path)
+    assert prompts.check(record) == [] and not path.with_name("bank.json.partial").exists()
+    made_by = record["made_by"]
+    assert (made_by["writer"], made_by["model"], made_by["url"]) == ("openai_compatible", "tiny", stub.url)
+    assert (made_by["seed"], made_by["temperature"]) == (7, 0.8) and len(made_by["date"].split("-")) == 3
+    assert sum(made_by["rounds"].values()) == len(stub.bodies) == len(lines) > 8
+    assert {r["group"] for r in made_by["refused"]} and all(r["reason"] for r in made_by["refused"])
+    assert len({request["seed"] for request in stub.bodies}) == len(stub.bodies)
+    assert {request["temperature"] for request in stub.bodies} == {0.8}
+    told = stub.bodies[-1]["messages"][0]["content"]
+    assert "There are enough that mention these" in told and "There already, write different ones:" in told
+
+
+def test_what_was_refused_is_told_with_the_reason_and_replaced(tmp_path):
+    wrong = {
+        "A smiling man in a hat.": "does not begin with",
+        "Portrait face photo of a smiling male with bangs.": "does not end with how the head is held",
+        "Portrait face photo of a grinning lady with bangs and head tilted slightly left.": "names Male = 0",
+        "Portrait face photo of a smiling male without a beard and head tilted slightly left.": "says what is not there",
+        "Portrait face photo of a smiling male with lipstick and head tilted slightly left.": "both 'male' and 'lipstick'",
+        f"Portrait face photo of a smiling male with {'very ' * 70}long hair and head tilted slightly left.": "CLIP reads 77",
+    }
+
+    def answers(request, number):
+        first = "smiling" in asked_for(request)[1] and asked_for(request)[2] == "male" and "Refused" not in str(request)
+        return numbered([*wrong, *recorded(request)[:2], recorded(request)[0]] if first else recorded(request)[:4])
+
+    with serving(answers) as stub:
+        path = write(stub, tmp_path / "bank.json", tolerance=1)
+    (again,) = (r["messages"][0]["content"] for r in stub.bodies if "Refused" in r["messages"][0]["content"])
+    for sentence, reason in wrong.items():
+        assert reason in again and any(reason in why for why in refused(path)), reason
+        assert sentence[:60] in again
+    assert any("is there already" in why for why in refused(path))
+    assert prompts.read_file(path)["made_by"]["rounds"] == {"0_0": 1, "0_1": 1, "1_0": 1, "1_1": 2}
+
+
+FORMS = {
+    "prose": lambda lines: f"Of course! Here they are:\n\n{numbered(lines)}\n\nTell me if you want more.",
+    "fenced JSON": lambda lines: f"```json\n{json.dumps({'prompts': lines}, indent=2)}\n```",
+    "wrong JSON": lambda lines: json.dumps(lines).replace('", "', '" "') + ",]",
+    "half a list": lambda lines: json.dumps([*lines, lines[0]])[:-9],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_whatever_is_around_the_list(form, tmp_path):
+    with serving(lambda request, n: FORMS[form](recorded(request)[:4])) as stub:
+        path = write(stub, tmp_path / "bank.json")
+    assert len(stub.bodies) == 4 and prompts.check(prompts.read_file(path), per_group=4) == []
+
+
+FAULTS = {
+    "busy": [status(429, retry_after="0"), status(500, "oops"), status(503)],
+    "a reply that breaks off": [broken(completion("1. Portrait"))],
+    "no JSON": [body("<html>It works!</html>")],
+    "nothing": [body("")],
+    "no choice": [body('{"choices": []}')],
+    "an error that says it is a success": [body('{"error": {"message": "overloaded"}}')],
+    "an empty reply": [completion(""), body(completion(None))],
+    "a refusal": [completion("I cannot write about people.")],
+    "a time-out": [silence(1.5)],
+    "half a reply": [cut_off("1. Portrait face photo of a neutral female with bangs and head turned")],
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_server_that_misbehaves_is_asked_again(fault, tmp_path):
+    first = [f if isinstance(f, tuple) else body(f) for f in FAULTS[fault]]
+    with serving(lambda request, n: first[n] if n < len(first) else good(request)) as stub:
+        path = write(stub, tmp_path / "bank.json", timeout=0.5)
+    assert len(stub.bodies) == 4 + len(first)
+    assert prompts.check(prompts.read_file(path), per_group=4) == []
+    unreadable = fault not in ("busy", "a time-out")  # those are tried again without the bank hearing of it
+    assert len(refused(path)) == unreadable * len(first)
+
+
+def test_what_was_accepted_survives_a_server_that_dies_and_the_same_call_goes_on(tmp_path):
+    path = tmp_path / "bank.json"
+    with serving(lambda request, n: good(request) if n < 2 else status(503)) as stub:
+        with pytest.raises(
+            AimfairError, match=r"HTTP 503 after 5 tries.*8 prompts are kept in .*bank.json.partial"
+        ) as error:
+            write(stub, path)
+        url = stub.url
+    assert "\n" not in str(error.value) and len(stub.bodies) == 2 + openai_compatible.TRIES and not path.exists()
+    with pytest.raises(AimfairError, match="cannot be reached: check --url"):
+        write(stub, path)
+    with serving(good) as other:
+        with pytest.raises(AimfairError, match="was begun with url"):
+            write(other, path)
+        partial = path.with_name("bank.json.partial")
+        partial.write_text(partial.read_text().replace(url, other.url))
+        assert write(other, path) == path
+    assert len(other.bodies) == 2 and prompts.check(prompts.read_file(path), per_group=4) == []
+    with pytest.raises(AimfairError, match="exists: name another file"):
+        write(other, path)
+
+
+def test_ctrl_c_keeps_what_was_accepted(tmp_path):
+    def stop(line):
+        if "group 0_1" in line:
+            raise KeyboardInterrupt
+
+    with serving(good) as stub:
+        with pytest.raises(KeyboardInterrupt):
+            write(stub, tmp_path / "bank.json", tell=stop)
+        write(stub, tmp_path / "bank.json")
+    assert [asked_for(r)[1:] for r in stub.bodies].count(("neutral or serious", "female")) == 1
+
+
+def test_a_model_that_cannot_do_it_is_given_up_after_so_many_rounds(tmp_path):
+    said = r"not finished after 3 rounds per group, 4 problems.*no prompt was accepted"
+    with serving(["1. A nice picture of a cat with a hat."]) as stub, pytest.raises(AimfairError, match=said):
+        write(stub, tmp_path / "bank.json", rounds=3)
+    assert len(stub.bodies) == 12 and not (tmp_path / "bank.json").exists()
+    said, three = r"group 0_0: 3 prompts, 4 are wanted.*12 prompts are kept", lambda r, n: numbered(recorded(r)[:3])
+    with serving(three) as stub, pytest.raises(AimfairError, match=said):
+        write(stub, tmp_path / "other.json", rounds=2)
+
+
+def test_a_bank_that_stays_uneven_is_not_taken(tmp_path):
+    def hats(request, number):
+        lines = recorded(request)[:4]
+        if asked_for(request)[1:] == ("smiling", "female"):
+            lines = [re.sub(",? and head", ", a beanie, and head", line) for line in lines]
+        return numbered(lines)
+
+    with serving(hats) as stub, pytest.raises(AimfairError, match="not finished after 3 rounds"):
+        write(stub, tmp_path / "bank.json", rounds=3)
+    assert any("'a beanie' was said often enough" in r for r in refused(tmp_path / "bank.json.partial"))
+
+
+def test_a_partial_file_that_is_none_is_named(tmp_path):
+    (tmp_path / "bank.json.partial").write_text("[]")
+    with serving(good) as stub, pytest.raises(AimfairError, match="partial cannot be continued: delete it"):
+        write(stub, tmp_path / "bank.json")
+
+
+# ------------------------------------------------------------------------------------------------------------ the key
+
+
+def everything_in(folder):
+    return "".join(path.read_text() for path in folder.iterdir())
+
+
+def test_the_key_goes_into_the_header_and_nowhere_else(tmp_path, monkeypatch):
+    monkeypatch.setenv(openai_compatible.KEY, f"{KEY}\n")
+    monkeypatch.setenv("OPENAI_API_KEY", "another")
+    lines = []
+    with serving(good) as stub:
+        write(stub, tmp_path / "bank.json", tell=lines.append)
+    assert {h["Authorization"] for h in stub.headers} == {f"Bearer {KEY}"}
+    assert {h["path"] for h in stub.headers} == {"/v1/chat/completions"}
+    assert KEY not in everything_in(tmp_path) + "".join(lines) + json.dumps(stub.bodies)
+    monkeypatch.delenv(openai_compatible.KEY)
+    with serving(good) as stub:
+        write(stub, tmp_path / "second.json")
+    assert not any("Authorization" in h for h in stub.headers)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (status(401, f"no such key: {KEY}"), "refuses the key in AIMFAIR_LLM_KEY"),
+        (status(418, json.dumps({"error": {"message": f"key {KEY} is a teapot"}})), "HTTP 418: key (key) is a teapot"),
+        (
+            status(404, "no model"),
+            "HTTP 404: check --url, which ends in /v1 with most servers, and --model tiny: no model",
+        ),
+        (status(302, location="http://127.0.0.1:1/"), "sends elsewhere: give the address itself"),
+        (status(500, KEY), "HTTP 500 after 5 tries"),
+    ],
+)
+def test_errors_say_what_to_do_and_never_the_key(answer, said, tmp_path, monkeypatch):
+    monkeypatch.setenv(openai_compatible.KEY, KEY)
+    with serving([answer]) as stub, pytest.raises(AimfairError) as error:
+        write(stub, tmp_path / "bank.json")
+    assert said in str(error.value) and "\n" not in str(error.value)
+    shown, seen = error.value, []
+    while shown is not None:
+        seen.append(repr(shown))
+        shown = None if shown.__suppress_context__ and shown.__cause__ is None else shown.__cause__ or shown.__context__
+    assert KEY not in "".join(seen)
+
+
+def test_without_a_key_one_is_asked_for(tmp_path):
+    with serving([status(401)]) as stub, pytest.raises(AimfairError, match="wants a key: put it into AIMFAIR_LLM_KEY"):
+        write(stub, tmp_path / "bank.json")
+
+
+def test_a_key_that_is_none_is_not_shown(tmp_path, monkeypatch):
+    monkeypatch.setenv(openai_compatible.KEY, f"{KEY}\nX-Evil: 1")
+    with pytest.raises(AimfairError, match="characters that no key has") as error:
+        writers.get("openai_compatible")(writers.Setup(TASK, model="m", url="http://localhost:1"))
+    assert KEY not in str(error.value)
+
+
+# -------------------------------------------------------------------------------------------------------- the endpoint
+
+
+def test_an_endpoint_that_takes_no_seed_is_asked_without(tmp_path):
+    with serving(lambda r, n: status(400, "unknown field seed") if "seed" in r else good(r)) as stub:
+        write(stub, tmp_path / "bank.json", temperature=0.5)
+    assert [set(r) - {"model", "messages"} for r in stub.bodies[:2]] == [{"seed", "temperature"}, set()]
+
+
+def test_a_server_that_never_answers(tmp_path):
+    with serving([silence(1)]) as stub, pytest.raises(AimfairError, match=r"did not answer within 0.2 seconds, twice"):
+        write(stub, tmp_path / "bank.json", timeout=0.2)
+    assert len(stub.bodies) == 2
+
+
+def test_a_server_that_wants_us_to_wait_for_hours():
+    assert openai_compatible.Patience().parse_retry_after("7200") == openai_compatible.LONGEST_PAUSE
+    assert openai_compatible.Patience().parse_retry_after("3") == 3
+
+
+def test_nobody_listens(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    with pytest.raises(AimfairError, match=r"cannot be reached.*no prompt was accepted"):
+        writing.write_bank(TASK, "openai_compatible", tmp_path / "bank.json", model="m", url=url)
+
+
+@pytest.mark.parametrize(
+    ("setup", "said"),
+    [
+        ({"url": "", "model": "m"}, "which endpoint"),
+        ({"url": "localhost:8000", "model": "m"}, "which endpoint"),
+        ({"url": "ftp://some.host/v1", "model": "m"}, "which endpoint"),
+        ({"url": "http://me:secret@some.host/v1", "model": "m"}, "must hold no key or password"),
+        ({"url": "http://some.host/v1?key=secret", "model": "m"}, "must hold no key or password"),
+        ({"url": "http://some.host/v1"}, "which model"),
+    ],
+)
+def test_what_must_be_given(setup, said):
+    with pytest.raises(AimfairError, match=said) as error:
+        writers.get("openai_compatible")(writers.Setup(TASK, **setup))
+    assert "secret" not in str(error.value)
+
+
+def test_the_full_address_is_as_good(tmp_path):
+    with serving(good) as stub:
+        write(stub, tmp_path / "bank.json", url=f"{stub.url}/chat/completions/")
+    assert {h["path"] for h in stub.headers} == {"/v1/chat/completions"}
+
+
+def test_writers_are_found_by_their_file():
+    assert writers.available() == ["huggingface", "openai_compatible", "recorded"]
+    with pytest.raises(AimfairError, match="no writer 'parrot'; there are: huggingface"):
+        writing.write_bank(TASK, "parrot")
+
+
+def test_where_a_bank_goes_by_itself():
+    assert writing.default_path(TASK, "huggingface", "Some/Model 7B").name == "Smiling_Male@some-model-7b.json"
+    assert writing.default_path(TASK, "recorded", "a/file.json").name == "Smiling_Male@recorded.json"
