@@ -13,7 +13,9 @@ from typing import Any
 
 import yaml
 
-from aimfair import audit_command, generate_command, prompt_commands
+from aimfair.commands import audit as audit_command
+from aimfair.commands import generate as generate_command
+from aimfair.commands import prompts as prompt_commands
 from aimfair.errors import AimfairError
 from aimfair.paths import home
 
@@ -152,7 +154,8 @@ def command_bench(options: argparse.Namespace) -> None:
     $ aimfair bench --text-to-image tiny    the same measurement with a tiny network, on any device
 
     Stable Diffusion in full size has random weights here, and needs a GPU."""
-    from aimfair import bench, bench_generation
+    from aimfair import bench
+    from aimfair.drawing import bench_generation
 
     opened = open_study(options)
     p, device = opened.profile, opened.device

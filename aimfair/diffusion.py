@@ -19,10 +19,10 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from aimfair.drawing.manifest import COLUMNS, SETTINGS, append, missing, read_manifest, same_settings, tidy
+from aimfair.drawing.pipelines import fingerprint, load_pipeline, refused, side_of
 from aimfair.errors import AimfairError
 from aimfair.faces import GROUPS
-from aimfair.manifest import COLUMNS, SETTINGS, append, missing, read_manifest, same_settings, tidy
-from aimfair.pipelines import fingerprint, load_pipeline, refused, side_of
 from aimfair.presets import Preset
 from aimfair.progress import progress
 from aimfair.prompts import Prompt

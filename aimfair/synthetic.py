@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from aimfair import corpora, datasets, diffusion, prompts, sharing, tiny_sd
+from aimfair import corpora, datasets, diffusion, prompts, tiny_sd
+from aimfair.drawing import sharing
+from aimfair.drawing.pipelines import Compute
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.paths import home, resolve
-from aimfair.pipelines import Compute
 from aimfair.profiles import Profile
 
 
@@ -59,7 +60,7 @@ def generate(
     compute: Compute | None = None,
     processes: int | None = None,
 ) -> None:
-    """Draw what is missing of the pool; see :func:`aimfair.sharing.generate` for several processes."""
+    """Draw what is missing of the pool; see :func:`aimfair.drawing.sharing.generate` for several processes."""
     jobs = pool_jobs(profile)
     if diffusion.missing(jobs, folder):
         name = str(generator(profile, device, data_root))

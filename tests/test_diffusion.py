@@ -16,7 +16,8 @@ import pytest
 import torch
 from tiny_pipelines import BANK, PAIR, SETTINGS, alike, pictures, stable_diffusion
 
-from aimfair import diffusion, manifest
+from aimfair import diffusion
+from aimfair.drawing import manifest
 from aimfair.errors import AimfairError
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from toys import toy_faces
 
-from aimfair import feature_metrics as fm
+from aimfair.auditing import feature_metrics as fm
 from aimfair.errors import AimfairError
 
 

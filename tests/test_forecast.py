@@ -6,7 +6,8 @@ import pytest
 import torch
 from tiny_pipelines import stable_diffusion
 
-from aimfair import architecture, bench_generation, cli, diffusion, forecast, presets, profiles, synthetic
+from aimfair import cli, diffusion, presets, profiles, synthetic
+from aimfair.drawing import architecture, bench_generation, forecast
 from aimfair.errors import AimfairError
 
 
@@ -64,7 +65,7 @@ def test_the_command_tells_the_cost_draws_and_lists_models(folder, tmp_path, cap
 
 def test_a_short_name_brings_its_own_steps_unless_they_are_given():
     options = cli.parser().parse_args(["generate", "--model", "flux2-klein", "-p", "steps=6"])
-    from aimfair.generate_command import changes
+    from aimfair.commands.generate import changes
 
     assert changes(options) == {"generator": "flux2-klein", "corpus": "", "guidance": 1.0}
     options = cli.parser().parse_args(["generate", "--model", "owner/name"])

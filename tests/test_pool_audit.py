@@ -10,7 +10,8 @@ from small_grid import SMALL, draw_pool
 from test_tiny_sd import CAPTIONS
 from toys import toy_faces
 
-from aimfair import audit, cli, clip_judge, datasheet, nuisances, pool_audit, profiles, tiny_sd
+from aimfair import audit, cli, profiles, tiny_sd
+from aimfair.auditing import clip_judge, datasheet, nuisances, pool_audit
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.metrics import published_report

@@ -11,9 +11,10 @@ import torch
 from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 from tiny_pipelines import BANK, PAIR, SETTINGS, pictures, stable_diffusion
 
-from aimfair import diffusion, pipelines, presets
+from aimfair import diffusion, presets
+from aimfair.drawing import pipelines
+from aimfair.drawing.pipelines import Compute, choose
 from aimfair.errors import AimfairError
-from aimfair.pipelines import Compute, choose
 
 NAMES = presets.available()
 

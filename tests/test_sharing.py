@@ -11,7 +11,8 @@ import pytest
 import torch
 from tiny_pipelines import BANK, PAIR, SETTINGS, alike, stable_diffusion
 
-from aimfair import diffusion, sharing
+from aimfair import diffusion
+from aimfair.drawing import sharing
 from aimfair.errors import AimfairError
 
 

@@ -23,7 +23,7 @@ class Preset:
     pipeline           class of diffusers that draws
     steps, guidance    of the denoising
     size               side in pixels at which the model draws; None: its own
-    dtype              of a GPU; "" where the kind of network decides (:func:`aimfair.pipelines.choose`)
+    dtype              of a GPU; "" where the kind of network decides (:func:`aimfair.drawing.pipelines.choose`)
     batch_size         of a GPU; None where its memory decides
     scheduler          class of diffusers that takes the place of the model's own, with ``scheduler_options`` on top
     guidance_argument  what the pipeline calls the guidance

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from aimfair import audit, feature_metrics
+from aimfair import audit
 from aimfair.audit import Judge
+from aimfair.auditing import feature_metrics
 from aimfair.errors import AimfairError
 from aimfair.faces import GROUPS, FaceSet
 

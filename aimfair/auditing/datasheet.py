@@ -11,11 +11,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from aimfair import nuisances, plots, tables
+from aimfair import plots, tables
+from aimfair.auditing import nuisances
+from aimfair.auditing.feature_metrics import ALIKE
+from aimfair.auditing.pool_audit import ALL, PoolAudit
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
-from aimfair.feature_metrics import ALIKE
-from aimfair.pool_audit import ALL, PoolAudit
 
 COLUMNS = 12
 """Faces in a row of the contact sheet."""

@@ -28,7 +28,8 @@ def command_audit(options: argparse.Namespace) -> None:
     A folder made elsewhere holds its images in 0_0, 0_1, 1_0, 1_1 (target_protected), or those in a folder such as
     Smiling_Male; manifest.csv (path, target, protected, more) may say how each was made. `aimfair run METHOD
     -p generator=folder:PATH` trains on it. Tables, a contact sheet and a datasheet go to data/synthetic/audit/."""
-    from aimfair import cli, datasheet, pool_audit
+    from aimfair import cli
+    from aimfair.auditing import datasheet, pool_audit
 
     opened = cli.open_study(options, changes(options))
     found = pool_audit.of_study(opened, options.clip or "", training=not options.no_training)

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from aimfair import diffusion, pipelines, presets, sharing, synthetic
-from aimfair.bench_generation import matrix_rate
+from aimfair import diffusion, presets, synthetic
 from aimfair.costs import SECONDS_PER_IMAGE
+from aimfair.drawing import pipelines, sharing
+from aimfair.drawing.bench_generation import matrix_rate
+from aimfair.drawing.pipelines import Compute
 from aimfair.paths import home
-from aimfair.pipelines import Compute
 from aimfair.processors import gpus
 from aimfair.profiles import Profile
 

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from aimfair import architecture, pipelines, presets
-from aimfair.architecture import Architecture
+from aimfair import presets
 from aimfair.bench import Row
+from aimfair.drawing import architecture, pipelines
+from aimfair.drawing.architecture import Architecture
 from aimfair.errors import AimfairError
 
 
@@ -44,7 +45,7 @@ def measure(device: str, tiny: bool = False, compiled: bool = True, rounds: int 
     not compiled), and the share of the device's matrix rate that the U-Net reaches in the largest batch.
 
     The official settings run as the paper's authors ran them: float16, nothing compiled, default memory format. The others
-    are set up by :func:`aimfair.pipelines.choose`. All are called by guidance 9, at 512 px, up to PIL images.
+    are set up by :func:`aimfair.drawing.pipelines.choose`. All are called by guidance 9, at 512 px, up to PIL images.
     Raises AimfairError without a GPU, unless ``tiny``: then a network in small shows that everything runs.
     """
     if torch.device(device).type != "cuda" and not tiny:

@@ -82,7 +82,7 @@ def changes(options: argparse.Namespace) -> dict[str, Any]:
 
 def computing(options: argparse.Namespace) -> Any:
     """What the options say about how to compute; the rest is chosen for the device."""
-    from aimfair.pipelines import Compute
+    from aimfair.drawing.pipelines import Compute
 
     names = ("dtype", "attention", "slicing", "tiling", "compile", "batch_size")
     return Compute(**{name: getattr(options, name) for name in names})
@@ -105,7 +105,7 @@ def model_list() -> str:
 
 def cost(opened: Any, folder: Path, compute: Any, processes: int | None) -> str:
     """What ``--dry-run`` says."""
-    from aimfair.forecast import forecast
+    from aimfair.drawing.forecast import forecast
     from aimfair.study import device_name
 
     p = opened.profile

@@ -15,9 +15,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from aimfair import audit, clip_judge, datasets, feature_metrics, methods, nuisances, synthetic
+from aimfair import audit, datasets, methods, synthetic
 from aimfair.audit import Judge
-from aimfair.clip_judge import ClipJudge
+from aimfair.auditing import clip_judge, feature_metrics, nuisances
+from aimfair.auditing.clip_judge import ClipJudge
 from aimfair.faces import GROUPS, FaceSet
 from aimfair.metrics import FairnessReport, fairness_report
 from aimfair.models import evaluate
@@ -34,7 +35,7 @@ class PoolAudit:
     """What was found.
 
     table       a row per group and one for all; first of the synthetic faces, then of real ones; see :func:`examine`
-    nuisances   :func:`aimfair.nuisances.balance` of the synthetic faces
+    nuisances   :func:`aimfair.auditing.nuisances.balance` of the synthetic faces
     duplicates  near-duplicates by name: first, second, difference; ``of`` is "each other" or "real"
     wrong       (N, 2) bool: in which faces the judge sees another target, another protected label, than was asked for
     about       what a datasheet tells beside: how the images were made, what was left out
@@ -65,7 +66,7 @@ def examine(
     real     labelled real faces that no classifier was trained on; without them, what is compared with real is missing
     train    (M, 3, H, W) uint8 images of the real training set, of which copies are looked for
     clip     a second judge
-    said, seen  see :func:`aimfair.nuisances.balance`
+    said, seen  see :func:`aimfair.auditing.nuisances.balance`
     trained  how a classifier that was trained on such faces alone does on real ones
 
     Columns of the table: set ("synthetic", "real"), group ("0_0" ... or "all"), faces; in per cent how often the judge
