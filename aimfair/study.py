@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -48,6 +49,9 @@ SEEDS = tuple(range(100, 1100, 100))
 MAJORITIES = (0.45, 0.40, 0.35, 0.30)
 """Share of each majority group at the assumed bias ratios 1:9, 2:8, 3:7 and 4:6 of Table 6."""
 
+REAL = ("dataset", "target", "protected", "image_size", "train_images", "minority", "validation_images", "split")
+"""Fields of a profile that decide its real faces."""
+
 Found = TypeVar("Found")
 
 
@@ -72,6 +76,16 @@ class Study:
         self.published_root = home() / "data" / "published"
         self.reuse = reuse
         self._gaps: dict[int, Run] = {}
+
+    def varied(self, **changes: Any) -> Study:
+        """This study with some fields of its profile changed. Both share the real faces that either has decoded, unless
+        a field of :data:`REAL` changes. Raises AimfairError for an impossible value."""
+        other = Study(
+            replace(self.profile, **changes), self.seed, self.device, self.data_root, str(self.runs_root), self.reuse
+        )
+        if all(getattr(self.profile, name) == getattr(other.profile, name) for name in REAL):
+            other._faces = self._faces
+        return other
 
     # Faces
 

@@ -73,11 +73,39 @@ def in_turn() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+STEPS = ("plain", "25 prompts", "50 prompts", "50 prompts + poses")
+
+
+def stepped() -> pd.DataFrame:
+    rows = [
+        {"method": method, "step": step, "seed": seed} | report.as_dict()
+        for method in ("synthetic only", "AIM-Fair")
+        for step, several in reports(STEPS).items()
+        for seed, report in enumerate(several)
+    ]
+    return pd.DataFrame(rows)
+
+
 def selected() -> pd.DataFrame:
     rows = {"random, 40 %": [(40.3, 31.0), (40.3, 77.0)], "AIM-Fair": [(77.4, 46.0)], "everything": [(100.0, 100.0)]}
     return pd.DataFrame(
         [(m, *s) for m, several in rows.items() for s in several], columns=["method", "tensors", "parameters"]
     )
+
+
+def agreed() -> pd.DataFrame:
+    rows = [(s, g, 90 + i, 85 + i, 94 + i) for s in ("target", "protected") for i, g in enumerate("abcd")]
+    return pd.DataFrame(rows, columns=["series", "group", "value", "low", "high"])
+
+
+def grown() -> pd.DataFrame:
+    rows = [(s, n, d + f / n) for s, d in (("real", 0), ("drawn", 9)) for n in (20, 80, 320) for f in (90, 100, 110)]
+    return pd.DataFrame(rows, columns=["series", "size", "distance"])
+
+
+def apart() -> pd.DataFrame:
+    rows = [(r, s, d + 0.1 * i, -d, 0.0) for r, d in (("one", 1), ("other", -1)) for i, s in enumerate(range(6))]
+    return pd.DataFrame(rows, columns=["row", "seed", "acc", "wst", "eo_max"])
 
 
 EXAMPLES = {
@@ -91,15 +119,21 @@ EXAMPLES = {
         {"train": (200, 1800, 1800, 200), "test": COUNTS}, plots.group_names("Smiling", "Male")
     ),
     "cue_thresholds": lambda: plots.cue_thresholds(0.7, {"women": -0.5, "men": 0.5}, ("not smiling", "smiling")),
+    "distance_by_size": lambda: plots.distance_by_size(grown(), "distance", {"real": 0, "drawn": 9}),
     "eo_forms": lambda: plots.eo_forms(paper.recomputed(paper.results())),
     "gap_rank": lambda: plots.gap_rank(*gaps(), k=55),
     "group_bars": lambda: plots.group_bars(reports(), plots.group_names("Smiling", "Male")),
+    "group_points": lambda: plots.group_points(agreed(), "agreement (%)"),
     "guesses": lambda: plots.guesses(guessed(), share=10),
     "learning_rate_curves": lambda: plots.learning_rate_curves(sweep("lr", (0.001, 0.01, 0.1))),
     "mask_by_layer": lambda: plots.mask_by_layer([set(NAMES[:40]), set(NAMES[20:])], NAMES),
     "mentions": lambda: plots.mentions(mentioned(), "Smiling", "Male"),
     "noise_floor": lambda: plots.noise_floor(
         {n: np.arange(100) / n for n in (50, 500, 5000)}, "EO", marks={800: "here"}
+    ),
+    "paired_differences": lambda: plots.paired_differences(apart()),
+    "paired_steps": lambda: plots.paired_steps(
+        stepped(), STEPS, baselines={"biased": {"acc": 89, "wst": 71, "eo_max": 24}}
     ),
     "shares": lambda: plots.shares(selected()),
     "topk_curve": lambda: plots.topk_curve(
@@ -297,3 +331,42 @@ def test_shares_are_points_on_equal_scales() -> None:
     axes = plots.shares(selected()).axes[0]
     assert [c.get_offsets().tolist() for c in axes.collections][:2] == [[[40.3, 31.0], [40.3, 77.0]], [[77.4, 46.0]]]
     assert axes.get_xlim() == axes.get_ylim()
+
+
+def test_points_stand_beside_each_other_with_their_intervals() -> None:
+    axes = plots.group_points(agreed().iloc[:-1], "agreement (%)").axes[0]  # one group of one series is missing
+    first, second = (container.lines[0].get_data() for container in axes.containers)
+    assert list(first[1]) == [90, 91, 92, 93] and (first[0] < second[0]).all() and np.isnan(second[1][3])
+    ends = np.array(axes.containers[0].lines[2][0].get_segments())[:, :, 1]
+    assert ends.tolist() == [[85 + i, 94 + i] for i in range(4)]
+
+
+def test_a_limit_is_drawn_only_where_a_logarithm_can_show_it() -> None:
+    axes = plots.distance_by_size(grown(), "distance", {"real": 0, "drawn": 9}).axes[0]
+    real, drawn, limit = axes.lines
+    assert list(real.get_ydata()) == pytest.approx([5, 1.25, 0.3125]) and set(limit.get_ydata()) == {9}
+    assert list(drawn.get_xdata()) == [20, 80, 320]
+
+
+def test_differences_are_drawn_seed_by_seed_from_top_to_bottom() -> None:
+    figure = plots.paired_differences(apart(), ("wst", "acc"))
+    wst, acc = figure.axes
+    assert [c.get_offsets()[:, 0].tolist() for c in wst.collections if len(c.get_offsets()) == 6] == [[-1] * 6, [1] * 6]
+    assert [label.get_text() for label in wst.get_yticklabels()] == ["one", "other"] and wst.yaxis_inverted()
+    assert acc.containers[0].lines[0].get_xdata()[0] == pytest.approx(1.25)
+
+
+def test_seeds_are_joined_with_themselves_and_a_missing_step_is_left_out() -> None:
+    rows = stepped()
+    rows = rows[(rows["method"] == "AIM-Fair") & (rows["step"] != "25 prompts")].sample(frac=1, random_state=0)
+    axes = plots.paired_steps(rows, STEPS, ("wst",)).axes[0]
+    lines = [line.get_data() for line in axes.lines if line.get_marker() == "."]
+    for seed, (x, y) in enumerate(lines):
+        own = rows[rows["seed"] == seed].set_index("step")["wst"]
+        assert list(x) == [0, 2, 3] and list(y) == pytest.approx([own[STEPS[i]] for i in (0, 2, 3)])
+    means = axes.containers[0].lines[0].get_ydata()
+    assert len(lines) == 5 and list(means) == pytest.approx(
+        [rows[rows["step"] == STEPS[i]]["wst"].mean() for i in (0, 2, 3)]
+    )
+    with pytest.raises(AimfairError, match="step"):
+        plots.paired_steps(rows.drop(columns="step"), STEPS)

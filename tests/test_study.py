@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -162,6 +163,17 @@ def test_settings_that_decide_numbers_lead_to_other_runs(pool, tmp_path, lab):
     one = lab.config("erm", {}, 100)
     other = small(pool, tmp_path, train_images=100).config("erm", {}, 100)
     assert runs.run_id(one) != runs.run_id(other)
+
+
+def test_a_varied_study_differs_where_it_is_told_and_shares_the_faces(lab):
+    other, smaller = lab.varied(selection="random", selected_per_group=20), lab.varied(train_images=80)
+    assert other.faces("train") is lab.faces("train") and len(smaller.faces("train")) == 80
+    assert len(other.selected(100)) == 80 and other.profile == replace(
+        lab.profile, selection="random", selected_per_group=20
+    )
+    assert (other.runs_root, other.reuse, other.device) == (lab.runs_root, lab.reuse, lab.device)
+    with pytest.raises(AimfairError, match="selection must be none or one of"):
+        lab.varied(selection="best")
 
 
 def test_mistakes_are_named_before_anything_is_trained(lab, tmp_path):

@@ -46,21 +46,21 @@ def write(found: PoolAudit, faces: FaceSet, out: Path) -> list[Path]:
     return [out / name for name in (*parts, "contact-sheet.png", "datasheet.md")]
 
 
-def contact_sheet(found: PoolAudit, faces: FaceSet) -> Any:
-    """Per group a row of faces as they come, then a row of those in which the judge sees another label, as far as there
-    are any; both framed where it does. Returns a figure."""
+def contact_sheet(found: PoolAudit, faces: FaceSet, columns: int = COLUMNS) -> Any:
+    """Per group a row of ``columns`` faces as they come, then a row of those in which the judge sees another label, as far
+    as there are any; both framed where it does. Returns a figure."""
     wrong = torch.from_numpy(found.wrong)
     tiles, titles = [], []
     for group, name in enumerate(nuisances.GROUP_COLUMNS):
         member = (faces.groups == group).nonzero().flatten()
         doubted = member[wrong[member].any(1)]
         for what, places in ((name, member), (f"{name} ?", doubted)):
-            chosen = places[(torch.arange(COLUMNS) * len(places)) // COLUMNS] if len(places) > COLUMNS else places
-            row = torch.full((COLUMNS, *faces.images.shape[1:]), 255, dtype=torch.uint8)
+            chosen = places[(torch.arange(columns) * len(places)) // columns] if len(places) > columns else places
+            row = torch.full((columns, *faces.images.shape[1:]), 255, dtype=torch.uint8)
             row[: len(chosen)] = framed(faces.images[chosen], wrong[chosen])
             tiles.append(row)
             titles.append(what)
-    return plots.contact_sheet(torch.cat(tiles), titles, columns=COLUMNS)
+    return plots.contact_sheet(torch.cat(tiles), titles, columns=columns)
 
 
 def framed(images: Tensor, wrong: Tensor) -> Tensor:
