@@ -201,7 +201,7 @@ def command_profiles(options: argparse.Namespace) -> None:
     for name in profiles.available():
         p = profiles.load(name)
         print(f"{name:24} {p.dataset:10} {p.target} / {p.protected}, {p.train_images} training images, {p.backbone},")
-        print(f"{'':24} {p.images_per_group} images per group by {p.generator}, {p.seeds} seeds")
+        print(f"{'':24} {p.images_per_group} images per group by {p.generator}, {p.seeds} seed{'s' * (p.seeds > 1)}")
 
 
 def command_status(options: argparse.Namespace) -> None:
@@ -375,6 +375,8 @@ def open_study(options: argparse.Namespace, changes: dict[str, Any] | None = Non
     from aimfair import profiles, study
 
     given = common_parameters(options)
+    if "profile" in given:
+        raise AimfairError(f"-p profile={given['profile']}: a profile is named by --profile {given['profile']}")
     common = {name: given.pop(name) for name in list(given) if name in profiles.COMMON}
     return study.open_study(
         options.profile, changes=given | (changes or {}), **common, reuse=getattr(options, "reuse", True)

@@ -21,6 +21,9 @@ from aimfair.training import Schedule
 SELECTION = ("selection", "selected_per_group")
 """Fields of :class:`Profile` that decide nothing where no rule selects."""
 
+SYNTHETIC = ("generator", "prompts", "images_per_group", "steps", "guidance", *SELECTION)
+"""Fields of :class:`Profile` that decide nothing for a method that is given no synthetic face."""
+
 COMMON = {"profile": str, "seed": int, "device": str, "data_root": str, "runs_root": str, "reuse": bool}
 """Parameters that every notebook declares; the fields of :class:`Profile` may be given beside them."""
 

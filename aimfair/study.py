@@ -192,10 +192,10 @@ class Study:
 
     # Benches and runs
 
-    def bench(self, seed: int, resume: Path | None = None) -> Bench:
-        """What all methods of ``seed`` share."""
-        p = self.profile
-        balanced, biased = self.synthetic_sets(seed)
+    def bench(self, seed: int, resume: Path | None = None, synthetic: bool = True) -> Bench:
+        """What all methods of ``seed`` share. Without ``synthetic``, no synthetic face is drawn: both sets are empty."""
+        p, nothing = self.profile, self.faces("train").subset([])
+        balanced, biased = self.synthetic_sets(seed) if synthetic else (nothing, nothing)
         return Bench(
             seed=seed,
             device=self.device,
@@ -210,19 +210,20 @@ class Study:
             gaps=lambda score, mode: self.gaps(seed, score, mode),
             resume=resume,
             shares=p.shares(),
-            pool=self.selected(seed),
-            edited=self.edited,
+            pool=self.selected(seed) if synthetic else None,
+            edited=self.edited if synthetic else None,
         )
 
     def config(self, method: str, hyper: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """Everything that decides a run's numbers; its hash is the run's id.
 
-        What is selected of the synthetic faces decides nothing for a method that is not given any.
+        Which synthetic faces there are decides nothing for a method that is given none: ERM with another generator or
+        other prompts is the same run.
         """
         settings = self.profile.settings() | {"generator": generator_identity(self.profile)}
         known = methods.registry().get(method)
         if known is not None and "synthetic" not in known.needs:
-            settings = {name: value for name, value in settings.items() if name not in profiles.SELECTION}
+            settings = {name: value for name, value in settings.items() if name not in profiles.SYNTHETIC}
         elif self.profile.selection not in ("none", "random"):
             settings["judge"] = audit.judge_identity(self.profile)
         return {"protocol": PROTOCOL, "study": settings, "method": method, "hyper": dict(hyper), "seed": seed}
@@ -268,7 +269,8 @@ class Study:
     def _train(self, method: methods.Method, config: dict[str, Any]) -> Run:
         began = perf_counter()
         resume = self.runs_root / f".{runs.run_id(config)}.safetensors"
-        fitted = method.fit(self.bench(config["seed"], resume).seen_by(method), config["hyper"])
+        bench = self.bench(config["seed"], resume, synthetic="synthetic" in method.needs)
+        fitted = method.fit(bench.seen_by(method), config["hyper"])
         if method.name == "erm":  # what others start from, here or from a clone, is what was evaluated
             models.halve(fitted.model)
         scores = {

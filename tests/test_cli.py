@@ -99,6 +99,11 @@ def test_profiles_are_listed(capsys):
     assert all(name in said for name in profiles.available())
 
 
+def test_a_profile_cannot_be_changed_into_another(capsys):
+    assert cli.main(["publish", "-p", "profile=demo-young-male"]) == 2
+    assert "--profile demo-young-male" in capsys.readouterr().err
+
+
 def test_status_tells_the_state_of_every_profile(capsys):
     assert cli.main(["status"]) == 0
     said = capsys.readouterr().out

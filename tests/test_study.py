@@ -159,6 +159,17 @@ def test_the_rate_is_chosen_by_validation_accuracy_without_group_labels(lab):
     assert chosen["lr"].tolist() == [best.config["hyper"]["lr"]]
 
 
+def test_a_method_without_synthetic_faces_is_the_same_run_with_others_and_needs_none(pool, tmp_path):
+    drawn = small(pool, tmp_path)
+    none = small(pool, tmp_path, generator=f"folder:{tmp_path / 'not-there'}", prompts="plain", images_per_group=7)
+    assert drawn.config("erm", {}, 100) == none.config("erm", {}, 100)
+    assert drawn.config("synthetic-only", {}, 100) != none.config("synthetic-only", {}, 100)
+    trained = none.run("erm", 100)  # would fail if a pool were looked for
+    assert drawn.run("erm", 100).folder == trained.folder
+    seen = drawn.bench(100).seen_by(methods.get("jtt"))
+    assert len(seen.balanced) == len(seen.biased) == 0 and seen.pool is None and seen.edited is None
+
+
 def test_settings_that_decide_numbers_lead_to_other_runs(pool, tmp_path, lab):
     one = lab.config("erm", {}, 100)
     other = small(pool, tmp_path, train_images=100).config("erm", {}, 100)

@@ -60,10 +60,14 @@ class Bench:
     edited: Callable[[int, float, float], FaceSet] | None = None
 
     def seen_by(self, method: Method) -> Bench:
-        """The bench with every label removed that ``method`` did not declare."""
+        """The bench with every label removed that ``method`` did not declare, and every synthetic face."""
         train = self.train if "train protected" in method.needs else self.train.without_protected()
         told = "validation protected" in method.needs
-        return replace(self, train=train, validation=self.validation if told else self.validation.without_protected())
+        seen = replace(self, train=train, validation=self.validation if told else self.validation.without_protected())
+        if "synthetic" in method.needs:
+            return seen
+        nothing = self.balanced.subset([])
+        return replace(seen, balanced=nothing, biased=nothing, pool=None, edited=None)
 
     def resume_of(self, part: str) -> Path | None:
         """A checkpoint file of its own for one of several trainings of a method."""
