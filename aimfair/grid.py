@@ -65,7 +65,7 @@ def plan(cells: Mapping[str, Cell], machine: Machine) -> list[Cell]:
         opened = study_of(these[0], machine)
         lacking = costs.images_missing(opened.profile)
         folder = (opened.profile.generator, opened.profile.task, opened.profile.prompts)
-        if lacking > pools.get(folder, (0,))[0]:
+        if any(map(_draws, these)) and lacking > pools.get(folder, (0,))[0]:
             pools[folder] = (lacking, replace(these[0], method=POOL, hyper=()))
         ordered += sorted([*these, *_shared(these, machine)], key=_rank)
     return [cell for _, cell in pools.values()] + ordered
@@ -91,6 +91,10 @@ def _shared(cells: Sequence[Cell], machine: Machine) -> list[Cell]:
         if not _is_there(gaps, machine) and (GAPS, seed) not in asked_for:
             added.append(gaps)
     return added
+
+
+def _draws(cell: Cell) -> bool:
+    return cell.method == GAPS or "synthetic" in methods.get(cell.method).needs
 
 
 def _rank(cell: Cell) -> int:

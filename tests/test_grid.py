@@ -420,10 +420,10 @@ def test_the_commands_show_tables_and_their_state_without_computing_anything(poo
 def test_a_failed_run_is_exit_status_1(pool, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("AIMFAIR_PROGRESS", "off")
     (pool.parent / "broken").mkdir(exist_ok=True)
-    broken = command(pool.parent / "broken", tmp_path, "--methods", "erm")
+    broken = command(pool.parent / "broken", tmp_path, "--methods", "supplementation")
     assert cli.main(broken) == 1
     said = capsys.readouterr()
-    assert said.out.endswith("0 done, 1 failed\n") and said.err.startswith("failed: Figure 6, Smiling / Male: Baseline")
+    assert said.out.endswith("0 done, 1 failed\n") and said.err.startswith("failed: Figure 6, Smiling / Male: Data supplementation")
 
 
 def test_engines_are_found_by_the_names_of_their_files():
