@@ -229,6 +229,7 @@ def command_grid_list(options: argparse.Namespace) -> None:
     $ aimfair grid list                          every table and figure
     $ aimfair grid list --table 6                one of them: settings, rows, what is searched
     $ aimfair grid list --figure 5 --long        each run with its id, and whether it is there
+    $ aimfair grid list --beyond                 what the paper leaves open; --beyond factorial: one of these
 
     A run that several tables show is one run, found again by the hash of its configuration."""
     from aimfair import grid
@@ -254,6 +255,7 @@ def command_grid_run(options: argparse.Namespace) -> int:
     $ aimfair grid run --table 6 --dry-run             what is missing, hours and gigabytes; nothing is started
     $ aimfair grid run --table 3 4 --figure 5          several at once; none named: all
     $ aimfair grid run --table 1 --methods erm jtt     some rows of a table
+    $ aimfair grid run --beyond factorial --seeds 100 200 300   an experiment beyond the paper, three seeds
     $ aimfair grid run --workers 4                     four processes that share the cores (default: one per GPU)
     $ aimfair grid run --shard 3/8                     the third of eight parts: for the array jobs of a cluster
     $ aimfair grid run --dask tcp://scheduler:8786     on the workers of a Dask cluster
@@ -293,6 +295,7 @@ def command_grid_status(options: argparse.Namespace) -> None:
     """Show for each table and figure how many runs are there, how many are missing, and the hours that these need.
 
     $ aimfair grid status
+    $ aimfair grid status --beyond --seeds 100 200 300     the experiments beyond the paper
     $ aimfair grid status --profile utkface --data path/to/UTKFace.tar.gz"""
     from aimfair import costs, grid
 
@@ -303,7 +306,7 @@ def command_grid_status(options: argparse.Namespace) -> None:
     for experiment, cells in grid_cells(options):
         runs = grid.identified(cells, machine)
         everything |= runs
-        status_line(f"{experiment.name:10} {experiment.title}", runs, machine, known)
+        status_line(f"{experiment.name:13} {experiment.title}", runs, machine, known)
     status_line("together, each run counted once", everything, machine, known)
 
 
@@ -313,6 +316,7 @@ def command_grid_table(options: argparse.Namespace) -> None:
     $ aimfair grid table 3
     $ aimfair grid table 3 --out table3.tex
     $ aimfair grid table --figure 5 --out topk.csv --against "AIM-Fair, k = 55"   with paired differences to a row
+    $ aimfair grid table --beyond scores --seeds 100 200 300                      an experiment beyond the paper
 
     Means over the seeds with 95 % intervals; of what a method searches, the best on the validation faces. A row that
     has no runs says so, and runs that are missing are named."""
@@ -427,17 +431,22 @@ def part(text: str) -> tuple[int, int]:
 
 
 def grid_cells(options: argparse.Namespace) -> list[tuple[Any, list[Any]]]:
-    """The tables and figures that are asked for, each with its cells."""
-    from aimfair import experiments, methods, profiles, study
+    """The tables and figures that are asked for, each with its cells.
+
+    Where none is named, all of the paper; experiments beyond it only with ``--beyond``."""
+    from aimfair import beyond, experiments, methods, profiles, study
 
     changes = {k: v for k, v in common_parameters(options).items() if k not in profiles.COMMON}
     profile = profiles.load(options.profile, **changes)
     seeds = [options.seed] if options.seed is not None else chosen_seeds(options.seeds, study.SEEDS, profile.seeds)
     options.count = len(seeds)
     wanted = [methods.get(name).name for name in options.methods]
+    chosen = [] if options.beyond is None else beyond.selected(profile, options.beyond)
+    if options.table or options.figure or options.beyond is None:
+        chosen = experiments.selected(profile, options.table, options.figure) + chosen
     return [
         (e, [c for c in experiments.cells(e, options.profile, changes, seeds) if not wanted or c.method in wanted])
-        for e in experiments.selected(profile, options.table, options.figure)
+        for e in chosen
     ]
 
 
@@ -553,6 +562,7 @@ def parser() -> argparse.ArgumentParser:
             "--table", nargs="+", type=int, default=[], metavar="N", help="numbers of the paper's tables (all)"
         )
         sub.add_argument("--figure", nargs="+", type=int, default=[], metavar="N", help="numbers of its figures (all)")
+        sub.add_argument("--beyond", nargs="*", metavar="NAME", help="experiments beyond the paper (all of them)")
         sub.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help="only the runs of these methods")
         sub.add_argument("--seeds", nargs="+", default=["all"], help="seeds, or all of the profile (all)")
         sub.add_argument("--no-reuse", dest="reuse", action="store_false", help="do not look among the published runs")

@@ -126,7 +126,7 @@ def described(cell: Cell) -> str:
     if cell.method in (BIASED_MODEL, GAPS):
         return f"{where}: {cell.method.replace('-', ' ')}, seed {cell.seed}"
     method = methods.get(cell.method)
-    said = [f"{k}={v}" for k, v in cell.hyper if k in method.search or v != method.defaults[k]]
+    said = [f"{k}={v}" for k, v in cell.hyper if k in method.search or v != method.defaults.get(k)]
     return f"{where}: " + ", ".join([cell.row, f"seed {cell.seed}", *said])
 
 

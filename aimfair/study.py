@@ -52,6 +52,9 @@ MAJORITIES = (0.45, 0.40, 0.35, 0.30)
 REAL = ("dataset", "target", "protected", "image_size", "train_images", "minority", "validation_images", "split")
 """Fields of a profile that decide its real faces."""
 
+POLICY = ("batchnorm", "select")
+"""Hyper-parameters of how to fine-tune, not of a method: readers of its runs who do not name them want the usual ones."""
+
 Found = TypeVar("Found")
 
 
@@ -403,14 +406,19 @@ class Study:
 
     # Tables
 
-    def published(self, method: str) -> list[Run]:
-        """All published runs of ``method`` under this profile's name and settings."""
+    def published(self, method: str, **fixed: Any) -> list[Run]:
+        """The published runs of ``method`` under this profile's name and settings; ``fixed`` as in :meth:`results`."""
         study = self.config(method, {}, 0)["study"]
         found = runs.published_runs(self.published_root, self.profile.profile, method)
-        return [run for run in found if run.config["study"] == study and run.config["protocol"] == PROTOCOL]
+        mine = [run for run in found if run.config["study"] == study and run.config["protocol"] == PROTOCOL]
+        return [run for run in mine if is_wanted(run, fixed)]
 
-    def fresh(self, method: str, seed: int | None = None) -> list[Run]:
-        """The runs of ``method`` on this machine, of one seed or of all, by seed and configuration."""
+    def fresh(self, method: str, seed: int | None = None, **fixed: Any) -> list[Run]:
+        """The runs of ``method`` on this machine, of one seed or of all, by seed and configuration; ``fixed`` as in
+        :meth:`results`."""
+        return [run for run in self._fresh(method, seed) if is_wanted(run, fixed)]
+
+    def _fresh(self, method: str, seed: int | None = None) -> list[Run]:
         wanted = self.config(method, {}, 0)
         mine = runs.all_runs(
             self.runs_root,
@@ -420,12 +428,14 @@ class Study:
         )
         return sorted(mine, key=lambda run: (run.seed, json.dumps(run.config["hyper"], sort_keys=True)))
 
-    def results(self, method: str) -> list[Run]:
+    def results(self, method: str, **fixed: Any) -> list[Run]:
         """What the book's tables show: the published runs of ``method``; for a study that nobody published, this machine's.
 
+        fixed  hyper-parameters that the runs must have. Those of :data:`POLICY` that are not named must be the method's
+               usual ones; all others may be anything
         Raises AimfairError where there are none, because a table without rows would say nothing.
         """
-        found = self.published(method) or self.fresh(method)
+        found = self.published(method, **fixed) or self.fresh(method, **fixed)
         if not found:
             raise AimfairError(f"no run of {method} in this study: set reuse to False, or aimfair run {method} first")
         return found
@@ -438,7 +448,7 @@ class Study:
         """
         names = [*methods.registry(), "gradient-gaps", "inspection"]
         written = runs.publish(
-            (r for name in names for r in self.fresh(name)), self.published_root, self.profile.profile
+            (r for name in names for r in self._fresh(name)), self.published_root, self.profile.profile
         )
         if self.profile.dataset == "faceworld":
             whole = self.profile == profiles.load(self.profile.profile)
@@ -459,6 +469,15 @@ class Study:
             raise AimfairError(f"{method} searches several hyper-parameters: choose among its runs explicitly")
         candidates = [self.run(method, seed, **{name: value}, **fixed) for value in values]
         return max(candidates, key=tables.selection)
+
+
+def is_wanted(run: Run, fixed: Mapping[str, Any]) -> bool:
+    """Whether the run has the hyper-parameters ``fixed``, and beyond them the usual :data:`POLICY` of its method."""
+    method = methods.registry().get(run.config["method"])
+    usual = {**method.defaults, **method.options} if method else {}
+    wanted = {name: usual[name] for name in POLICY if name in usual} | dict(fixed)
+    has = {**usual, **run.config["hyper"]}
+    return all(name in has and has[name] == value for name, value in wanted.items())
 
 
 def open_study(profile: str = "demo", *, changes: Mapping[str, Any] | None = None, **common: Any) -> Study:

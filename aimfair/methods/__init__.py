@@ -27,6 +27,9 @@ NEEDS = ("train protected", "validation protected", "synthetic")
 LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
 """The one grid that every fine-tuning method searches, wide enough that no winner sits on its edge."""
 
+CHECKPOINT_RULE = {"select": "validation-accuracy"}
+"""The ``options`` of every fine-tuning method: which epoch is kept, see :class:`aimfair.training.Schedule`."""
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -85,7 +88,12 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Method:
-    """A method's declaration; see :data:`NEEDS` for ``needs``, and ``start`` is "scratch" or "biased model"."""
+    """A method's declaration; see :data:`NEEDS` for ``needs``, and ``start`` is "scratch" or "biased model".
+
+    options  further hyper-parameters and their usual values. One with its usual value is left out of ``hyper``, and so of
+             a run's identity: what is made variable here changes no id of the runs that were there before
+    beyond   an extension of this book: the paper's tables of all methods leave it out, :mod:`aimfair.beyond` has it
+    """
 
     name: str
     title: str
@@ -95,6 +103,8 @@ class Method:
     needs: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    beyond: bool = False
 
     @property
     def is_oracle(self) -> bool:
@@ -102,12 +112,16 @@ class Method:
         return bool(self.needs - {"synthetic"})
 
     def hyper(self, **given: Any) -> dict[str, Any]:
-        """Defaults overridden by ``given``. Raises AimfairError for a name that the method does not have."""
+        """Defaults overridden by ``given``, without the options that have their usual value.
+
+        Raises AimfairError for a name that the method does not have.
+        """
         for name in given:
-            if name not in self.defaults:
-                known = ", ".join(self.defaults) or "none"
+            if name not in {**self.defaults, **self.options}:
+                known = ", ".join([*self.defaults, *self.options]) or "none"
                 raise AimfairError(f"{self.name} has no hyper-parameter {name!r}; it has: {known}")
-        return {**self.defaults, **given}
+        usual = self.options.items()
+        return {name: value for name, value in {**self.defaults, **given}.items() if (name, value) not in usual}
 
 
 @cache

@@ -7,24 +7,29 @@ from typing import Any
 from torch import nn
 
 from aimfair.methods import Bench, Fitted
-from aimfair.training import fit
+from aimfair.training import Schedule, fit
+
+
+def schedule(bench: Bench, hyper: Mapping[str, Any]) -> Schedule:
+    """The bench's fine-tuning with ``hyper``'s lr, batch-norm policy and, where it names one, checkpoint rule."""
+    select = hyper.get("select", bench.finetuning.select)
+    return replace(bench.finetuning, lr=hyper["lr"], batchnorm=hyper["batchnorm"], select=select)
 
 
 def finetune(
     bench: Bench, hyper: Mapping[str, Any], trainable: set[str] | None, what: str, model: nn.Module | None = None
 ) -> Fitted:
-    """Fine-tune the ``trainable`` tensors (None: all) of the biased model, or of ``model`` which was made of it, with
-    ``hyper``'s lr and batch-norm policy.
+    """Fine-tune the ``trainable`` tensors (None: all) of the biased model, or of ``model`` which was made of it, by
+    :func:`schedule`.
 
     All methods of one seed see the same images in the same order with the same crops, so their differences are paired.
     """
     model = bench.biased_model() if model is None else model
-    schedule = replace(bench.finetuning, lr=hyper["lr"], batchnorm=hyper["batchnorm"])
     history = fit(
         model,
         bench.balanced,
         bench.validation,
-        schedule,
+        schedule(bench, hyper),
         bench.seed + 1,  # not the order and the crops of the pre-training
         bench.device,
         trainable=trainable,

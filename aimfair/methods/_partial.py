@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from aimfair.errors import AimfairError
 from aimfair.methods import Bench, Fitted
-from aimfair.methods._finetune import finetune
+from aimfair.methods._finetune import finetune, schedule
 from aimfair.training import fit
 
 BLOCKS = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
@@ -94,14 +94,13 @@ def only_elements(model: nn.Module, masks: Mapping[str, Tensor], weight_decay: f
 def finetune_elements(bench: Bench, hyper: Mapping[str, Any], masks: Mapping[str, Tensor], what: str) -> Fitted:
     """As :func:`aimfair.methods._finetune.finetune`, for masks of single weights in place of whole tensors."""
     model = bench.biased_model().to(bench.device)
-    schedule = replace(bench.finetuning, lr=hyper["lr"], batchnorm=hyper["batchnorm"], weight_decay=0.0)
     masks = {name: mask.to(bench.device) for name, mask in masks.items()}
     with only_elements(model, masks, bench.finetuning.weight_decay):
         history = fit(
             model,
             bench.balanced,
             bench.validation,
-            schedule,
+            replace(schedule(bench, hyper), weight_decay=0.0),
             bench.seed + 1,
             bench.device,
             trainable=set(masks),

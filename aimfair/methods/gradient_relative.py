@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from aimfair import masks
-from aimfair.gradients import gap, mean_gradients
+from aimfair.gradients import gap
 from aimfair.methods import Bench, Fitted, Method, aim_fair
 from aimfair.methods._finetune import finetune
+from aimfair.methods._gradients import three_gradients
 
 
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
@@ -14,18 +15,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
 
     ``k`` and ``gradients`` mean the same there.
     """
-    on_real, on_biased, on_balanced = (
-        mean_gradients(
-            bench.biased_model(),
-            faces.without_protected(),
-            mode=hyper["gradients"],
-            batch_size=bench.finetuning.batch_size,
-            seed=bench.seed + i,
-            crop_scale=bench.finetuning.crop_scale,
-            device=bench.device,
-        )
-        for i, faces in enumerate((bench.train, bench.biased, bench.balanced))
-    )
+    on_real, on_biased, on_balanced = three_gradients(bench, hyper["gradients"])
     domain_gap, bias_gap = gap(on_real, on_biased, "relative"), gap(on_biased, on_balanced, "relative")
     mask = masks.select(domain_gap, bias_gap, masks.scaled(hyper["k"], len(domain_gap)))
     fitted = finetune(bench, hyper, trainable=mask, what=f"AIM-Fair, relative, k={hyper['k']}")
@@ -42,4 +32,6 @@ METHOD = Method(
     needs=frozenset({"synthetic"}),
     defaults={name: value for name, value in aim_fair.METHOD.defaults.items() if name != "score"},
     search=aim_fair.METHOD.search,
+    options=aim_fair.METHOD.options,
+    beyond=True,
 )

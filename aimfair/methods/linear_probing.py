@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from aimfair.methods import LEARNING_RATES, Bench, Fitted, Method
+from aimfair.methods import CHECKPOINT_RULE, LEARNING_RATES, Bench, Fitted, Method
 from aimfair.methods._finetune import finetune
 from aimfair.models import head
 
@@ -25,4 +25,5 @@ METHOD = Method(
     needs=frozenset({"synthetic"}),
     defaults={"lr": 0.01, "batchnorm": "eval"},
     search={"lr": LEARNING_RATES},
+    options=CHECKPOINT_RULE,
 )

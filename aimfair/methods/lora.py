@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from aimfair.errors import AimfairError
-from aimfair.methods import LEARNING_RATES, Bench, Fitted, Method
+from aimfair.methods import CHECKPOINT_RULE, LEARNING_RATES, Bench, Fitted, Method
 from aimfair.methods._finetune import finetune
 from aimfair.models import head
 
@@ -82,4 +82,5 @@ METHOD = Method(
     needs=frozenset({"synthetic"}),
     defaults={"lr": 0.01, "batchnorm": "train", "rank": 8, "alpha": 16.0, "targets": "auto"},
     search={"lr": LEARNING_RATES},
+    options=CHECKPOINT_RULE,
 )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aimfair import masks
-from aimfair.methods import LEARNING_RATES, Bench, Fitted, Method
+from aimfair.methods import CHECKPOINT_RULE, LEARNING_RATES, Bench, Fitted, Method
 from aimfair.methods._finetune import finetune
 
 
@@ -27,4 +27,5 @@ METHOD = Method(
     needs=frozenset({"synthetic"}),
     defaults={"lr": 0.01, "batchnorm": "train", "k": 55, "draw": 0},
     search={"lr": LEARNING_RATES},
+    options=CHECKPOINT_RULE,
 )

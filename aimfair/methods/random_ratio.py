@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from aimfair import masks
 from aimfair.errors import AimfairError
-from aimfair.methods import LEARNING_RATES, Bench, Fitted, Method
+from aimfair.methods import CHECKPOINT_RULE, LEARNING_RATES, Bench, Fitted, Method
 from aimfair.methods._finetune import finetune
 from aimfair.methods._partial import finetune_elements, scalar_share
 
@@ -58,4 +58,5 @@ METHOD = Method(
     needs=frozenset({"synthetic"}),
     defaults={"lr": 0.01, "batchnorm": "train", "ratio": 0.7, "unit": "tensor", "draw": 0},
     search={"lr": LEARNING_RATES},
+    options=CHECKPOINT_RULE,
 )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from aimfair.methods import LEARNING_RATES, Bench, Fitted, Method
+from aimfair.methods import CHECKPOINT_RULE, LEARNING_RATES, Bench, Fitted, Method
 from aimfair.methods._partial import blocks, finetune_blocks
 
 
@@ -29,4 +29,5 @@ METHOD = Method(
     needs=frozenset({"synthetic"}),
     defaults={"lr": 0.01, "batchnorm": "train", "block": "best", "head": True, "profile_epochs": 2},
     search={"lr": LEARNING_RATES},
+    options=CHECKPOINT_RULE,
 )

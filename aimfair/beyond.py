@@ -1,0 +1,119 @@
+"""What the paper leaves open, as runs: experiments of the form of its tables, each with a name and a question.
+
+Every row of an experiment has the same budget: five values of what it searches, where it learns at all, one of them chosen
+on real validation faces without a group label. Runs that a table of the paper has too are the same runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from aimfair import methods
+from aimfair.errors import AimfairError
+from aimfair.experiments import Experiment, Row, lines, own
+from aimfair.profiles import Profile
+
+DRAWS = range(5)
+"""Random masks that every selected mask is compared with."""
+
+MASKS = (
+    ("All tensors", "full-finetuning", "all"),
+    ("AIM-Fair", "aim-fair", "aim-fair"),
+    ("Random mask", "random-mask", "random"),
+)
+"""Title, method, and the word for it in :mod:`aimfair.methods.batchnorm_real`."""
+
+
+def selected(profile: Profile, names: Sequence[str] = ()) -> list[Experiment]:
+    """The experiments with these names, or all where none is named. Raises AimfairError for one that is not here."""
+    there = {experiment.name: experiment for experiment in (make(profile) for make in ALL)}
+    for name in names:
+        if name not in there:
+            raise AimfairError(f"no experiment {name!r} beyond the paper; there are: {', '.join(there)}")
+    return [there[name] for name in names or there]
+
+
+def random_rows(title: str, method: str, **fixed: Any) -> list[Row]:
+    """A row for each of :data:`DRAWS`, called by the title with its number."""
+    return [Row(f"{title} {draw + 1}", method, {**fixed, "draw": draw}) for draw in DRAWS]
+
+
+def selection(p: Profile) -> Experiment:
+    """The one grid of learning rates for all, five random masks of AIM-Fair's size."""
+    rows = lines("erm", "full-finetuning", "aim-fair") + random_rows("Random mask", "random-mask")
+    return Experiment("selection", "Selection, full fine-tuning and random masks", own(p), rows)
+
+
+def factorial(p: Profile) -> Experiment:
+    """Three masks x three policies of batch norm x two checkpoint rules, and what happens where no weight learns.
+
+    Statistics "follow" the synthetic faces as in the official loop, are "kept" from the biased model, or are "real":
+    estimated again on the real faces after a fine-tuning in which they followed. The epoch kept is the "best" on the
+    validation faces or the "last". Compare rows to "AIM-Fair; statistics follow; best", which is the paper's.
+    """
+    rows = [Row("No weights; statistics kept", "erm")]
+    rows += [Row("No weights; statistics real", "batchnorm-real", {"mask": "none", "lr": 0.01})]
+    for kept, rule in (("best", {}), ("last", {"select": "last"})):
+        rows += [Row(f"No weights; statistics follow; {kept}", "random-ratio", {"ratio": 0.0, "lr": 0.01, **rule})]
+        for title, method, mask in MASKS:
+            rows += [
+                Row(f"{title}; statistics follow; {kept}", method, {"batchnorm": "train", **rule}),
+                Row(f"{title}; statistics kept; {kept}", method, {"batchnorm": "eval", **rule}),
+                Row(f"{title}; statistics real; {kept}", "batchnorm-real", {"mask": mask, **rule}),
+            ]
+    return Experiment("factorial", "Mask, batch-norm statistics and checkpoint rule", own(p), rows)
+
+
+def interpolation(p: Profile) -> Experiment:
+    """The ends, the interpolation as it is registered, and what its two fixed choices matter."""
+    rows = lines("erm", "full-finetuning", "aim-fair", "weight-interpolation") + [
+        Row("Weight interpolation, statistics real", "weight-interpolation", {"statistics": "re-estimated"}),
+        Row("Weight interpolation, rate 0.003", "weight-interpolation", {"lr": 0.003}),
+        Row("Weight interpolation, rate 0.03", "weight-interpolation", {"lr": 0.03}),
+    ]
+    return Experiment("interpolation", "Between the biased and the fine-tuned model", own(p), rows)
+
+
+def batchnorm(p: Profile) -> Experiment:
+    """A part of the factorial, for those who ask about the statistics alone."""
+    real = [Row(f"{title}, statistics real", "batchnorm-real", {"mask": mask}) for title, _, mask in MASKS]
+    rows = [*lines("erm"), Row("Baseline, statistics real", "batchnorm-real", {"mask": "none", "lr": 0.01})]
+    rows += [*lines("full-finetuning"), real[0], *lines("aim-fair"), real[1]]
+    return Experiment("batchnorm", "Batch-norm statistics of real faces, without labels", own(p), rows)
+
+
+def granularity(p: Profile) -> Experiment:
+    """Channels and single weights, as many as AIM-Fair's tensors have, each beside random ones; and as large a share."""
+    rows = lines("full-finetuning", "aim-fair")
+    for title, random, name in (
+        ("channels", "Random channels", "channel-mask"),
+        ("single weights", "Random weights", "scalar-mask"),
+    ):
+        rows += lines(name)
+        rows += [Row(f"AIM-Fair, {title}, by share", name, {"size": "share"})]
+        rows += random_rows(random, name, ranking="random")
+    return Experiment("granularity", "Tensors, channels or single weights", own(p), rows)
+
+
+def scores(p: Profile) -> Experiment:
+    """The same selection by other scores: none of the last three depends on the size of a tensor's gradients."""
+    rows = lines("full-finetuning", "aim-fair", "aim-fair-cosine", "aim-fair-relative", "aim-fair-noise")
+    return Experiment("scores", "Scale-free scores", own(p), rows)
+
+
+def extensions(p: Profile) -> Experiment:
+    """Every registered method that is marked as going beyond the paper: a new one appears by itself."""
+    marked = [method.name for method in methods.registry().values() if method.beyond]
+    return Experiment("extensions", "All extensions", own(p), lines("erm", "full-finetuning", "aim-fair", *marked))
+
+
+ALL: tuple[Callable[[Profile], Experiment], ...] = (
+    selection,
+    factorial,
+    interpolation,
+    batchnorm,
+    granularity,
+    scores,
+    extensions,
+)
