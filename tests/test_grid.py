@@ -423,7 +423,9 @@ def test_a_failed_run_is_exit_status_1(pool, tmp_path, capsys, monkeypatch):
     broken = command(pool.parent / "broken", tmp_path, "--methods", "supplementation")
     assert cli.main(broken) == 1
     said = capsys.readouterr()
-    assert said.out.endswith("0 done, 1 failed\n") and said.err.startswith("failed: Figure 6, Smiling / Male: Data supplementation")
+    assert said.out.endswith("0 done, 1 failed\n") and said.err.startswith(
+        "failed: Figure 6, Smiling / Male: Data supplementation"
+    )
 
 
 def test_engines_are_found_by_the_names_of_their_files():
