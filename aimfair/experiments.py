@@ -20,6 +20,11 @@ from aimfair.profiles import Profile
 GAPS = "gradient-gaps"
 """A run without a classifier of its own: what AIM-Fair's masks are made from, :meth:`aimfair.study.Study.gradient_gaps`."""
 
+MAPS = "feature-map"
+"""Likewise, of the classifier of the method that ``of`` names: :meth:`aimfair.study.Study.feature_map`."""
+
+MEASURED = (GAPS, MAPS)
+
 Settings = dict[str, dict[str, Any]]
 """Name of a part of a table -> the fields of the profile that differ there."""
 
@@ -35,8 +40,8 @@ class Row:
 
     def configurations(self) -> list[dict[str, Any]]:
         """Complete hyper-parameters of each run: every value that the method searches and the row does not fix."""
-        if self.method == GAPS:
-            return [{}]
+        if self.method in MEASURED:
+            return [dict(self.fixed)]
         method = methods.get(self.method)
         searched = {name: values for name, values in method.search.items() if name not in self.fixed}
         return [
@@ -273,8 +278,10 @@ def figure_5(p: Profile) -> Experiment:
 
 
 def figure_6(p: Profile) -> Experiment:
-    """Features of a model trained on real faces, on real and synthetic ones, and of AIM-Fair."""
-    return Experiment("Figure 6", "Learned features", own(p), lines("erm", "supplementation", "aim-fair"))
+    """Features of a model trained on real faces, on real and synthetic ones, and of AIM-Fair; and of no training."""
+    of = ("untrained", "erm", "supplementation", "aim-fair")
+    maps = [Row(f"Map of the features, {name}", MAPS, {"of": name}) for name in of]
+    return Experiment("Figure 6", "Learned features", own(p), lines(*of[1:]) + maps)
 
 
 def figure_8(p: Profile) -> Experiment:

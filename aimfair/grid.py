@@ -17,7 +17,7 @@ import pandas as pd
 from aimfair import costs, methods, runs, tables
 from aimfair.engines import BIASED_MODEL, POOL, Engine, Machine, Outcome, study_of
 from aimfair.errors import AimfairError
-from aimfair.experiments import GAPS, Cell, Experiment
+from aimfair.experiments import GAPS, MEASURED, Cell, Experiment
 from aimfair.progress import progress, quiet
 
 _COLUMNS = pd.MultiIndex.from_product([tables.METRICS, ("mean", "low", "high")]).insert(0, ("n", "seeds"))
@@ -57,7 +57,8 @@ def plan(cells: Mapping[str, Cell], machine: Machine) -> list[Cell]:
     """The missing ``cells`` in the order in which to compute them, and before them what they share.
 
     First the synthetic pools that are not drawn yet. Then study by study the biased models, what needs none, the
-    gradient gaps, and last the methods that start from the biased model: so that several workers seldom wait for one.
+    gradient gaps, the methods that start from the biased model, and last the maps of features: so that several workers
+    seldom wait for one.
     """
     ordered: list[Cell] = []
     pools: dict[Any, tuple[int, Cell]] = {}
@@ -94,14 +95,14 @@ def _shared(cells: Sequence[Cell], machine: Machine) -> list[Cell]:
 
 
 def _draws(cell: Cell) -> bool:
-    return cell.method == GAPS or "synthetic" in methods.get(cell.method).needs
+    return cell.method in MEASURED or "synthetic" in methods.get(cell.method).needs
 
 
 def _rank(cell: Cell) -> int:
     if cell.method in ("erm", BIASED_MODEL):
         return 0
-    if cell.method == GAPS:
-        return 2
+    if cell.method in MEASURED:
+        return 2 if cell.method == GAPS else 4
     return 1 if methods.get(cell.method).start == "scratch" else 3
 
 
@@ -123,8 +124,9 @@ def described(cell: Cell) -> str:
     where = f"{cell.table}, {cell.setting}"
     if cell.method == POOL:
         return f"{where}: synthetic pool for {cell.row}"
-    if cell.method in (BIASED_MODEL, GAPS):
-        return f"{where}: {cell.method.replace('-', ' ')}, seed {cell.seed}"
+    if cell.method in (BIASED_MODEL, *MEASURED):
+        of = "".join(f", {value}" for _, value in cell.hyper)
+        return f"{where}: {cell.method.replace('-', ' ')}, seed {cell.seed}{of}"
     method = methods.get(cell.method)
     said = [f"{k}={v}" for k, v in cell.hyper if k in method.search or v != method.defaults.get(k)]
     return f"{where}: " + ", ".join([cell.row, f"seed {cell.seed}", *said])
@@ -140,11 +142,12 @@ def summary(
     reference  title of the row to which the others are compared, pairwise over the seeds
     The index has a level for the settings if there are several. Raises AimfairError for a figure without accuracies.
     """
-    if not cells or any(cell.method == GAPS for cell in cells):
+    cells = [cell for cell in cells if cell.method not in MEASURED]
+    if not cells:
         raise AimfairError(
             f"{experiment.name} is no table of accuracies for this profile: there is nothing to summarise"
         )
-    titles, lacking = [row.title for row in experiment.rows], []
+    titles, lacking = [row.title for row in experiment.rows if row.method not in MEASURED], []
     if reference not in (None, *titles):
         raise AimfairError(f"{experiment.name} has no row {reference!r}; it has: {', '.join(titles)}")
     parts = {}

@@ -22,6 +22,7 @@ from aimfair import (
     audit,
     datasets,
     editing,
+    features,
     gradients,
     inspection,
     methods,
@@ -271,9 +272,7 @@ class Study:
 
     def _train(self, method: methods.Method, config: dict[str, Any]) -> Run:
         began = perf_counter()
-        resume = self.runs_root / f".{runs.run_id(config)}.safetensors"
-        bench = self.bench(config["seed"], resume, synthetic="synthetic" in method.needs)
-        fitted = method.fit(bench.seen_by(method), config["hyper"])
+        fitted = self._fit(method, config, self.runs_root / f".{runs.run_id(config)}.safetensors")
         if method.name == "erm":  # what others start from, here or from a clone, is what was evaluated
             models.halve(fitted.model)
         scores = {
@@ -287,6 +286,10 @@ class Study:
         }
         keep = fitted.model if method.name == "erm" else None
         return runs.store(self.runs_root, config, self._predict(fitted.model), scores, keep)
+
+    def _fit(self, method: methods.Method, config: dict[str, Any], resume: Path) -> methods.Fitted:
+        bench = self.bench(config["seed"], resume, synthetic="synthetic" in method.needs)
+        return method.fit(bench.seen_by(method), config["hyper"])
 
     def _predict(self, model: nn.Module) -> pd.DataFrame:
         tables = []
@@ -404,6 +407,39 @@ class Study:
         empty = pd.DataFrame({name: [] for name in [*runs.FACES, "logit"]})
         return runs.store(self.runs_root, config, empty, scores)
 
+    def feature_map(self, of: str, seed: int) -> Run:
+        """Where a classifier puts the test faces and what its features give away, as a run without predictions.
+
+        of  name of a method: its classifier of this seed, of the configuration that is :meth:`chosen`; or "untrained":
+            the network that it started from
+        The scores are those of :func:`aimfair.features.portrait`. Only weights of biased models are kept; any other
+        classifier is trained once more for its map. ``scores["agrees"]`` says on how many of the test faces, in per
+        cent, it then predicts what the run predicted: 100 where that run was computed on this machine.
+        Raises AimfairError for an unknown method.
+        """
+        if of != features.UNTRAINED:
+            methods.get(of)
+        config = self.config("feature-map", {"of": of}, seed)
+        return self._once(config, lambda: self.find(config), lambda: self._map_features(of, config))
+
+    def _map_features(self, of: str, config: dict[str, Any]) -> Run:
+        began, p, seed, more = perf_counter(), self.profile, config["seed"], {}
+        test = self.faces("test")
+        if of == features.UNTRAINED:
+            model = models.build(p.backbone, seed, p.weights)
+        else:
+            run = self.chosen(of, seed)
+            resume = self.runs_root / f".{runs.run_id(config)}.safetensors"
+            again = of != "erm"
+            model = self._fit(methods.get(of), run.config, resume).model if again else self.biased_model(seed)
+            said = run.predictions.loc[run.predictions["split"] == "test", "logit"].to_numpy() >= 0
+            says = models.evaluate(model.to(self.device), test, self.device).numpy() >= 0
+            more = {"hyper": run.config["hyper"], "agrees": 100 * float((said == says).mean())}
+        scores = features.portrait(model.to(self.device), test, self.device) | more
+        scores["seconds"] = round(perf_counter() - began, 1)
+        empty = pd.DataFrame({name: [] for name in [*runs.FACES, "logit"]})
+        return runs.store(self.runs_root, config, empty, scores)
+
     # Tables
 
     def published(self, method: str, **fixed: Any) -> list[Run]:
@@ -446,7 +482,7 @@ class Study:
         The weights of the biased models (float16) come along where nobody's face was used to train them, so that every
         clone fine-tunes the same ones; of a variation of the profile those of the first seed.
         """
-        names = [*methods.registry(), "gradient-gaps", "inspection"]
+        names = [*methods.registry(), "gradient-gaps", "inspection", "feature-map"]
         written = runs.publish(
             (r for name in names for r in self._fresh(name)), self.published_root, self.profile.profile
         )

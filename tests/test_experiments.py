@@ -26,7 +26,7 @@ PER_SEED = {
     "Figure 1": 4 + 2 * RATES,
     "Figure 2": 1 + 7 * RATES,
     "Figure 5": 5 * RATES,
-    "Figure 6": 2 + RATES,
+    "Figure 6": 2 + RATES + 4,
     "Figure 8": 2,
 }
 """Runs of the demo study for one seed, counted by hand: settings x (rows without a search + rows with one x rates)."""

@@ -17,7 +17,7 @@ from small_grid import ROWS, changes, draw_pool, machine, some_cells
 from aimfair import cli, costs, grid, runs, study, synthetic, tables
 from aimfair.engines import BIASED_MODEL, POOL, available, get, serial
 from aimfair.errors import AimfairError
-from aimfair.experiments import GAPS, Experiment, Row
+from aimfair.experiments import GAPS, MAPS, Experiment, Row
 
 
 @pytest.fixture(scope="module")
@@ -309,6 +309,19 @@ def test_a_table_shows_the_best_of_what_is_searched_and_names_what_is_missing(po
         grid.summary(table, some_cells(pool, [Row("gaps", GAPS)]), here)
 
 
+def test_maps_are_computed_last_and_are_no_rows_of_a_table(pool, finished, tmp_path):
+    shutil.copytree(finished[0].runs_root, tmp_path / "runs")
+    here, rows = machine(tmp_path / "runs"), [Row("Map", MAPS, {"of": "erm"}), *ROWS[:1], Row("new", "repairing")]
+    cells = grid.identified(some_cells(pool, rows), here)
+    todo = grid.plan(grid.missing(cells, here), here)
+    assert methods_of(todo) == ["repairing", MAPS]
+    assert grid.compute(todo, here, serial.run) == [] and grid.missing(cells, here) == {}
+    assert grid.described(todo[-1]).endswith("feature map, seed 100, erm")
+    assert costs.estimate(todo, here, costs.records(here)).hours > 0
+    summary, lacking = grid.summary(Experiment("Figure 0", "", {"": {}}, rows), list(cells.values()), here)
+    assert list(summary.index) == ["Baseline", "new"] and lacking == []
+
+
 def by_hand():
     """A summary of two settings, as :func:`aimfair.grid.summary` makes it, with round numbers and a row without runs."""
     cells = dict.fromkeys(("acc_t0_p0", "acc_t0_p1", "acc_t1_p0", "acc_t1_p1"), 80.0)
@@ -401,7 +414,7 @@ def test_the_commands_show_tables_and_their_state_without_computing_anything(poo
     assert "Plain prompt                           synthetic-only        1 x 1 seeds   prompts=plain" in said
     assert cli.main(["grid", "list", "--figure", "6", "--long", *given]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert sum(" there " in line for line in lines) == 2 and sum(" missing " in line for line in lines) == 5
+    assert sum(" there " in line for line in lines) == 2 and sum(" missing " in line for line in lines) == 9
     assert cli.main(["grid", "status", "--table", "6", "9", *given]) == 0
     assert [line.split()[-4:-1] for line in capsys.readouterr().out.splitlines()[1:]] == [
         ["10", "2", "8"],

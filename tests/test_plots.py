@@ -1,5 +1,6 @@
 """Every figure shows the numbers it was given, fits the page and needs no colour to be read."""
 
+import io
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from aimfair import models, paper, plots
 from aimfair.errors import AimfairError
@@ -108,6 +110,16 @@ def apart() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["row", "seed", "acc", "wst", "eo_max"])
 
 
+def mapped(n=40) -> pd.DataFrame:
+    rng = np.random.default_rng(2)
+    group = np.arange(n) % 4
+    return pd.DataFrame({"x": rng.random(n), "y": rng.random(n), "target": group // 2, "protected": group % 2})
+
+
+def frozen() -> dict[str, list[FairnessReport]]:
+    return reports(("biased", *(f"{block} frozen" for block in BLOCKS), "nothing frozen"), seeds=3)
+
+
 EXAMPLES = {
     "accuracy_fairness": lambda: plots.accuracy_fairness(reports(), "eo_max"),
     "accuracy_fairness_panels": lambda: plots.accuracy_fairness_panels(
@@ -121,10 +133,14 @@ EXAMPLES = {
     "cue_thresholds": lambda: plots.cue_thresholds(0.7, {"women": -0.5, "men": 0.5}, ("not smiling", "smiling")),
     "distance_by_size": lambda: plots.distance_by_size(grown(), "distance", {"real": 0, "drawn": 9}),
     "eo_forms": lambda: plots.eo_forms(paper.recomputed(paper.results())),
+    "feature_maps": lambda: plots.feature_maps(
+        {"ERM": mapped(), "AIM-Fair": mapped(80), "mixed": mapped()}, plots.group_names("Smiling", "Male"), (0, 3)
+    ),
     "gap_rank": lambda: plots.gap_rank(*gaps(), k=55),
     "group_bars": lambda: plots.group_bars(reports(), plots.group_names("Smiling", "Male")),
     "group_points": lambda: plots.group_points(agreed(), "agreement (%)"),
     "guesses": lambda: plots.guesses(guessed(), share=10),
+    "layer_freezing": lambda: plots.layer_freezing(frozen(), list(frozen()), "nothing frozen"),
     "learning_rate_curves": lambda: plots.learning_rate_curves(sweep("lr", (0.001, 0.01, 0.1))),
     "mask_by_layer": lambda: plots.mask_by_layer([set(NAMES[:40]), set(NAMES[20:])], NAMES),
     "mentions": lambda: plots.mentions(mentioned(), "Smiling", "Male"),
@@ -256,6 +272,15 @@ def test_a_jpeg_is_smaller_than_the_png_it_replaces(drawn) -> None:
     assert image.data[:2] == b"\xff\xd8" and image._repr_mimebundle_()[0].keys() == {"image/jpeg"}
 
 
+def test_a_picture_of_few_colours_is_smaller_and_looks_the_same(drawn) -> None:
+    figure = drawn["feature_maps"]
+    usual, few = io.BytesIO(), plots.png(figure)
+    figure.savefig(usual, format="png", dpi=figure.dpi)
+    before, after = (np.asarray(Image.open(f).convert("RGB"), float) for f in (usual, io.BytesIO(few)))
+    assert len(few) < 0.6 * len(usual.getvalue()) and before.shape == after.shape
+    assert np.abs(before - after).mean() < 1
+
+
 def test_counts_are_written_unless_too_thin() -> None:
     figure = plots.counts({"train": (1000, 9000, 9000, 1000), "mine": (1, 97, 1, 1)})
     written = [text.get_text() for text in figure.axes[0].texts]
@@ -370,3 +395,27 @@ def test_seeds_are_joined_with_themselves_and_a_missing_step_is_left_out() -> No
     )
     with pytest.raises(AimfairError, match="step"):
         plots.paired_steps(rows.drop(columns="step"), STEPS)
+
+
+def test_maps_show_every_face_once_and_fade_the_groups_that_are_not_asked_for() -> None:
+    figure = plots.feature_maps({"a": mapped(40), "b": mapped(80), "c": mapped(40)}, shown=(1,))
+    assert [sum(len(line.get_xdata()) for line in axes.lines) for axes in figure.axes] == [40, 80, 40]
+    lines = figure.axes[0].lines
+    assert [line.get_alpha() > 0.5 for line in lines] == [False, True, False, False]
+    assert len({(line.get_marker(), line.get_markerfacecolor()) for line in lines}) == 4  # without any colour
+    with pytest.raises(AimfairError, match="no maps"):
+        plots.feature_maps({})
+
+
+def test_frozen_blocks_are_drawn_in_their_order_and_a_missing_one_leaves_a_gap() -> None:
+    rows = frozen()
+    del rows["layer2 frozen"]
+    order = list(frozen())
+    axes = plots.layer_freezing(rows, order, "nothing frozen", ("wst",)).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == order and axes.yaxis_inverted()
+    at = {int(c.lines[0].get_ydata()[0]): c.lines[0].get_xdata()[0] for c in axes.containers}
+    means = {order.index(name): np.mean([r.wst for r in several]) for name, several in rows.items()}
+    assert at == pytest.approx(means) and order.index("layer2 frozen") not in at
+    assert axes.lines[0].get_xdata() == pytest.approx([means[len(order) - 1]] * 2)
+    with pytest.raises(AimfairError, match="no results of 'nothing frozen'"):
+        plots.layer_freezing({k: v for k, v in rows.items() if k != "nothing frozen"}, order, "nothing frozen")

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from aimfair import runs, study, synthetic
 from aimfair.errors import AimfairError
-from aimfair.experiments import GAPS, Cell
+from aimfair.experiments import GAPS, MAPS, Cell
 from aimfair.paths import home
 from aimfair.processors import cores, gpus
 from aimfair.study import Study
@@ -110,6 +110,8 @@ def _compute(opened: Study, cell: Cell) -> None:
         opened.biased_model(cell.seed)
     elif cell.method == GAPS:
         opened.gradient_gaps(cell.seed)
+    elif cell.method == MAPS:
+        opened.feature_map(dict(cell.hyper)["of"], cell.seed)
     else:
         opened.run(cell.method, cell.seed, **dict(cell.hyper))
 

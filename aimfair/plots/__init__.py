@@ -11,7 +11,7 @@ import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from aimfair.plots._style import group_names, jpeg
+from aimfair.plots._style import group_names, jpeg, png
 
 FIGURES: tuple[str, ...] = tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
 
@@ -23,4 +23,4 @@ if TYPE_CHECKING:
     def __getattr__(name: str) -> Callable[..., Any]: ...
 
 
-__all__ = ["FIGURES", "group_names", "jpeg", *FIGURES]
+__all__ = ["FIGURES", "group_names", "jpeg", "png", *FIGURES]

@@ -1,0 +1,138 @@
+"""What a classifier's features give away: where it puts faces of the four groups, and what a linear probe reads there.
+
+A map by t-SNE shows what is near to what, and invites to see more than there is. So a number stands beside it: how well
+the protected attribute can be read off the features *among faces of one target value*. Without that condition a
+classifier that only knows the target would seem to know the protected attribute too, wherever the two go together.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from torch import nn
+
+from aimfair import models, sampling, stats
+from aimfair.errors import AimfairError
+from aimfair.faces import FaceSet
+
+UNTRAINED = "untrained"
+"""In place of a method's name: the network that its training starts from, whose features are a yardstick."""
+
+PROBED, SHOWN = 1000, 100
+"""Faces per group, at most: for the probe, and on the map."""
+
+FEWEST = 10
+"""Faces of a cell that a probe needs for its folds."""
+
+STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
+"""Of the probe's regularisation: scikit-learn's C, of which small values shrink the weights."""
+
+
+def portrait(model: nn.Module, faces: FaceSet, device: str = "cpu", seed: int = 0) -> dict[str, Any]:
+    """What the penultimate features and the logit of ``model`` tell of ``faces``, which need both labels.
+
+    protected      how well the protected attribute is read among faces of one target: (balanced accuracy, low, high) in
+                   per cent, off the "features" and off the "logit", see :func:`readable`
+    target         the same of the target among faces of one value of the protected attribute, off the "features"
+    probed, shown  faces of each group that were probed, and that are on the map
+    map            :func:`embedding` of the features, packed by :func:`pack`; its faces are those of :func:`on_map`
+
+    Groups have equal numbers of faces, the same ones for every model. Raises AimfairError for a group with too few.
+    """
+    probed = min(*faces.counts(), PROBED)
+    if probed < FEWEST:
+        raise AimfairError(f"a probe needs {FEWEST} faces of each group, got {faces.counts()}")
+    target, protected = faces.target.numpy(), faces.protected.numpy()  # type: ignore[union-attr]
+    rows = sampling.balanced(target, protected, probed, seed)
+    chosen, t, p = faces.subset(rows), target[rows], protected[rows]
+    x = models.evaluate(model, chosen, device, output="features").numpy()
+    z = models.evaluate(model, chosen, device).numpy()[:, None]
+    seen = on_map(target, protected, seed)
+    return {
+        "protected": {"features": readable(x, p, t, seed), "logit": readable(z, p, t, seed)},
+        "target": {"features": readable(x, t, p, seed)},
+        "probed": probed,
+        "shown": len(seen) // 4,
+        "map": pack(embedding(x[np.searchsorted(rows, seen)], seed)),
+    }
+
+
+def on_map(target: ArrayLike, protected: ArrayLike, seed: int = 0) -> np.ndarray:
+    """Places, ascending, of the faces that a map shows: equally many of each group, at most :data:`SHOWN`.
+
+    They are among those that are probed, and depend on the labels alone.
+    """
+    t, p = np.asarray(target), np.asarray(protected)
+    smallest = int(np.bincount(2 * t + p, minlength=4).min())
+    return sampling.balanced(t, p, min(smallest, SHOWN), seed)
+
+
+def readable(x: np.ndarray, label: np.ndarray, given: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+    """How well a linear probe reads ``label`` off (N, d) ``x`` among samples of one value of ``given``: (value, low, high).
+
+    label, given  (N,) of {0, 1}
+    Balanced accuracy in per cent: mean over the four cells, 50 for a guess, whatever ``label`` and ``given`` have to do
+    with each other. One logistic regression for each value of ``given``; each sample is judged by a probe that was
+    fitted on four fifths that do not hold it, with the regularisation that did best on a quarter of these. The 95 %
+    interval is a bootstrap over samples within the cells; the luck of one trained classifier is not in it, for which
+    several seeds are needed. Raises AimfairError for a cell with fewer than :data:`FEWEST` samples.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold, StratifiedShuffleSplit, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    cells = 2 * given + label
+    if np.bincount(cells, minlength=4).min() < FEWEST:
+        raise AimfairError(
+            f"a probe needs {FEWEST} samples of each cell, got {np.bincount(cells, minlength=4).tolist()}"
+        )
+    probe = GridSearchCV(
+        make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=5000)),
+        {"logisticregression__C": STRENGTHS},
+        cv=StratifiedShuffleSplit(1, test_size=0.25, random_state=seed),
+        scoring="balanced_accuracy",
+    )
+    folds, right = StratifiedKFold(5, shuffle=True, random_state=seed), np.empty(len(x), dtype=bool)
+    for value in (0, 1):
+        rows = np.flatnonzero(given == value)
+        right[rows] = cross_val_predict(probe, x[rows], label[rows], cv=folds) == label[rows]
+    told = 100 * float(np.mean([right[cells == cell].mean() for cell in range(4)]))
+    low, high = stats.percentile(stats.hierarchical_bootstrap(right[None], cells, seed=seed).mean((1, 2)))
+    return told, low, high
+
+
+def embedding(x: np.ndarray, seed: int = 0, perplexity: float = 30.0) -> np.ndarray:
+    """(N, d) features -> (N, 2) float16 places by t-SNE (van der Maaten and Hinton, JMLR 2008), started at the
+    principal components. What is near was near; sizes of clusters and distances between them mean nothing."""
+    from sklearn.manifold import TSNE
+
+    place = TSNE(perplexity=min(perplexity, (len(x) - 1) / 3), init="pca", random_state=seed).fit_transform(x)
+    return place.astype(np.float16)
+
+
+def placed(scores: Mapping[str, Any], target: ArrayLike, protected: ArrayLike, seed: int = 0) -> pd.DataFrame:
+    """The map of a :func:`portrait` of faces with these labels, a row per face: columns x, y, target, protected.
+
+    Raises AimfairError for labels of other faces.
+    """
+    places, shown = unpack(scores["map"]), on_map(target, protected, seed)
+    if len(places) != len(shown):
+        raise AimfairError(f"a map of {len(places)} faces cannot be that of these labels, which give {len(shown)}")
+    labels = {"target": np.asarray(target)[shown], "protected": np.asarray(protected)[shown]}
+    return pd.DataFrame({"x": places[:, 0], "y": places[:, 1]} | labels)
+
+
+def pack(places: np.ndarray) -> str:
+    """(N, 2) places as text, two bytes a number: a map of 400 faces takes 2 kB in a published run."""
+    return base64.b64encode(places.astype("<f2").tobytes()).decode()
+
+
+def unpack(text: str) -> np.ndarray:
+    """(N, 2) float32 places from :func:`pack`."""
+    return np.frombuffer(base64.b64decode(text), "<f2").reshape(-1, 2).astype(np.float32)
