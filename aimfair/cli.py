@@ -246,7 +246,12 @@ def command_grid_list(options: argparse.Namespace) -> None:
             print(f"  in {setting:38} {listed(changed)}".rstrip())
         for row in experiment.rows if cells else ():
             searched = f"{len(row.configurations()):2} x {options.count} seeds"
-            print(f"    {row.title:38} {row.method:20} {searched}   {listed({**row.changes, **row.fixed})}".rstrip())
+            only = (
+                f"  (in {' and '.join(row.settings)})" if len(row.settings) not in (0, len(experiment.settings)) else ""
+            )
+            print(
+                f"    {row.title:38} {row.method:20} {searched}   {listed({**row.changes, **row.fixed})}{only}".rstrip()
+            )
 
 
 def command_grid_run(options: argparse.Namespace) -> int:
@@ -338,6 +343,29 @@ def command_grid_table(options: argparse.Namespace) -> None:
         seeds = [cell.seed for cell in absent]
         named = ", ".join(map(str, sorted(set(seeds))))
         print(f"missing: {experiment.name}, {setting}, {row}: {len(seeds)} runs, of seeds {named}", file=sys.stderr)
+
+
+def command_grid_report(options: argparse.Namespace) -> None:
+    """Say which of the paper's claims stand in the finished runs, or write all its comparisons as CSV, LaTeX or Markdown.
+
+    $ aimfair grid report
+    $ aimfair grid report --beside celeba-smiling-male utkface
+    $ aimfair grid report --out comparisons.csv     the paper's differences, ours with intervals, a verdict on each
+
+    Nothing is computed: what has no run is counted as not run. The rule is that of the reproduction chapter."""
+    import pandas as pd
+
+    from aimfair import beside, profiles, reproduction, tables
+
+    changes = {k: v for k, v in common_parameters(options).items() if k not in profiles.COMMON}
+    machine = grid_machine(options)
+    readings = [reproduction.read(options.profile, changes, machine)]
+    readings += [reproduction.read(name, machine=machine) for name in options.beside]
+    if options.out:
+        every = pd.concat([reproduction.comparisons(reading) for reading in readings])
+        print(f"{len(every)} comparisons are in {tables.export(every, options.out)}")
+    else:
+        print(tables.text(beside.claims(readings)), end="")
 
 
 def command_test(options: argparse.Namespace) -> int:
@@ -556,6 +584,10 @@ def parser() -> argparse.ArgumentParser:
     )
     grid.set_defaults(command=lambda options: grid.print_help())
     parts = grid.add_subparsers(title="commands", metavar="COMMAND")
+    report = add(command_grid_report, study=True, group="grid_", among=parts)
+    report.add_argument("--beside", nargs="+", default=[], metavar="PROFILE", help="further studies, a column each")
+    report.add_argument("--no-reuse", dest="reuse", action="store_false", help="do not look among the published runs")
+    report.add_argument("--out", metavar="FILE", help="a file that ends in .csv, .tex or .md: all comparisons")
     for command in (command_grid_list, command_grid_run, command_grid_status, command_grid_table):
         sub = add(command, study=True, group="grid_", among=parts)
         sub.add_argument(

@@ -147,24 +147,46 @@ def summary(
         raise AimfairError(
             f"{experiment.name} is no table of accuracies for this profile: there is nothing to summarise"
         )
-    titles, lacking = [row.title for row in experiment.rows if row.method not in MEASURED], []
+    titles = list(dict.fromkeys(row.title for row in experiment.rows if row.method not in MEASURED))
     if reference not in (None, *titles):
         raise AimfairError(f"{experiment.name} has no row {reference!r}; it has: {', '.join(titles)}")
+    found, lacking = chosen(cells, machine)
     parts = {}
-    for setting, within in groupby(cells, key=lambda cell: cell.setting):
-        chosen = []
-        for (title, _), candidates in groupby(within, key=lambda cell: (cell.row, cell.seed)):
-            found = {cell: study_of(cell, machine).find(_config(cell, machine)) for cell in candidates}
-            absent = [cell for cell, run in found.items() if run is None]
-            lacking += absent
-            if not absent:
-                best = max((run for run in found.values() if run), key=tables.selection)  # the first of equals
-                chosen.append(tables.frame([best]).assign(method=title))
-        there = tables.summary(pd.concat(chosen), reference) if chosen else pd.DataFrame(columns=_COLUMNS, dtype=float)
-        parts[setting] = there.reindex(titles)
+    for setting in dict.fromkeys(cell.setting for cell in cells):
+        rows = found[found["setting"] == setting]
+        compared = reference if reference in set(rows["method"]) else None
+        there = tables.summary(rows, compared) if len(rows) else pd.DataFrame(columns=_COLUMNS, dtype=float)
+        parts[setting] = there.reindex([row.title for row in experiment.within(setting) if row.method not in MEASURED])
     if len(parts) == 1:
         return next(iter(parts.values())).rename_axis("method"), lacking
     return pd.concat(parts, names=["setting", "method"]), lacking
+
+
+def chosen(
+    cells: Sequence[Cell], machine: Machine, known: dict[tuple[str, ...], pd.DataFrame] | None = None
+) -> tuple[pd.DataFrame, list[Cell]]:
+    """What a table shows: the run that counts of each setting, row and seed, and the cells that have no run.
+
+    Columns are ``setting``, those of :func:`aimfair.tables.frame` with the row's title as ``method``, and how many runs it
+    was chosen among. Of the searched values the best counts, by :func:`aimfair.tables.selection`, the first of equals. A
+    seed that lacks one of them is left out: nothing is chosen among a part.
+
+    known  what was chosen before, by the ids of the candidates, and is added to: tables have many runs in common
+    """
+    known = {} if known is None else known
+    rows, lacking = [], []
+    for (setting, title, _), candidates in groupby(cells, key=lambda cell: (cell.setting, cell.row, cell.seed)):
+        configs = {cell: _config(cell, machine) for cell in candidates}
+        ids = tuple(map(runs.run_id, configs.values()))
+        if ids not in known:
+            found = {cell: study_of(cell, machine).find(config) for cell, config in configs.items()}
+            absent = [cell for cell, run in found.items() if run is None]
+            lacking += absent
+            if absent:
+                continue
+            known[ids] = tables.frame([max((run for run in found.values() if run), key=tables.selection)])
+        rows.append(known[ids].assign(setting=setting, method=title, configurations=len(ids)))
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["setting", "method", "seed"]), lacking
 
 
 def _together(cells: Mapping[str, Cell], key: Callable[[Cell], Any]) -> list[list[Cell]]:
@@ -188,4 +210,5 @@ def _settings(profile: str, changes: tuple[tuple[str, Any], ...], method: str, m
 
 def _is_there(cell: Cell, machine: Machine) -> bool:
     opened, config = study_of(cell, machine), _config(cell, machine)
-    return (opened.runs_root / runs.run_id(config)).is_dir() or opened.find(config) is not None
+    mine = (opened.runs_root / runs.run_id(config)).is_dir()
+    return mine or (opened.reuse and runs.is_published(opened.published_root, opened.profile.profile, config))

@@ -41,6 +41,16 @@ def results(path: Path | None = None) -> pd.DataFrame:
     return pd.read_csv(path).fillna({"setting": ""})
 
 
+def row(table: int, method: str, target: str = "Smiling", protected: str = "Male", setting: str = "") -> dict[str, Any]:
+    """One printed row as a mapping. Raises AimfairError for one that the paper does not have."""
+    frame = results()
+    mine = (frame["table"] == table) & (frame["method"] == method) & (frame["setting"] == setting)
+    found = frame[mine & (frame["target"] == target) & (frame["protected"] == protected)].to_dict("records")
+    if not found:
+        raise AimfairError(f"Table {table} has no row {method!r} {setting} for {target} / {protected}")
+    return {str(name): value for name, value in found[0].items()}
+
+
 def counts(dataset: str, target: str, protected: str) -> tuple[int, int, int, int]:
     """Faces per group of the test set of one task."""
     if (dataset, target, protected) not in TEST_COUNTS:

@@ -78,13 +78,17 @@ class Run:
 
     def report(self, split: str = "test") -> FairnessReport:
         """The fairness report of ``split``, computed from the predictions."""
-        rows = self.predictions[self.predictions["split"] == split]
-        return fairness_report(rows["target"], rows["logit"] >= 0, rows["protected"])
+        target, logit, protected = self._of(split, "target", "logit", "protected")
+        return fairness_report(target, logit >= 0, protected)
 
     def accuracy(self, split: str = "validation") -> float:
         """Overall accuracy in per cent, no group label read: what checkpoints and learning rates are chosen by."""
-        rows = self.predictions[self.predictions["split"] == split]
-        return 100 * float(((rows["logit"] >= 0) == (rows["target"] == 1)).mean())
+        target, logit = self._of(split, "target", "logit")
+        return 100 * float(((logit >= 0) == (target == 1)).mean())
+
+    def _of(self, split: str, *columns: str) -> list[np.ndarray]:
+        mine = (self.predictions["split"] == split).to_numpy()  # no name of a face is copied for it
+        return [self.predictions[column].to_numpy()[mine] for column in columns]
 
 
 def store(root: Path, config: Config, predictions: pd.DataFrame, scores: Config, model: nn.Module | None = None) -> Run:
@@ -140,6 +144,11 @@ def find_published(root: Path, profile: str, config: Config) -> Run | None:
     method = config["method"]
     listed = _published_index(root / profile / f"{method}.jsonl")
     return _unpack(root / profile, method, listed[run_id(config)]) if run_id(config) in listed else None
+
+
+def is_published(root: Path, profile: str, config: Config) -> bool:
+    """Whether :func:`find_published` would find it, without unpacking it."""
+    return run_id(config) in _published_index(root / profile / f"{config['method']}.jsonl")
 
 
 def published_runs(root: Path, profile: str, method: str) -> Iterator[Run]:

@@ -137,7 +137,7 @@ def export(
     metric: Sequence[str] = ("acc", "wst", "eo_max", "std"),
     differences: bool = False,
 ) -> Path:
-    """Write a :func:`summary` as the suffix of ``path`` says: .csv (numbers), .tex (booktabs) or .md; returns the path.
+    """Write a table as the suffix of ``path`` says: .csv (numbers), .tex (booktabs) or .md; returns the path.
 
     See :func:`text`. Raises AimfairError for another suffix or a file that cannot be written.
     """
@@ -155,14 +155,16 @@ def text(
     metric: Sequence[str] = ("acc", "wst", "eo_max", "std"),
     differences: bool = False,
 ) -> str:
-    """A :func:`summary` in one of the formats of :data:`WRITERS`.
+    """A table in one of the formats of :data:`WRITERS`: a :func:`summary`, or any frame as it is, without its index.
 
-    Columns are those of the index, how many seeds, and each metric with its interval, with ``differences`` also its
+    Columns of a summary are those of the index, how many seeds, and each metric with its interval, with ``differences`` also its
     paired difference to the reference. A row without runs says "missing". Raises AimfairError for another format and
     for differences that the summary does not have.
     """
     if suffix not in WRITERS:
         raise AimfairError(f"a table cannot be written as {suffix!r}: the suffix must be one of {', '.join(WRITERS)}")
+    if not isinstance(summary.columns, pd.MultiIndex):
+        return WRITERS[suffix](summary)
     if differences and "difference" not in summary.columns.get_level_values(1):
         raise AimfairError("this summary was made without a reference, so it has no differences")
     left = summary.index.to_frame(index=False).assign(seeds=summary["n", "seeds"].fillna(0).astype(int).to_numpy())

@@ -120,6 +120,20 @@ def frozen() -> dict[str, list[FairnessReport]]:
     return reports(("biased", *(f"{block} frozen" for block in BLOCKS), "nothing frozen"), seeds=3)
 
 
+def judged() -> pd.DataFrame:
+    rows = [
+        (metric, theirs, here, here - 1, here + 1.5, word)
+        for metric in ("acc", "wst", "eo")
+        for theirs, here, word in (
+            (3, 2, "stands"),
+            (-4, 2, "contradicted"),
+            (1, 0, "cannot be judged"),
+            (9, np.nan, ""),
+        )
+    ]
+    return pd.DataFrame(rows, columns=["metric", "paper", "ours", "low", "high", "verdict"])
+
+
 EXAMPLES = {
     "accuracy_fairness": lambda: plots.accuracy_fairness(reports(), "eo_max"),
     "accuracy_fairness_panels": lambda: plots.accuracy_fairness_panels(
@@ -132,6 +146,7 @@ EXAMPLES = {
     ),
     "cue_thresholds": lambda: plots.cue_thresholds(0.7, {"women": -0.5, "men": 0.5}, ("not smiling", "smiling")),
     "distance_by_size": lambda: plots.distance_by_size(grown(), "distance", {"real": 0, "drawn": 9}),
+    "effects": lambda: plots.effects(judged()),
     "eo_forms": lambda: plots.eo_forms(paper.recomputed(paper.results())),
     "feature_maps": lambda: plots.feature_maps(
         {"ERM": mapped(), "AIM-Fair": mapped(80), "mixed": mapped()}, plots.group_names("Smiling", "Male"), (0, 3)
@@ -216,6 +231,16 @@ def test_one_seed_has_no_interval_and_many_methods_have_different_looks() -> Non
     from aimfair.plots._style import look
 
     assert len({tuple(look(i).values()) for i in range(56)}) == 56
+
+
+def test_effects_are_drawn_where_there_are_runs_on_a_field_that_holds_them_all() -> None:
+    figure = plots.effects(judged(), metric=("wst",))
+    (axes,) = figure.axes
+    drawn = {c.get_label(): c.lines[0].get_xydata().tolist() for c in axes.containers}
+    assert drawn == {"stands": [[3, 2]], "contradicted": [[-4, 2]], "cannot be judged": [[1, 0]]}
+    whisker = axes.containers[0].lines[2][0].get_segments()[0]
+    assert whisker.tolist() == [[3, 1], [3, 3.5]] and axes.get_xlim() == pytest.approx((-4.4, 4.4))
+    assert axes.get_ylim() == pytest.approx((-3.85, 3.85))
 
 
 def test_gap_rank_counts_what_the_mask_selects() -> None:
