@@ -6,12 +6,16 @@ and neither calibration nor a ranking of positives above negatives means anythin
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from aimfair import methods
 from aimfair.errors import AimfairError
+from aimfair.runs import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +48,33 @@ def group_scores(target: Any, logits: Any, protected: Any, bins: int = 15) -> Gr
         auroc=np.array([auroc(y[m], z[m]) for m in members]),
         counts=np.array([int(m.sum()) for m in members]),
     )
+
+
+def equal_sizes(protected: Any, seed: int = 0) -> np.ndarray:
+    """Indices, ascending, of as many faces of either protected value as the rarer one has, drawn at random.
+
+    The calibration error of a small group is larger by noise alone; on these faces both have the same noise.
+    """
+    s = np.asarray(protected).reshape(-1)
+    members = [np.flatnonzero(s == value) for value in (0, 1)]
+    n, rng = min(map(len, members)), np.random.default_rng(seed)
+    return np.sort(np.concatenate([rng.permutation(member)[:n] for member in members]))
+
+
+def frame(runs: Iterable[Run], split: str = "test", bins: int = 15) -> pd.DataFrame:
+    """A row per run: method (its title), seed, and ece, brier and auroc of ``split`` in per cent, each for protected value
+    0 and 1 and as the distance of the two ("ece 0", "ece 1", "ece gap"), on groups of equal size (:func:`equal_sizes`)."""
+    rows = []
+    for run in runs:
+        faces = run.predictions[run.predictions["split"] == split]
+        faces = faces.iloc[equal_sizes(faces["protected"])]
+        scores = group_scores(faces["target"], faces["logit"], faces["protected"], bins)
+        row: dict[str, Any] = {"method": methods.get(run.config["method"]).title, "seed": run.seed}
+        for name in ("ece", "brier", "auroc"):
+            first, second = 100 * getattr(scores, name)
+            row |= {f"{name} 0": first, f"{name} 1": second, f"{name} gap": abs(first - second)}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def ece(target: np.ndarray, probability: np.ndarray, bins: int = 15) -> float:

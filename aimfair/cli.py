@@ -15,6 +15,7 @@ import yaml
 
 from aimfair.commands import audit as audit_command
 from aimfair.commands import generate as generate_command
+from aimfair.commands import measure as measure_commands
 from aimfair.commands import prompts as prompt_commands
 from aimfair.errors import AimfairError
 from aimfair.paths import home
@@ -579,6 +580,7 @@ def parser() -> argparse.ArgumentParser:
     add(command_test)
     add(command_lab)
     prompt_commands.register(commands, add)
+    measure_commands.register(commands, add)
     grid = commands.add_parser(
         "grid", help="The runs of the paper's tables and figures", description="What is to be run."
     )

@@ -31,8 +31,10 @@ from aimfair import (
     runs,
     sampling,
     selection,
+    stability,
     synthetic,
     tables,
+    transfer,
 )
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
@@ -55,6 +57,9 @@ REAL = ("dataset", "target", "protected", "image_size", "train_images", "minorit
 
 POLICY = ("batchnorm", "select")
 """Hyper-parameters of how to fine-tune, not of a method: readers of its runs who do not name them want the usual ones."""
+
+MEASURED = ("gradient-gaps", "inspection", "score-noise", "feature-map")
+"""Runs that train nothing: what was measured of a study, kept and published as runs without predictions."""
 
 Found = TypeVar("Found")
 
@@ -291,21 +296,36 @@ class Study:
         bench = self.bench(config["seed"], resume, synthetic="synthetic" in method.needs)
         return method.fit(bench.seen_by(method), config["hyper"])
 
+    def classifier(self, method: str, seed: int | None = None, **hyper: Any) -> nn.Module:
+        """The classifier behind a run: ERM's from its stored weights, any other one trained again.
+
+        A training is a function of its configuration, so on the same processor and number of threads it is the
+        classifier whose predictions were stored; nothing is stored here.
+        """
+        chosen = methods.get(method)
+        seed = self.seed if seed is None else seed
+        if method == "erm":
+            return self.biased_model(seed)
+        config = self.config(method, chosen.hyper(**hyper), seed)
+        return self._fit(chosen, config, self.runs_root / f".{runs.run_id(config)}-again.safetensors").model
+
     def _predict(self, model: nn.Module) -> pd.DataFrame:
-        tables = []
-        for split in ("test", "validation"):
-            faces = self.faces(split)
-            tables.append(
-                pd.DataFrame(
-                    {
-                        "split": split,
-                        "name": faces.names.astype(str),
-                        "target": faces.target.numpy().astype(np.int8),
-                        "protected": faces.protected.numpy().astype(np.int8),  # type: ignore[union-attr]
-                        "logit": models.evaluate(model.to(self.device), faces, self.device).numpy(),
-                    }
-                )
+        return self.predict(model, {split: self.faces(split) for split in ("test", "validation")})
+
+    def predict(self, model: nn.Module, sets: Mapping[str, FaceSet]) -> pd.DataFrame:
+        """What a run stores (see :class:`aimfair.runs.Run`): a row per face of each of the sets, by name of the split."""
+        tables = [
+            pd.DataFrame(
+                {
+                    "split": split,
+                    "name": faces.names.astype(str),
+                    "target": faces.target.numpy().astype(np.int8),
+                    "protected": faces.protected.numpy().astype(np.int8),  # type: ignore[union-attr]
+                    "logit": models.evaluate(model.to(self.device), faces, self.device).numpy(),
+                }
             )
+            for split, faces in sets.items()
+        ]
         return pd.concat(tables, ignore_index=True)
 
     def biased_model(self, seed: int) -> nn.Module:
@@ -381,6 +401,25 @@ class Study:
         else:
             domain, bias = scores["eval"][f"{max(self.profile.shares()):.2f}"][score]
         return domain, bias
+
+    def score_noise(self, seed: int) -> Run:
+        """The noise of the gradient gaps, as a run without predictions: ``scores["real"]``, ``["biased"]`` and
+        ``["balanced"]`` are the gaps between two halves of these sets, official form (:func:`aimfair.stability.half_gap`).
+        """
+        config = self.config("score-noise", {}, seed)
+        return self._once(config, lambda: self.find(config), lambda: self._measure_noise(seed, config))
+
+    def _measure_noise(self, seed: int, config: dict[str, Any]) -> Run:
+        began, model, p = perf_counter(), self.biased_model(seed), self.profile
+        balanced, biased = self.synthetic_sets(seed)
+        sets = {"real": self.faces("train").without_protected(), "biased": biased, "balanced": balanced}
+        options = {"mode": "train", "batch_size": p.batch_size, "crop_scale": p.pretraining().crop_scale}
+        scores: dict[str, Any] = {
+            name: stability.half_gap(model, faces, seed, device=self.device, **options) for name, faces in sets.items()
+        }
+        scores["seconds"] = round(perf_counter() - began, 1)
+        empty = pd.DataFrame({name: [] for name in [*runs.FACES, "logit"]})
+        return runs.store(self.runs_root, config, empty, scores)
 
     def inspection(self) -> Run:
         """Sizes of the sets and what :func:`aimfair.inspection.inspect` tells of the pool, as a run without predictions.
@@ -482,7 +521,7 @@ class Study:
         The weights of the biased models (float16) come along where nobody's face was used to train them, so that every
         clone fine-tunes the same ones; of a variation of the profile those of the first seed.
         """
-        names = [*methods.registry(), "gradient-gaps", "inspection", "feature-map"]
+        names = [*methods.registry(), *MEASURED]
         written = runs.publish(
             (r for name in names for r in self._fresh(name)), self.published_root, self.profile.profile
         )
@@ -492,7 +531,7 @@ class Study:
                 weights = self.published_root / self.profile.profile / f"erm-{run.seed}-{run.id}.safetensors"
                 shutil.copy(run.folder / "model.safetensors", weights)  # type: ignore[operator]
                 written.append(weights)
-        return written
+        return written + transfer.publish(self)
 
     def chosen(self, method: str, seed: int, **fixed: Any) -> Run:
         """The run of ``method`` whose searched hyper-parameter does best on the validation set, by

@@ -3,11 +3,13 @@
 import os
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from toys import toy_faces
 
-from aimfair import gradients, models
+from aimfair import gradients, methods, models, runs, study
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench
 from aimfair.training import Schedule, fit
@@ -74,3 +76,23 @@ def bench():
         gaps=gaps,
         edited=edited,
     )
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """A study whose runs are made of predictions with a given number of faces classified rightly."""
+    opened = study.open_study("smoke", device="cpu", runs_root=str(tmp_path), reuse=False)
+    opened.published_root = tmp_path / "published"
+
+    def add(method, seed, right, test_right=50, **hyper):
+        config = opened.config(method, methods.get(method).hyper(**hyper), seed)
+        tables = []
+        for split, good in (("validation", right), ("test", test_right)):
+            y, s = np.arange(100) % 2, np.arange(100) // 2 % 2
+            logit = np.where(np.arange(100) < good, 1, -1) * (2 * y - 1.0)
+            rows = {"split": split, "name": np.arange(100).astype(str), "target": y, "protected": s, "logit": logit}
+            tables.append(pd.DataFrame(rows))
+        return runs.store(opened.runs_root, config, pd.concat(tables, ignore_index=True), {})
+
+    opened.add = add
+    return opened

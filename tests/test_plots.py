@@ -134,6 +134,18 @@ def judged() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["metric", "paper", "ours", "low", "high", "verdict"])
 
 
+def moved() -> pd.DataFrame:
+    rows = [
+        (m, s, t, 80 - t**2 + s, 70 + i + t, 20 - t) for i, m in enumerate("ab") for s in (0, 2) for t in (-1, 0, 1)
+    ]
+    return pd.DataFrame(rows, columns=["method", "seed", "threshold", "acc", "wst", "eo_max"])
+
+
+def noisy() -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    scores = dict(zip(("domain gap", "bias gap"), gaps(), strict=True))
+    return scores, {name: {tensor: value / 3 for tensor, value in of.items()} for name, of in scores.items()}
+
+
 EXAMPLES = {
     "accuracy_fairness": lambda: plots.accuracy_fairness(reports(), "eo_max"),
     "accuracy_fairness_panels": lambda: plots.accuracy_fairness_panels(
@@ -166,7 +178,9 @@ EXAMPLES = {
     "paired_steps": lambda: plots.paired_steps(
         stepped(), STEPS, baselines={"biased": {"acc": 89, "wst": 71, "eo_max": 24}}
     ),
+    "score_noise": lambda: plots.score_noise(*noisy()),
     "shares": lambda: plots.shares(selected()),
+    "threshold_curves": lambda: plots.threshold_curves(moved()),
     "topk_curve": lambda: plots.topk_curve(
         sweep("k", (40, 50, 62)), baselines={"ERM": {"acc": 89, "wst": 71, "eo_max": 24}}
     ),
@@ -444,3 +458,20 @@ def test_frozen_blocks_are_drawn_in_their_order_and_a_missing_one_leaves_a_gap()
     assert axes.lines[0].get_xdata() == pytest.approx([means[len(order) - 1]] * 2)
     with pytest.raises(AimfairError, match="no results of 'nothing frozen'"):
         plots.layer_freezing({k: v for k, v in rows.items() if k != "nothing frozen"}, order, "nothing frozen")
+
+
+def test_a_threshold_curve_is_the_mean_over_seeds() -> None:
+    panels = plots.threshold_curves(moved()).axes
+    cut, a, b = panels[0].lines
+    assert set(cut.get_xdata()) == {0} and a.get_xydata().tolist() == [[-1, 80], [0, 81], [1, 80]]
+    assert (a.get_color(), a.get_linestyle()) != (b.get_color(), b.get_linestyle())
+    assert panels[1].lines[2].get_ydata().tolist() == [70, 71, 72]
+
+
+def test_scores_that_are_all_noise_lie_on_the_line() -> None:
+    scores, _ = noisy()
+    for axes in plots.score_noise(scores, scores).axes:
+        x, y = np.asarray(axes.collections[0].get_offsets()).T
+        assert np.array_equal(x, y) and len(x) == 62
+    with pytest.raises(AimfairError, match="same tensors"):
+        plots.score_noise(scores, {"bias gap": scores["bias gap"]})

@@ -1,0 +1,88 @@
+"""The commands ``aimfair measure noise`` and ``aimfair measure transfer``: registered by :mod:`aimfair.cli`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+# As in aimfair.cli, the library is imported inside the functions: `aimfair --help` must not wait for torch.
+
+
+def command_measure_noise(options: argparse.Namespace) -> None:
+    """Measure the noise of AIM-Fair's gradient scores: gaps between two halves of the same faces.
+
+    $ aimfair measure noise --seeds all
+
+    One run per seed, kept in data/runs/ like a training, and published with the study."""
+    import numpy as np
+
+    from aimfair import stability
+
+    opened, seeds = _study_and_seeds(options)
+    print(f"{'seed':>5}   tensors whose bias gap is above its noise, share of it that is noise (median)")
+    for seed in seeds:
+        noise, (_, bias) = opened.score_noise(seed).scores, opened.gaps(seed)
+        floor = stability.floor(noise["biased"], noise["balanced"])
+        above = sum(bias[name] > floor[name] for name in bias)
+        share = np.median([floor[name] / max(bias[name], 1e-300) for name in bias])
+        print(f"{seed:5}   {above} of {len(bias)}, {share:.2f}", flush=True)
+
+
+def command_measure_transfer(options: argparse.Namespace) -> None:
+    """Test classifiers on faces of another source: another data set with the same attributes, another look.
+
+    $ aimfair measure transfer                                     places of the profile; nothing is computed
+    $ aimfair measure transfer erm aim-fair --seeds all            in every place, chosen learning rates
+    $ aimfair measure transfer erm full-finetuning aim-fair --profile utkface --data path/to/utkface \\
+          --on fairface-training --elsewhere path/to/fairface
+
+    Only ERM's weights are kept: any other classifier is trained again for this. Finished tests are found again."""
+    from aimfair import transfer
+
+    opened, seeds = _study_and_seeds(options)
+    places = transfer.places(opened)
+    if not options.names:
+        for name, place in places.items():
+            print(f"{name:20} {place.about}" + (f" ({place.drawn_from})" if place.drawn_from else ""))
+        if not places:
+            print(f"no other data set here has the attributes of {opened.profile.profile}")
+        return
+    wanted = options.on or list(places)
+    for name in wanted:
+        transfer.place_of(opened, name)
+    print(f"{'method':24} {'seed':>5} {'place':20} {'ACC':>6} {'WST':>6} {'EO max':>6}   at home")
+    for method in options.names:
+        for seed in seeds:
+            run = opened.chosen(method, seed)
+            tests = transfer.tests(opened, method, seed, wanted, options.elsewhere, **run.config["hyper"])
+            for name, test in tests.items():
+                there, home = test.report(), test.report("home")
+                scores = f"{there.acc:6.2f} {there.wst:6.2f} {there.eo_max:6.2f}"
+                print(
+                    f"{method:24} {seed:5} {name:20} {scores}   {home.acc:.2f} {home.wst:.2f} {home.eo_max:.2f}",
+                    flush=True,
+                )
+
+
+def _study_and_seeds(options: argparse.Namespace) -> tuple[Any, list[int]]:
+    from aimfair import cli, study
+
+    opened = cli.open_study(options)
+    return opened, cli.chosen_seeds(options.seeds, study.SEEDS, opened.profile.seeds)
+
+
+def register(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add ``aimfair measure`` with its two commands."""
+    top = commands.add_parser(
+        "measure", help="What is measured beside trainings", description="What is to be measured."
+    )
+    top.set_defaults(command=lambda options: top.print_help())
+    among = top.add_subparsers(title="commands", metavar="COMMAND")
+    for command in (command_measure_noise, command_measure_transfer):
+        sub = add(command, study=True, group="measure_", among=among)
+        sub.add_argument("--seeds", nargs="+", default=["100"], help="seeds, or all (100)")
+        if command is command_measure_transfer:
+            sub.add_argument("names", nargs="*", metavar="METHOD", help="names of methods")
+            sub.add_argument("--on", nargs="+", default=[], metavar="PLACE", help="some of the places (all)")
+            sub.add_argument("--elsewhere", default="", metavar="PATH", help="folder of the other data set")

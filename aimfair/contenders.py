@@ -1,0 +1,136 @@
+"""Which runs there are to judge a method by, and the one configuration per seed that validation chose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from aimfair import methods, runs, tables
+from aimfair.runs import Run
+
+if TYPE_CHECKING:
+    from aimfair.study import Study
+
+REPEATS = ("draw",)
+"""Hyper-parameters that number repetitions of the same thing; results are averaged over them, never chosen among."""
+
+Rows = Mapping[str, tuple[str, Mapping[str, Any]]]
+"""Title of a row -> name of a method and the hyper-parameters that are fixed."""
+
+
+def usual(method: methods.Method) -> dict[str, Any]:
+    """Every hyper-parameter and its usual value, also of those that a run's identity names only where they differ."""
+    return {**method.defaults, **method.options}
+
+
+def known(name: str, fixed: Mapping[str, Any]) -> bool:
+    """Whether a method of this name is registered and has these hyper-parameters."""
+    method = methods.registry().get(name)
+    return method is not None and not set(fixed) - set(usual(method))
+
+
+def there(study: Study, name: str, **fixed: Any) -> list[Run]:
+    """The runs of a method with these hyper-parameters, and its usual values of all others that it does not search.
+
+    The published ones, or where there are none this machine's; [] for a method that is not registered, has no such
+    hyper-parameter, or no run. Repetitions (:data:`REPEATS`) are all of them, unless one is named.
+    """
+    if not known(name, fixed):
+        return []
+    method = methods.get(name)
+    free = [n for n in (*method.search, *REPEATS) if n not in fixed]
+    wanted = {k: v for k, v in (usual(method) | fixed).items() if k not in free}
+    for found in _published_or_mine(study, name):
+        fitting = [run for run in found if wanted.items() <= {**usual(method), **run.config["hyper"]}.items()]
+        if fitting:
+            return fitting
+    return []
+
+
+def best(several: Iterable[Run], fixed: Iterable[str] = ()) -> list[Run]:
+    """Of one method's searched configurations the one that validation chose, for each seed and repetition, as in every
+    table: by :func:`aimfair.tables.selection`, the smaller value on a tie.
+
+    fixed  hyper-parameters that the method would search and that were fixed
+    A seed that lacks a searched value is left out: a shorter search would be an unfair one.
+    """
+    ordered = sorted(several, key=_repetition)
+    if not ordered:
+        return []
+    search = {k: v for k, v in methods.get(ordered[0].config["method"]).search.items() if k not in set(fixed)}
+    size, chosen = prod(len(values) for values in search.values()), []
+    for _, tries in groupby(ordered, key=_repetition):
+        tried = {tuple(run.config["hyper"][name] for name in search): run for run in tries}
+        if len(tried) >= size:
+            chosen.append(max((tried[values] for values in sorted(tried)), key=tables.selection))  # the first of equals
+    return chosen
+
+
+def chosen(several: Iterable[Run], title: str = "", fixed: Iterable[str] = ()) -> pd.DataFrame:
+    """A row per seed: the fairness of the runs that :func:`best` names, averaged over repetitions.
+
+    Columns are those of :func:`aimfair.tables.frame` that are numbers, method (``title``, else the method's own), and how
+    many configurations were tried. An empty frame where no seed is complete.
+    """
+    won = best(several, fixed := tuple(fixed))
+    if not won:
+        return pd.DataFrame(columns=["method", "seed"])
+    method = methods.get(won[0].config["method"])
+    tries = prod(len(values) for name, values in method.search.items() if name not in fixed)
+    rows = tables.frame(won).groupby("seed").mean(numeric_only=True).reset_index()
+    return rows.assign(method=title or method.title, tries=tries)
+
+
+def collect(study: Study, rows: Rows) -> pd.DataFrame:
+    """:func:`chosen` for each of the rows that has runs, one below the other; an empty frame where none has."""
+    return _together(chosen(there(study, name, **fixed), title, fixed) for title, (name, fixed) in rows.items())
+
+
+def combinations(study: Study) -> pd.DataFrame:
+    """:func:`chosen` for every combination of what is *not* searched, of every method that reads no protected label.
+
+    One title per combination, such as "AIM-Fair, k=50", those with the usual values first; ``name`` is the method's. What
+    the study has no run of is not there.
+    """
+    parts = []
+    for name, method in methods.registry().items():
+        if method.is_oracle:
+            continue
+
+        def choices(run: Run, method: methods.Method = method) -> str:
+            hyper = run.config["hyper"].items()
+            said = {k: v for k, v in hyper if k not in (*method.search, *REPEATS) and v != usual(method).get(k)}
+            return json.dumps(said, sort_keys=True)
+
+        published, mine = _published_or_mine(study, name)
+        found = sorted(published or mine, key=lambda run, said=choices: (said(run) != "{}", said(run)))  # type: ignore[misc]
+        for said, several in groupby(found, key=choices):
+            words = [f"{k}={v}" for k, v in json.loads(said).items()]
+            parts.append(chosen(list(several), ", ".join([method.title, *words])).assign(name=name))
+    return _together(parts)
+
+
+def _published_or_mine(study: Study, name: str) -> tuple[list[Run], list[Run]]:
+    """All published runs of a method in this study and all of this machine, whatever their hyper-parameters."""
+    wanted = study.config(name, {}, 0)
+    keys = ("protocol", "study", "method")
+
+    def belongs(config: Mapping[str, Any]) -> bool:
+        return all(config[key] == wanted[key] for key in keys)
+
+    published = runs.published_runs(study.published_root, study.profile.profile, name)
+    return [run for run in published if belongs(run.config)], list(runs.all_runs(study.runs_root, belongs))
+
+
+def _together(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    filled = [part for part in parts if len(part)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=["method", "seed"])
+
+
+def _repetition(run: Run) -> tuple[int, ...]:
+    return (run.seed, *(run.config["hyper"].get(name, 0) for name in REPEATS))

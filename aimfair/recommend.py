@@ -1,0 +1,63 @@
+"""The best combination that reads no protected label, named by validation accuracy, with everything that ties with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from aimfair.errors import AimfairError
+from aimfair.stats import paired_difference
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What validation names.
+
+    title    the combination with the highest mean validation accuracy
+    tied     titles that cannot be told from it, best first: the interval of the paired difference reaches 0
+    unjudged titles without all the seeds, which take no part
+    table    a row per combination: validation accuracy, how far behind the best, the interval of that, tries, tied
+    """
+
+    title: str
+    tied: list[str]
+    unjudged: list[str]
+    table: pd.DataFrame
+
+    @property
+    def clear(self) -> bool:
+        """Whether nothing ties with it."""
+        return not self.tied
+
+
+def choose(frame: pd.DataFrame, seeds: set[int] | None = None) -> Choice:
+    """Name the best of the combinations in ``frame`` (:func:`aimfair.contenders.combinations`) by validation accuracy.
+
+    seeds  on which all are compared; None: those of the combination that has most
+    The best of many looks better than it is, and its lead over each other one is not corrected for that: ties are called
+    too seldom rather than too often, so read "not tied" with care. With one seed everything ties. Raises AimfairError
+    for an empty frame.
+    """
+    if frame.empty:
+        raise AimfairError("no combination to choose among: compute some runs first")
+    wide = frame.pivot(index="seed", columns="method", values="validation_accuracy")
+    if seeds is None:
+        seeds = set(wide[wide.notna().sum().idxmax()].dropna().index)
+    wide = wide[wide.index.isin(seeds)]
+    judged = [title for title in frame["method"].unique() if wide[title].notna().sum() == len(seeds)]
+    if not judged or not seeds:
+        raise AimfairError(f"no combination has all of the seeds {sorted(seeds)}")
+    mean = wide[judged].mean()
+    title = str(mean.idxmax())  # the first of equals, in the order of the registry
+    rows = []
+    for other in judged:
+        d = paired_difference(wide[other], wide[title])
+        tied = other != title and not (np.isfinite(d.high) and d.high < 0)
+        tries = int(frame.loc[frame["method"] == other, "tries"].max())
+        rows.append((other, float(mean[other]), d.mean, d.low, d.high, tries, tied))
+    columns = ["method", "validation", "behind", "low", "high", "tries", "tied"]
+    table = pd.DataFrame(rows, columns=columns).sort_values("validation", ascending=False, kind="stable")
+    unjudged = [name for name in frame["method"].unique() if name not in judged]
+    return Choice(title, list(table.loc[table["tied"], "method"]), unjudged, table.set_index("method"))

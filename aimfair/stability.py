@@ -1,0 +1,110 @@
+"""How sure is a mask? Its overlap over seeds beside that of random masks, and its scores beside their noise.
+
+Two masks that hold most of a network overlap whatever they select, and a gap between the gradients of two finite sets
+is never zero. Both are read against what chance alone gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import torch
+from scipy.stats import hypergeom
+from torch import nn
+
+from aimfair import gradients, masks
+from aimfair.errors import AimfairError
+from aimfair.faces import FaceSet
+
+# --------------------------------------------------------------------------------------------------- overlap of masks
+
+
+def expected_jaccard(first: int, second: int, tensors: int) -> float:
+    """Mean overlap of two random masks with ``first`` and ``second`` of the tensors: exact, by the hypergeometric law.
+
+    It is the chance overlap of AIM-Fair's masks too: if its two rankings were random, then among the intersections of
+    a given size (2k - n of them at least) every set of tensors would be as likely as any other, by symmetry.
+    """
+    if not (1 <= first <= tensors and 1 <= second <= tensors):
+        raise AimfairError(f"masks of {first} and {second} of {tensors} tensors: sizes lie between 1 and all of them")
+    shared = np.arange(max(0, first + second - tensors), min(first, second) + 1)
+    return float((hypergeom.pmf(shared, tensors, first, second) * shared / (first + second - shared)).sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Overlap:
+    """Mean overlap (Jaccard) of all pairs of masks, what chance gives masks of these sizes, and how rare that is.
+
+    corrected  (observed - expected) / (1 - expected): 0 by chance, 1 for equal masks
+    p          share of draws of random masks whose mean overlap is at least as large, the observed one counted
+    """
+
+    observed: float
+    expected: float
+    p: float
+
+    @property
+    def corrected(self) -> float:
+        """See above; NaN where chance alone gives 1."""
+        return (self.observed - self.expected) / (1 - self.expected) if self.expected < 1 else float("nan")
+
+
+def overlap(selected: Sequence[set[str]], tensors: int, draws: int = 2000, seed: int = 0) -> Overlap:
+    """Do masks of different seeds agree more than random masks of the same sizes among ``tensors``?
+
+    The expectation is exact, the p-value by ``draws`` sets of random masks. Raises AimfairError for fewer than two masks.
+    """
+    if len(selected) < 2:
+        raise AimfairError(f"an overlap needs two masks, got {len(selected)}")
+    pairs = list(combinations(range(len(selected)), 2))
+    sizes = [len(mask) for mask in selected]
+    observed = float(np.mean([masks.jaccard(selected[i], selected[j]) for i, j in pairs]))
+    expected = float(np.mean([expected_jaccard(sizes[i], sizes[j], tensors) for i, j in pairs]))
+    ranks = np.random.default_rng(seed).random((draws, len(selected), tensors)).argsort(-1)
+    holds = (ranks < np.array(sizes)[:, None]).astype(np.float64)
+    shared = np.einsum("dit,djt->dij", holds, holds)
+    sums = np.add.outer(sizes, sizes)
+    drawn = np.mean([shared[:, i, j] / (sums[i, j] - shared[:, i, j]) for i, j in pairs], axis=0)
+    return Overlap(observed, expected, float((1 + (drawn >= observed - 1e-9).sum()) / (1 + draws)))
+
+
+# --------------------------------------------------------------------------------------------------- noise of the scores
+
+
+def halves(faces: FaceSet, seed: int) -> tuple[FaceSet, FaceSet]:
+    """Two halves without a face in common, alike in groups, or in targets where the protected label is withheld."""
+    kind = faces.target if faces.protected is None else faces.groups
+    order = torch.randperm(len(faces), generator=torch.Generator().manual_seed(seed))
+    ordered = order[kind[order].argsort(stable=True)]  # by kind, at random within
+    return faces.subset(ordered[::2]), faces.subset(ordered[1::2])
+
+
+def half_gap(model: nn.Module, faces: FaceSet, seed: int, **options: object) -> dict[str, float]:
+    """Gap between the mean gradients of two halves of the same faces, per tensor: a gap with nothing behind it.
+
+    options  of :func:`aimfair.gradients.mean_gradients`
+    """
+    first, second = (
+        gradients.mean_gradients(model, part, seed=seed + i, **options)  # type: ignore[arg-type]
+        for i, part in enumerate(halves(faces, seed))
+    )
+    return gradients.gap(first, second)
+
+
+def floor(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
+    """What the gap between two *whole* sets would measure from noise alone, per tensor, given the half gap of each.
+
+    The mean over half a set has twice the variance of the mean over all of it, and both halves are noisy: with
+    independent faces a half gap h stands for h^2 / 4 of squared noise, and the noise of the two sets adds up.
+    """
+    if first.keys() != second.keys():
+        raise AimfairError("the two half gaps must name the same tensors")
+    return {name: float(np.hypot(first[name], second[name]) / 2) for name in first}
+
+
+def above_noise(score: Mapping[str, float], noise: Mapping[str, float]) -> dict[str, float]:
+    """The part of each score that noise does not explain: sqrt(score^2 - noise^2), and 0 where noise explains it all."""
+    return {name: float(np.sqrt(max(value**2 - noise[name] ** 2, 0.0))) for name, value in score.items()}

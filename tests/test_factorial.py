@@ -1,0 +1,57 @@
+"""Main effects: exact on an additive table, refused where the table is not crossed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from aimfair import factorial, methods
+from aimfair.errors import AimfairError
+
+EFFECT = {"mask": {"all": 0.0, "selected": 1.0}, "rule": {"best": 0.0, "last": -2.0}}
+
+
+def table(seeds=range(5), noise=0.0):
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        [
+            {"mask": m, "rule": r, "seed": s}
+            | {k: 70 + s + a + b + noise * rng.normal() for k in ("acc", "wst", "eo_max")}
+            for m, a in EFFECT["mask"].items()
+            for r, b in EFFECT["rule"].items()
+            for s in seeds
+        ]
+    )
+
+
+def test_effects_of_an_additive_table_are_its_summands():
+    found = factorial.effects(table(noise=0.01), {"mask": "all", "rule": "best"}).set_index(["factor", "metric"])
+    assert found.loc[("mask", "acc"), "difference"] == pytest.approx(1, abs=0.02)
+    assert found.loc[("rule", "wst"), "difference"] == pytest.approx(-2, abs=0.02)
+    words = found["verdict"]
+    assert words["mask", "acc"] == "wins" and words["rule", "acc"] == "loses" and words["rule", "eo_max"] == "wins"
+    assert set(found["level"]) == {"selected", "last"} and set(found["seeds"]) == {5}
+
+
+def test_only_seeds_with_every_combination_count():
+    rows = table()
+    gap = (rows["mask"] == "selected") & (rows["rule"] == "last") & (rows["seed"] > 2)
+    holed = rows[~gap]
+    assert set(factorial.complete(holed, ["mask", "rule"])["seed"]) == {0, 1, 2}
+    with pytest.raises(AimfairError, match="every combination"):
+        factorial.effects(holed, {"mask": "all", "rule": "best"})
+    with pytest.raises(AimfairError, match="no level 'none'"):
+        factorial.effects(rows, {"mask": "none", "rule": "best"})
+    never = rows[~((rows["mask"] == "selected") & (rows["rule"] == "last"))]
+    assert factorial.complete(never, ["mask", "rule"]).empty
+    assert factorial.complete(rows.iloc[:0], ["mask", "rule"]).empty
+
+
+def test_the_runs_of_the_factorial_are_found_by_their_levels(recorded):
+    assert factorial.runs_of(recorded).empty
+    for lr in methods.LEARNING_RATES:
+        for name, batchnorm in (("full-finetuning", "train"), ("full-finetuning", "eval"), ("random-mask", "eval")):
+            recorded.add(name, 100, 60, batchnorm=batchnorm, lr=lr)
+        recorded.add("random-mask", 100, 60, draw=1, lr=lr)  # only the first mask of a seed takes part
+    found = factorial.runs_of(recorded)
+    levels = set(found[list(factorial.FACTORS)].itertuples(index=False, name=None))
+    assert levels == {("all tensors", "follow", "best"), ("all tensors", "kept", "best"), ("random", "kept", "best")}

@@ -1,0 +1,151 @@
+"""Tests elsewhere are runs of their own: same classifier, other faces, found again, published beside the study."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from small_grid import changes, draw_pool
+
+from aimfair import cli, runs, study, transfer
+from aimfair.errors import AimfairError
+from aimfair.transfer import Place
+
+HERE = {
+    "new-faces": Place("others", "faceworld", "test", options={**transfer.NONE_BUT_TEST, "seed": 1, "test": 60}),
+    "cartoons": Place("drawn", "faceworld", "test", options={**transfer.NONE_BUT_TEST, "style": "web", "test": 60}),
+}
+
+
+@pytest.fixture
+def lab(tmp_path_factory, tmp_path, monkeypatch):
+    monkeypatch.setitem(transfer.PLACES, "faceworld", HERE)
+    pool = tmp_path_factory.getbasetemp() / "transfer-pool"
+    if not pool.exists():
+        draw_pool(pool)
+    opened = study.open_study("smoke", changes=changes(pool), device="cpu", runs_root=str(tmp_path / "runs"))
+    opened.published_root = tmp_path / "published"
+    opened.split["test"] = opened.split["test"][:50]
+    return opened
+
+
+def test_one_classifier_is_tested_here_and_there(lab):
+    home = lab.run("aim-fair", 100, lr=0.03)
+    found = transfer.tests(lab, "aim-fair", 100, list(HERE), lr=0.03)
+    assert set(found) == set(HERE)
+    for run in found.values():
+        assert run.predictions.groupby("split").size().to_dict() == {"home": 50, "test": 60, "validation": 40}
+        assert run.scores["drift"] == 0
+        at_home = run.predictions[run.predictions["split"] == "home"]["logit"].to_numpy()
+        assert (at_home == home.predictions[home.predictions["split"] == "test"]["logit"].to_numpy()).all()
+        assert run.accuracy("validation") == home.accuracy("validation")
+    new, drawn = (found[name].predictions.query("split == 'test'")["logit"].to_numpy() for name in HERE)
+    assert not np.array_equal(new, drawn)
+
+
+def test_tests_are_found_again_and_are_no_runs_of_the_study(lab, monkeypatch):
+    lab.run("aim-fair", 100, lr=0.03)
+    first = transfer.tests(lab, "aim-fair", 100, list(HERE), lr=0.03)
+    monkeypatch.setattr(lab, "classifier", lambda *a, **k: pytest.fail("trained again"))
+    again = transfer.tests(lab, "aim-fair", 100, list(HERE), lr=0.03)
+    assert [run.folder for run in again.values()] == [run.folder for run in first.values()]
+    assert len(lab.fresh("aim-fair")) == 1
+    assert [run.id for run in transfer.results(lab, "cartoons", "aim-fair")] == [first["cartoons"].id]
+    assert transfer.results(lab, "cartoons", "erm") == []
+
+
+def test_the_stored_weights_of_erm_are_used(lab):
+    lab.run("erm", 100)
+    run = transfer.tests(lab, "erm", 100, ["cartoons"])["cartoons"]
+    assert run.scores["drift"] == 0 and not lab.fresh("aim-fair")
+
+
+def test_published_tests_are_found_without_those_of_this_machine(lab, tmp_path):
+    made = transfer.tests(lab, "erm", 100, list(HERE))
+    assert made["cartoons"].scores["drift"] == 0  # the classifier was trained for it, and its run is there
+    written = lab.publish()
+    assert (lab.published_root / "smoke-on-cartoons" / "erm.parquet") in written
+    clone = study.Study(lab.profile, device="cpu", runs_root=str(tmp_path / "none"))
+    clone.published_root = lab.published_root
+    found = transfer.results(clone, "cartoons", "erm")
+    assert [run.id for run in found] == [made["cartoons"].id]
+    assert found[0].report().cells == pytest.approx(made["cartoons"].report().cells)
+    assert found[0].report("home").acc == pytest.approx(made["cartoons"].report("home").acc)
+    wanted = transfer.config(clone, "cartoons", "erm", {}, 100)
+    assert transfer.find(clone, "cartoons", wanted) and not clone.fresh("erm")
+
+
+def test_drift_tells_another_classifier(lab):
+    run = lab.run("erm", 100)
+    moved = run.predictions.assign(logit=run.predictions["logit"] + 0.25)
+    assert transfer._drift(moved, run) == pytest.approx(0.25) and transfer._drift(moved, None) is None
+
+
+def test_a_place_that_is_not_there_is_named(lab):
+    with pytest.raises(AimfairError, match="no place 'moon'.*new-faces, cartoons"):
+        transfer.tests(lab, "erm", 100, ["moon"])
+
+
+def fairface(folder, per_group=12):
+    """Plain pictures in FairFace's layout; the border, which is cut off, is white."""
+    rows = []
+    (folder / "train").mkdir(parents=True)
+    for i in range(4 * per_group):
+        name = f"train/{i + 1}.jpg"
+        picture = np.full((68, 68, 3), 255, np.uint8)
+        picture[2:66, 2:66] = 40 + i
+        Image.fromarray(picture).save(folder / name, quality=100, subsampling=0)
+        gender, race = ("Male", "Female")[i % 2], ("Black", "White")[i // 2 % 2]
+        rows.append({"file": name, "age": "20-29", "gender": gender, "race": race, "service_test": False})
+    pd.DataFrame(rows).to_csv(folder / "fairface_label_train.csv", index=False)
+    return folder
+
+
+def test_another_collection_is_read_balanced_and_framed_as_at_home(tmp_path, monkeypatch):
+    root = fairface(tmp_path / "fairface")
+    small = Place("photographs", "fairface", "train", per_group=10, margin=4 / 64)
+    monkeypatch.setitem(transfer.PLACES, "utkface", {"fairface": small, "later": Place("x", "fairface", "validation")})
+    lab = study.open_study("utkface", device="cpu", data_root=str(tmp_path / "utkface"), changes={"corpus": ""})
+    faces = transfer.faces(lab, "fairface", str(root))
+    assert faces.counts() == (10, 10, 10, 10) and faces.images.shape[-2:] == (64, 64)
+    assert faces.images.max() < 130  # the white border is cut off
+    assert torch.equal(transfer.faces(lab, "fairface").images, faces.images)  # found beside the data_root
+    with pytest.raises(AimfairError, match="no validation faces"):
+        transfer.faces(lab, "later", str(root))
+
+
+def test_places_say_what_the_generator_has_seen():
+    known = {name: place for places in transfer.PLACES.values() for name, place in places.items()}
+    assert known["fairface-training"].drawn_from and known["cartoons"].drawn_from and not known["fairface"].drawn_from
+    celeba = study.open_study("celeba-smiling-male", device="cpu")
+    assert transfer.places(celeba) == {} and transfer.publish(celeba) == []
+    assert list(runs.all_runs(celeba.runs_root / "nowhere")) == []
+
+
+def test_score_noise_is_a_run_of_its_own(lab):
+    run = lab.score_noise(100)
+    assert set(run.scores) == {"real", "biased", "balanced", "seconds"} and len(run.scores["real"]) == 62
+    assert min(run.scores["real"].values()) >= 0 and max(run.scores["balanced"].values()) > 0
+    assert lab.score_noise(100).folder == run.folder and run.id != lab.gradient_gaps(100).id
+
+
+def test_the_commands_list_places_and_tell_what_they_measured(lab, monkeypatch, capsys):
+    assert cli.main(["measure", "transfer", "--profile", "smoke"]) == 0
+    assert "cartoons" in capsys.readouterr().out
+    monkeypatch.setattr(cli, "open_study", lambda options: lab)
+    assert cli.main(["measure", "transfer", "erm", "--on", "cartoons"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1].split()
+    assert line[:3] == ["erm", "100", "cartoons"] and len(line) == 9
+    assert float(line[3]) == pytest.approx(transfer.results(lab, "cartoons", "erm")[0].report().acc, abs=0.01)
+    assert cli.main(["measure", "noise"]) == 0
+    assert "of 62," in capsys.readouterr().out and lab.fresh("score-noise")
+    assert cli.main(["measure", "transfer", "erm", "--on", "moon"]) == 2
+
+
+def test_a_frame_has_what_was_measured_there_and_at_home(lab):
+    assert transfer.frame(lab).empty
+    made = transfer.tests(lab, "erm", 100, list(HERE))
+    table = transfer.frame(lab).set_index("place")
+    assert list(table.index) == list(HERE) and set(table["method"]) == {"Baseline (ERM)"}
+    assert table.loc["cartoons", "wst"] == made["cartoons"].report().wst
+    assert table.loc["cartoons", "home acc"] == made["cartoons"].report("home").acc
