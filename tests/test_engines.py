@@ -121,7 +121,7 @@ def test_each_gpu_gets_a_process(monkeypatch, pool):
 
 
 def test_an_outcome_is_one_line_whatever_went_wrong(pool, tmp_path):
-    (cell,) = some_cells(pool / "not there", [Row("none", "erm")])
+    (cell,) = some_cells(pool / "not there", [Row("none", "synthetic-only")])
     outcome = perform(cell, machine(tmp_path))
     assert "not there" in outcome.error and "\n" not in outcome.error
 
