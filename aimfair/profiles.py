@@ -21,7 +21,11 @@ from aimfair.training import Schedule
 SELECTION = ("selection", "selected_per_group")
 """Fields of :class:`Profile` that decide nothing where no rule selects."""
 
-SYNTHETIC = ("generator", "prompts", "images_per_group", "steps", "guidance", *SELECTION)
+SYNTHETIC = (
+    *("generator", "prompts", "images_per_group", "steps", "guidance"),
+    *SELECTION,
+    *("assumed_minority", "synthetic_ratio"),
+)
 """Fields of :class:`Profile` that decide nothing for a method that is given no synthetic face."""
 
 COMMON = {"profile": str, "seed": int, "device": str, "data_root": str, "runs_root": str, "reuse": bool}
@@ -42,6 +46,8 @@ class Profile:
                                  that of the bank "<Target>_<Protected>@mine"
     selection                    none, or the rule of :mod:`aimfair.selection` by which each seed chooses from the pool
     selected_per_group           how many faces of each group it chooses; 0: half of images_per_group
+    assumed_minority             what methods that must know minority take for it (Table 6); 0: what it is
+    synthetic_ratio              size of each seed's balanced synthetic set as a multiple of train_images (Table 7)
     pretrain_*, finetune_*       schedules (training.Schedule); the fine-tuning rate is a method's hyper-parameter
     seeds                        how many of the seeds 100, 200, ... the profile's tables use
     """
@@ -74,6 +80,8 @@ class Profile:
     seeds: int = 10
     selection: str = "none"
     selected_per_group: int = 0
+    assumed_minority: float = 0.0
+    synthetic_ratio: float = 1.0
 
     def __post_init__(self) -> None:
         checks = {
@@ -93,6 +101,7 @@ class Profile:
                 f"between 0 and images_per_group ({self.images_per_group})",
             ),
             "minority": (0 < self.minority <= 1, "a ratio above 0, at most 1"),
+            "assumed_minority": (0 <= self.assumed_minority <= 1, "a ratio, at most 1, or 0 for the true one"),
             "crop_scale_min": (0 < self.crop_scale_min <= 1, "a share above 0, at most 1"),
             "image_size": (8 <= self.image_size <= 1024, "between 8 and 1024 pixels"),
             "seeds": (1 <= self.seeds <= 100, "between 1 and 100"),
@@ -109,6 +118,7 @@ class Profile:
             "pretrain_epochs",
             "finetune_epochs",
             "pretrain_lr",
+            "synthetic_ratio",
         )
         checks |= {name: (getattr(self, name) > 0, "above 0") for name in positive}
         for name, (good, allowed) in checks.items():
@@ -121,8 +131,9 @@ class Profile:
         return f"{self.target}_{self.protected}"
 
     def shares(self) -> tuple[float, float, float, float]:
-        """Share of each group in the biased sets: two minorities at the diagonal, two majorities off it."""
-        small = self.minority / (1 + self.minority) / 2
+        """Share of each group in the biased sets, as it is assumed: two minorities at the diagonal, two majorities off it."""
+        ratio = self.assumed_minority or self.minority
+        small = ratio / (1 + ratio) / 2
         return (small, 0.5 - small, 0.5 - small, small)
 
     def pretraining(self) -> Schedule:
@@ -142,9 +153,12 @@ class Profile:
     def settings(self) -> dict[str, Any]:
         """What identifies the study's numbers: all fields but those that only say where things are or how many.
 
-        Where nothing is selected from the pool, the fields about that are left out too.
+        Fields that change nothing are left out too: those about selection where nothing is selected from the pool, an
+        assumed ratio that is the true one, as many synthetic faces as real ones.
         """
-        beside = ("profile", "seeds", "corpus", "corpus_root", "generator_minutes", *SELECTION)
+        beside = ["profile", "seeds", "corpus", "corpus_root", "generator_minutes", *SELECTION]
+        beside += ["assumed_minority"] * (self.assumed_minority in (0, self.minority))
+        beside += ["synthetic_ratio"] * (self.synthetic_ratio == 1)
         chosen = {} if self.selection == "none" else dict(zip(SELECTION, (self.selection, self.budget()), strict=True))
         return {k: v for k, v in asdict(self).items() if k not in beside} | chosen
 

@@ -165,14 +165,16 @@ class Study:
         return selection.candidates(self.pool, judge, names, self.faces("train").images)
 
     def synthetic_sets(self, seed: int) -> tuple[FaceSet, FaceSet]:
-        """The balanced set (a quarter of the real size per group) and the biased set (the real group shares) of a seed.
+        """The balanced set (a quarter of the real size per group, times the profile's ``synthetic_ratio``) and the biased
+        set (of the real size, with the group shares that the profile assumes) of a seed.
 
-        A pool that is too small for the size of the real set gives smaller sets with the same shares.
+        A pool that is too small for these sizes gives smaller sets with the same shares.
         """
         pool, n = self.selected(seed), len(self.split["train"])
         target, protected = pool.target.numpy(), pool.protected.numpy()  # type: ignore[union-attr]
         smallest, shares = min(pool.counts()), np.array(self.profile.shares())
-        balanced = sampling.per_group(target, protected, [min(n // 4, smallest)] * 4, seed)
+        each = min(int(self.profile.synthetic_ratio * n) // 4, smallest)
+        balanced = sampling.per_group(target, protected, [each] * 4, seed)
         size = min(n, int(smallest / shares.max()))
         biased = sampling.per_group(target, protected, np.round(size * shares).astype(int).tolist(), seed + 1)
         return pool.subset(balanced), pool.subset(biased)
@@ -349,7 +351,7 @@ class Study:
         """The gradient gaps of the seed's biased model, in every form the book needs, as a run without predictions.
 
         ``scores["train"][score]`` are (domain_gap, bias_gap) in the official form; ``scores["eval"][majority][score]`` the
-        deterministic ones for each assumed bias ratio of :data:`MAJORITIES`, from one pass per group.
+        deterministic ones for each assumed bias ratio of :data:`MAJORITIES`, and for the profile's, from one pass per group.
         """
         config = self.config("gradient-gaps", {}, seed)
         return self._once(config, lambda: self.find(config), lambda: self._measure_gaps(seed, config))
@@ -379,7 +381,7 @@ class Study:
         by_group = gradients.group_gradients(model, pool, device=self.device)
         level = gradients.combine(by_group, gradients.BALANCED)
         exact: dict[str, Any] = {}
-        for majority in MAJORITIES:
+        for majority in sorted({*MAJORITIES, round(max(self.profile.shares()), 2)}, reverse=True):
             tilted = gradients.combine(by_group, (0.5 - majority, majority, majority, 0.5 - majority))
             exact[f"{majority:.2f}"] = {
                 score: [gradients.gap(real_eval, tilted, score), gradients.gap(tilted, level, score)]

@@ -17,11 +17,11 @@ PER_SEED = {
     "Table 3": 2 * (4 + 3 * RATES),
     "Table 4": 2 * (4 + 4) * RATES,
     "Table 5": 2 * 4,
-    "Table 6": 2 * RATES,
-    "Table 7": 2 * RATES,
+    "Table 6": 5 * RATES,
+    "Table 7": 4 * RATES,
     "Table 8": 2 * (3 + 4 * RATES),
     "Table 9": 1 + 2 * RATES,
-    "Table 10": 1 + 2 * RATES,
+    "Table 10": 1 + 4 * RATES,
     "Table 11": 1 + 2 * RATES,
     "Figure 1": 4 + 2 * RATES,
     "Figure 2": 1 + 7 * RATES,
@@ -116,7 +116,16 @@ def test_settings_change_what_they_say_and_nothing_else():
     }
     own, other = chosen("Table 3").settings.values()
     assert own == {} and {other["target"], other["protected"]} == {"Smiling", "Young"}
-    assert {dict(cell.changes).get("images_per_group") for cell in cells("Table 7")} == {None, 500}
+    assert [row.changes for row in chosen("Table 7").rows] == [
+        {"synthetic_ratio": 0.5},
+        {},
+        {"synthetic_ratio": 1.5},
+        {"synthetic_ratio": 2.0},
+    ]
+    more = chosen("Table 7", images_per_group=1000).rows  # a pool that is too small for more than the real number
+    assert [row.changes.get("images_per_group") for row in more] == [None, None, 1500, 2000]
+    assert [row.changes.get("assumed_minority") for row in chosen("Table 6").rows] == [None, 4 / 6, 3 / 7, 0.25, None]
+    assert [row.changes.get("assumed_minority") for row in chosen("Table 6", minority=0.25).rows[3:]] == [None, 1 / 9]
     assert [row.changes["prompts"] for row in chosen("Table 5").rows] == [
         "plain",
         "contextual-25",
@@ -124,6 +133,7 @@ def test_settings_change_what_they_say_and_nothing_else():
         "contextual",
     ]
     assert {dict(cell.changes)["backbone"] for cell in cells("Table 8")} == {"vit-slim"}
+    assert {dict(cell.changes)["batch_size"] for cell in cells("Table 8")} == {32}  # it needs steps more than faces
     assert {dict(c.changes)["backbone"] for c in cells("Table 8", image_size=224)} == {"vit-s-32"}
     assert cells("Table 8", image_size=48) == []
 

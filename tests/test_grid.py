@@ -398,7 +398,7 @@ def test_what_the_user_can_mend_is_one_line_and_status_2(capsys, tmp_path):
         (["table"], "one table at a time"),
         (["table", "3", "--figure", "5"], "one table at a time"),
         (["table", "--figure", "8"], "Figure 8 is no table of accuracies"),
-        (["table", "6", "--against", "ERM"], "Table 6 has no row 'ERM'; it has: Full fine-tuning, AIM-Fair"),
+        (["table", "6", "--against", "ERM"], "Table 6 has no row 'ERM'; it has: Full fine-tuning, AIM-Fair, 4:6"),
     ):
         assert cli.main(["grid", *arguments, "--profile", "smoke", "--runs", str(tmp_path)]) == 2, arguments
         said = capsys.readouterr().err
@@ -417,12 +417,12 @@ def test_the_commands_show_tables_and_their_state_without_computing_anything(poo
     assert sum(" there " in line for line in lines) == 2 and sum(" missing " in line for line in lines) == 9
     assert cli.main(["grid", "status", "--table", "6", "9", *given]) == 0
     assert [line.split()[-4:-1] for line in capsys.readouterr().out.splitlines()[1:]] == [
-        ["10", "2", "8"],
+        ["25", "2", "23"],
         ["11", "2", "9"],
-        ["16", "3", "13"],
+        ["31", "3", "28"],
     ]
     assert cli.main(["grid", "run", "--table", "6", "--dry-run", "--shard", "1/1", "--seed", "200", *given]) == 0
-    assert "10 runs, 0 are there, 10 to compute, and 2 things that they share" in capsys.readouterr().out
+    assert "25 runs, 0 are there, 25 to compute, and 8 things that they share" in capsys.readouterr().out
     assert cli.main(["grid", "table", "--figure", "6", "--out", str(tmp_path / "t.md"), *given]) == 0
     said = capsys.readouterr()
     assert said.out == f"Figure 6 is in {tmp_path / 't.md'}\n"

@@ -180,6 +180,9 @@ EXAMPLES = {
     ),
     "score_noise": lambda: plots.score_noise(*noisy()),
     "shares": lambda: plots.shares(selected()),
+    "sweep_curves": lambda: plots.sweep_curves(
+        sweep("k", (40, 50, 62)), "k", "method", baselines={"ERM": {"acc": 89, "wst": 71, "eo_max": 24}}
+    ),
     "threshold_curves": lambda: plots.threshold_curves(moved()),
     "topk_curve": lambda: plots.topk_curve(
         sweep("k", (40, 50, 62)), baselines={"ERM": {"acc": 89, "wst": 71, "eo_max": 24}}
@@ -294,6 +297,30 @@ def test_mask_bars_are_shares_of_the_masks() -> None:
     assert [bar.get_height() for bar in bars] == [0.5] * 20 + [1] * 20 + [0.5] * 22
     with pytest.raises(AimfairError, match=r"does not have: fc\.gamma"):
         plots.mask_by_layer({"fc.gamma"}, NAMES)
+
+
+def test_mask_bars_of_a_transformer_lie_in_its_blocks() -> None:
+    names = [name for name, _ in models.build("vit-slim", 0).named_parameters()]
+    axes = plots.mask_by_layer(set(names[:10]), names).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        "stem",
+        *(f"block {i}" for i in range(6)),
+        *("fc_norm", "head"),
+    ]
+    bars = {c.get_label(): len(c.patches) for c in axes.containers}
+    assert bars == {"weights of a layer": 30, "norm, weight": 17, "norm, bias": 17, "other": 27}
+
+
+def test_sweep_curves_have_a_line_for_each_value_at_its_means() -> None:
+    rows = sweep("lr", (0.001, 0.01, 0.1))
+    rows = rows[(rows["method"] != "ERM") | (rows["lr"] != 0.01)]  # a line may lack a point
+    axes = plots.sweep_curves(rows, "lr", "method", ("wst",)).axes[0]
+    lines = {c.get_label(): c.lines[0].get_ydata() for c in axes.containers}
+    means = rows.groupby(["method", "lr"])["wst"].mean()
+    assert (
+        all(list(lines[m]) == pytest.approx(list(means[m])) for m in rows["method"].unique()) and len(lines["ERM"]) == 2
+    )
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.001", "0.01", "0.1"]
 
 
 def test_the_contact_sheet_shows_every_pixel_in_place() -> None:

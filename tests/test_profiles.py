@@ -34,6 +34,15 @@ def test_changes_override_and_are_part_of_what_identifies_a_study():
     assert demo.settings() == profiles.load("demo", seeds=3).settings()  # how many seeds decides no run's number
 
 
+def test_an_assumption_changes_the_study_only_where_it_is_not_the_truth():
+    demo = profiles.load("demo")
+    same = profiles.load("demo", assumed_minority=1 / 9, synthetic_ratio=1)
+    wrong, more = profiles.load("demo", assumed_minority=0.25), profiles.load("demo", synthetic_ratio=2.0)
+    assert demo.settings() == same.settings() and not {"assumed_minority", "synthetic_ratio"} & demo.settings().keys()
+    assert wrong.shares() == pytest.approx((0.1, 0.4, 0.4, 0.1)) and wrong.settings()["minority"] == 1 / 9
+    assert wrong.settings() != demo.settings() != more.settings()
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -42,6 +51,8 @@ def test_changes_override_and_are_part_of_what_identifies_a_study():
         ({"train_images": True}, "train_images must be int, got True"),
         ({"train_images": 0}, "train_images must be above 0"),
         ({"minority": 1.5}, "minority must be a ratio above 0, at most 1"),
+        ({"assumed_minority": -0.1}, "assumed_minority must be a ratio, at most 1, or 0 for the true one"),
+        ({"synthetic_ratio": 0.0}, "synthetic_ratio must be above 0"),
         ({"backbone": "vgg"}, "backbone must be one of resnet18"),
         ({"backbone": "vit-s-32"}, "image_size must be 224 for vit-s-32, got 64"),
         ({"dataset": "lfw"}, "dataset must be one of celeba"),

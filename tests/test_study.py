@@ -68,6 +68,26 @@ def test_synthetic_sets_of_a_seed_have_the_papers_shares_and_differ_between_seed
     assert (again.names == balanced.names).all() and set(other.names) != set(balanced.names)
 
 
+def test_what_is_assumed_changes_the_synthetic_sets_and_nothing_of_the_biased_model(pool, lab, tmp_path):
+    wrong, fewer = lab.varied(assumed_minority=0.25), lab.varied(synthetic_ratio=0.5)
+    assert [lab.faces("train").counts(), wrong.faces("train").counts()] == [(8, 72, 72, 8)] * 2
+    assert [faces.counts() for faces in wrong.synthetic_sets(100)] == [(40,) * 4, (16, 64, 64, 16)]
+    assert [faces.counts() for faces in fewer.synthetic_sets(100)] == [(20,) * 4, (8, 72, 72, 8)]
+    assert lab.varied(synthetic_ratio=2.0).synthetic_sets(100)[0].counts() == (80,) * 4
+    for other in (wrong, fewer):
+        assert other.config("erm", {}, 100) == lab.config("erm", {}, 100)
+        assert other.config("aim-fair", {}, 100) != lab.config("aim-fair", {}, 100)
+
+
+def test_gaps_are_there_for_the_ratio_that_is_assumed(lab):
+    odd = lab.varied(assumed_minority=0.6)  # 0.3125 each: none of the paper's
+    exact = odd.gradient_gaps(100).scores["eval"]
+    assert list(exact) == ["0.45", "0.40", "0.35", "0.31", "0.30"]
+    assert odd.gaps(100, "absolute", "eval") == tuple(exact["0.31"]["absolute"])
+    true = lab.gradient_gaps(100).scores["eval"]
+    assert list(true) == ["0.45", "0.40", "0.35", "0.30"] and true["0.40"] == exact["0.40"]
+
+
 def test_a_run_is_found_again_and_restored_to_the_same_numbers_when_deleted(lab):
     first = lab.run("aim-fair", 100, lr=0.03)
     assert first.folder == lab.run("aim-fair", 100, lr=0.03).folder

@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from aimfair.errors import AimfairError
 from aimfair.plots._style import COLOURS, GREY, HATCHES, WIDTH, styled
 
-KINDS = ("convolution", "batch norm, weight", "batch norm, bias", "other")
+KINDS = ("weights of a layer", "norm, weight", "norm, bias", "other")
 
 
 @styled
 def mask_by_layer(masks: set[str] | Sequence[set[str]], names: Sequence[str]) -> Figure:
     """One bar per tensor in network order: the share of the masks (one per seed, say) that select it.
 
-    names  all tensors of the model in network order, as ``model.named_parameters()`` gives them
+    names  all tensors of the model in network order, as ``model.named_parameters()`` gives them: of a ResNet or a ViT
     """
     sets = [masks] if isinstance(masks, set) else list(masks)
     if unknown := set().union(*sets) - set(names):
@@ -30,7 +30,7 @@ def mask_by_layer(masks: set[str] | Sequence[set[str]], names: Sequence[str]) ->
         at = np.flatnonzero(kind == i)
         if len(at):
             axes.bar(at, share[at], 0.8, color=COLOURS[i], hatch=HATCHES[i], edgecolor="white", label=label)
-    stages = ["stem" if name.startswith(("conv1.", "bn1.")) else name.split(".")[0] for name in names]
+    stages = [_stage(name) for name in names]
     starts = [i for i, stage in enumerate(stages) if i == 0 or stage != stages[i - 1]]
     for i in starts[1:]:
         axes.axvline(i - 0.5, color=GREY, lw=0.8)
@@ -42,8 +42,15 @@ def mask_by_layer(masks: set[str] | Sequence[set[str]], names: Sequence[str]) ->
     return figure
 
 
+def _stage(name: str) -> str:
+    if name.startswith(("conv1.", "bn1.", "pos_embed", "patch_embed")):
+        return "stem"
+    parts = name.split(".")
+    return f"block {parts[1]}" if parts[0] == "blocks" else parts[0]
+
+
 def _kind(name: str) -> int:
-    layer, parameter = name.split(".")[-2:]
+    layer, parameter = (["", *name.split(".")])[-2:]
     if "bn" in layer or "downsample.1" in name or "norm" in layer:
         return 1 if parameter == "weight" else 2
-    return 0 if "conv" in layer or "downsample.0" in name else 3
+    return 0 if parameter == "weight" else 3

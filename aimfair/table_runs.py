@@ -1,0 +1,169 @@
+"""What there is to show for a table or figure of the paper: its finished runs as rows, verdicts, and what is missing.
+
+A chapter that shows one must be readable before all of its runs are there, so nothing here raises where they are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from aimfair import profiles, tables
+from aimfair.claims import Claim
+from aimfair.errors import AimfairError
+from aimfair.experiments import GAPS, Experiment, Row
+from aimfair.profiles import Profile
+from aimfair.runs import Run
+from aimfair.study import Study, in_words
+
+COLUMNS = [
+    *("setting", "method", "seed", "lr", "selection", "validation_accuracy", "scores", "searched"),
+    *tables.METRICS,
+]
+"""Of :func:`rows`, beside the hyper-parameters: all that there are where nothing was run."""
+
+
+def rows(lab: Study, experiment: Experiment) -> pd.DataFrame:
+    """A row per finished run of a table, in its order: setting, method (the title of its row), seed, hyper-parameters and
+    the fairness report of the test set.
+
+    lab  the study that ``experiment`` was made for
+    Beside them ``scores`` (those of the run: mask, history, seconds) and ``searched``: how many values its row tries for a
+    seed. The learning rate of a method without one is 0. Published runs are shown where a row has any, else this machine's.
+    """
+    known: dict[Any, list[Run]] = {}
+    found = []
+    for setting, changed in experiment.settings.items():
+        for row in experiment.rows:
+            changes = {**changed, **row.changes}
+            wanted = row.configurations()
+            for where in ("published", "fresh"):
+                key = (where, row.method, tuple(sorted(changes.items())))
+                if key not in known:
+                    known[key] = list(getattr(lab.varied(**changes), where)(row.method))
+                if mine := [run for run in known[key] if run.config["hyper"] in wanted]:
+                    found.append(_frame(mine, setting, row, len(wanted)))
+                    break
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
+
+
+def _frame(runs: Sequence[Run], setting: str, row: Row, searched: int) -> pd.DataFrame:
+    frame = tables.frame(runs).assign(method=row.title, setting=setting, searched=searched)
+    frame["lr"] = frame.get("lr", 0.0)
+    return frame.assign(scores=[run.scores for run in runs])
+
+
+def chosen(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of each setting, method and seed the run with the best :func:`aimfair.tables.selection`.
+
+    A seed that lacks one of the searched values is left out: the choice would be among fewer than the others'.
+    """
+    if rows.empty:
+        return rows
+    by = ["setting", "method", "seed"]
+    return tables.choose(rows[rows.groupby(by)["lr"].transform("nunique") == rows["searched"]], by=by)
+
+
+def compute(lab: Study, experiment: Experiment, seed: int) -> None:
+    """Train the runs of one seed that are missing, or find them."""
+    for changed in experiment.settings.values():
+        for row in experiment.rows:
+            study = lab.varied(**{**changed, **row.changes})
+            if row.method == GAPS:
+                study.gradient_gaps(seed)
+                continue
+            for hyper in row.configurations():
+                study.run(row.method, seed, **hyper)
+
+
+def missing(experiment: Experiment, chosen: pd.DataFrame) -> list[str]:
+    """The rows of a table without a single complete seed, such as "LoRA", with the setting where there are several."""
+    there = set(zip(chosen["setting"], chosen["method"], strict=True))
+    several = len(experiment.settings) > 1
+    return [
+        f"{row.title} ({setting})" if several else row.title
+        for setting in experiment.settings
+        for row in experiment.rows
+        if (setting, row.title) not in there
+    ]
+
+
+def command(lab: Study, experiment: Experiment) -> str:
+    """What to type to have all runs of a table computed."""
+    kind, number = experiment.name.split()
+    return f"python -m aimfair grid run --{kind.lower()} {number} {options(lab.profile, lab.profile)}"
+
+
+def options(profile: Profile, base: Profile) -> str:
+    """A study's profile as options of the command line: by its name, or where no file has it as ``base`` with changes."""
+    name = profile.profile if profile.profile in profiles.available() else base.profile
+    plain = profiles.load(name) if name in profiles.available() else replace(base, profile=profile.profile)
+    changed = [f for f in profiles.FIELDS if f != "profile" and getattr(profile, f) != getattr(plain, f)]
+    return " ".join([f"--profile {name}", *(f"-p {f}={getattr(profile, f)}" for f in changed)])
+
+
+def told(lab: Study, experiment: Experiment, chosen: pd.DataFrame) -> Any:
+    """One sentence for the reader, as Markdown: how many seeds a table has here, or which rows have no runs, and how to
+    get them."""
+    from IPython.display import Markdown
+
+    if not experiment.settings:
+        return Markdown(f"*{experiment.name} has no runs with this profile.*")
+    if lacking := missing(experiment, chosen):
+        named = "; ".join(lacking) if len(lacking) < len(experiment.rows) * len(experiment.settings) else "all rows"
+        return Markdown(f"*Of {experiment.name} not run yet: {named}. To compute it:* `{command(lab, experiment)}`")
+    seeds = chosen.groupby(["setting", "method"])["seed"].nunique()
+    number = in_words(int(seeds.max()), "seed")
+    number = number if seeds.min() == seeds.max() else f"{seeds.min()} to {number}"
+    return Markdown(f"*{experiment.name} has runs of {number} for each of its rows.*")
+
+
+def common(chosen: pd.DataFrame, by: str = "method") -> pd.DataFrame:
+    """The rows of the seeds that all have."""
+    if chosen.empty:
+        return chosen
+    seeds = set.intersection(*(set(rows["seed"]) for _, rows in chosen.groupby(by)))
+    return chosen[chosen["seed"].isin(seeds)]
+
+
+def compare(
+    test: Callable[..., Claim], text: str, rows: pd.DataFrame, first: str, second: str, metric: str, **options: Any
+) -> Claim:
+    """:func:`aimfair.claims.higher` or :func:`aimfair.claims.lower` of two methods on the seeds that both have.
+
+    Undecided, and says so, where one of them has no runs.
+    """
+    sides = [rows[rows["method"] == name].set_index("seed")[metric] for name in (first, second)]
+    seeds = sides[0].index.intersection(sides[1].index)
+    if any(side.index.has_duplicates for side in sides):
+        raise AimfairError(f"{first} or {second} has several rows of one seed: choose among them first")
+    if seeds.empty:
+        return Claim(text, "undecided", "not run here")
+    return test(text, *(side.loc[seeds].to_numpy(float) for side in sides), **options)
+
+
+def ask(rows: pd.DataFrame, *questions: tuple[Callable[..., Claim], str, str, str, str]) -> list[Claim]:
+    """:func:`compare` for several (test, text, first, second, metric)."""
+    return [compare(test, text, rows, first, second, metric) for test, text, first, second, metric in questions]
+
+
+def beside(
+    printed: pd.DataFrame, chosen: pd.DataFrame, reference: str, metric: Sequence[str] = ("acc", "wst", "eo_max")
+) -> pd.DataFrame:
+    """Means as printed and as measured, and by how much each differs from ``reference``: for reading, not for testing.
+
+    printed  a row of :func:`aimfair.paper.results` per method, indexed by our title of it, with the columns of ``metric``
+    """
+    metric = list(metric)
+    there = printed[metric]
+    here = chosen.groupby("method")[metric].mean().astype(float).reindex(there.index)
+    parts: Mapping[str, pd.DataFrame] = {
+        "paper": there,
+        "here": here,
+        "paper, change": there - there.loc[reference],
+        "here, change": here - here.loc[reference],
+    }
+    return pd.concat(parts, axis=1).rename(columns=tables.HEADINGS).rename_axis(None)

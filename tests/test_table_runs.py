@@ -1,0 +1,127 @@
+"""What a chapter shows of a table: its finished runs, complete seeds only, verdicts, and the words for what is missing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_grid import changes, draw_pool
+
+from aimfair import experiments, methods, runs, study, table_runs
+from aimfair.claims import higher, lower
+from aimfair.errors import AimfairError
+from aimfair.experiments import Experiment, Row
+
+RATE = {"lr": 0.03}
+TABLE = Experiment(
+    "Table 6",
+    "A small one",
+    {"as it is": {}},
+    [
+        Row("Baseline", "erm"),
+        Row("All", "full-finetuning", RATE),
+        Row("Wrong", "aim-fair", RATE, {"assumed_minority": 0.25}),
+    ],
+)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A study in which one seed of the table was computed."""
+    here = tmp_path_factory.mktemp("evidence")
+    given = changes(draw_pool(here / "pool"))
+    opened = study.open_study("smoke", changes=given, device="cpu", runs_root=str(here / "runs"))
+    opened.published_root = here / "published"
+    table_runs.compute(opened, TABLE, 100)
+    return opened
+
+
+def test_a_computed_table_has_a_row_for_each_run_and_computing_it_again_trains_nothing(lab, monkeypatch):
+    monkeypatch.setattr(study.Study, "_train", lambda *_: pytest.fail("trained again"))
+    table_runs.compute(lab, TABLE, 100)
+    rows = table_runs.rows(lab, TABLE)
+    assert list(rows["method"]) == ["Baseline", "All", "Wrong"] and set(rows["seed"]) == {100}
+    assert list(rows["lr"]) == [0.0, 0.03, 0.03] and set(rows["setting"]) == {"as it is"}
+    wrong = lab.varied(assumed_minority=0.25).run("aim-fair", 100, lr=0.03)
+    assert rows.loc[2, "wst"] == wrong.report().wst and rows.loc[2, "scores"]["mask"] == wrong.scores["mask"]
+    assert table_runs.missing(TABLE, table_runs.chosen(rows)) == []
+    assert table_runs.told(lab, TABLE, rows).data == "*Table 6 has runs of 1 seed for each of its rows.*"
+
+
+def test_rows_of_other_settings_and_hyper_parameters_are_not_shown(lab):
+    other = Experiment(
+        "Table 6", "", {"larger": {"train_images": 120}, "as it is": {}}, [Row("k", "aim-fair", {"k": 40})]
+    )
+    rows = table_runs.rows(lab, other)
+    assert rows.empty and set(table_runs.COLUMNS) == set(rows)
+    best = table_runs.chosen(rows)
+    assert table_runs.missing(other, best) == ["k (larger)", "k (as it is)"]
+    assert (
+        "all rows. To compute it:* `python -m aimfair grid run --table 6 --profile smoke"
+        in table_runs.told(lab, other, best).data
+    )
+    assert "no runs with this profile" in table_runs.told(lab, Experiment("Table 11", "", {}, []), best).data
+
+
+def test_published_runs_are_shown_before_those_of_this_machine(lab, tmp_path):
+    only = Experiment("Table 6", "", {"as it is": {}}, [Row("Baseline", "erm")])
+    reader = study.open_study(
+        "smoke", changes=changes(lab.runs_root.parent / "pool"), device="cpu", runs_root=str(tmp_path)
+    )
+    reader.varied = lambda **more: reader  # a checkout of its own
+    reader.published_root = lab.published_root
+    assert table_runs.rows(reader, only).empty
+    runs.publish([lab.run("erm", 100)], lab.published_root, "smoke")
+    assert list(table_runs.rows(reader, only)["seed"]) == [100]
+
+
+def test_a_seed_that_lacks_a_searched_value_is_not_chosen_from(lab):
+    search = Experiment("Table 6", "", {"as it is": {}}, [Row("Searched", "full-finetuning")])
+    rows = table_runs.rows(lab, search)
+    assert len(rows) == 1 and rows.loc[0, "searched"] == len(methods.LEARNING_RATES)
+    assert table_runs.chosen(rows).empty and table_runs.missing(search, table_runs.chosen(rows)) == ["Searched"]
+    whole = pd.concat([rows.assign(lr=rate, selection=80 - rate) for rate in methods.LEARNING_RATES])
+    assert list(table_runs.chosen(whole)["lr"]) == [0.001]
+
+
+def test_the_command_says_what_differs_from_the_profile(lab):
+    assert table_runs.command(study.open_study("demo"), TABLE) == "python -m aimfair grid run --table 6 --profile demo"
+    varied = study.open_study("demo", changes={"train_images": 2000})
+    assert table_runs.command(varied, experiments.figure_5(varied.profile)).endswith(
+        "--figure 5 --profile demo -p train_images=2000"
+    )
+    task = experiments.table_11(varied.profile).settings["Male / Young"]
+    of = {base: study.open_study(base) for base in ("demo", "smoke")}
+    said = {
+        base: table_runs.options(opened.varied(**task | {"profile": f"{base}-male-young"}).profile, opened.profile)
+        for base, opened in of.items()
+    }
+    assert said["demo"] == "--profile demo-male-young"  # there is a file of that name
+    assert said["smoke"] == "--profile smoke -p target=Male -p protected=Young"
+
+
+def table(**values):
+    return pd.DataFrame(
+        [{"method": m, "seed": s, "wst": v} for m, several in values.items() for s, v in several.items()],
+        columns=["method", "seed", "wst"],
+    )
+
+
+def test_only_common_seeds_are_compared_and_what_was_not_run_is_undecided():
+    rows = table(a={1: 80.0, 2: 81.0, 3: 82.5, 4: 10.0}, b={3: 72.0, 2: 71.0, 1: 70.5})
+    assert sorted(table_runs.common(rows)["seed"]) == [1, 1, 2, 2, 3, 3]
+    said = table_runs.compare(higher, "a above b", rows, "a", "b", "wst")
+    assert said.holds and "+10.00 points" in said.evidence and "3 seeds" in said.evidence
+    assert table_runs.compare(lower, "a below b", rows, "a", "b", "wst").verdict == "contradicted"
+    for missing in (
+        table_runs.compare(higher, "?", rows, "a", "c", "wst"),
+        table_runs.compare(higher, "?", table(), "a", "b", "wst"),
+    ):
+        assert missing.verdict == "undecided" and missing.evidence == "not run here"
+    with pytest.raises(AimfairError, match="several rows of one seed"):
+        table_runs.compare(higher, "?", pd.concat([rows, rows]), "a", "b", "wst")
+
+
+def test_changes_stand_beside_those_of_the_paper():
+    printed = pd.DataFrame({"wst": [70.0, 80.0, 85.0]}, ["b", "a", "c"])
+    beside = table_runs.beside(printed, table(a={1: 60.0, 2: 62.0}, b={1: 50.0}), "b", ["wst"])
+    assert beside.loc["a"].tolist() == [80, 61, 10, 11] and list(beside.columns.get_level_values(1)) == ["WST"] * 4
+    assert np.isnan(beside.loc["c", "here"]).all() and beside.loc["c", ("paper, change", "WST")] == 15
