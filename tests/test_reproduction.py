@@ -331,6 +331,7 @@ def test_what_is_read_is_what_the_grid_has(given, tmp_path, capsys):
     # and `aimfair grid status` counts the same runs as missing
     options = ["--profile", "smoke", "--device", "cpu", "--runs", here.runs_root]
     options += [text for name, value in changed.items() for text in ("-p", f"{name}={value}")]
+    capsys.readouterr()  # what the runs said
     assert cli.main(["grid", "status", *options]) == 0
     lines = capsys.readouterr().out.splitlines()[1:-1]
     told = {" ".join(line.split()[:2]): [int(n) for n in line.split()[-4:-1]] for line in lines}
