@@ -22,16 +22,13 @@ from aimfair import (
     audit,
     datasets,
     editing,
-    features,
-    gradients,
-    inspection,
+    measurements,
     methods,
     models,
     profiles,
     runs,
     sampling,
     selection,
-    stability,
     synthetic,
     tables,
     transfer,
@@ -49,17 +46,11 @@ PROTOCOL = 1
 SEEDS = tuple(range(100, 1100, 100))
 """The ten seeds of the paper."""
 
-MAJORITIES = (0.45, 0.40, 0.35, 0.30)
-"""Share of each majority group at the assumed bias ratios 1:9, 2:8, 3:7 and 4:6 of Table 6."""
-
 REAL = ("dataset", "target", "protected", "image_size", "train_images", "minority", "validation_images", "split")
 """Fields of a profile that decide its real faces."""
 
 POLICY = ("batchnorm", "select")
 """Hyper-parameters of how to fine-tune, not of a method: readers of its runs who do not name them want the usual ones."""
-
-MEASURED = ("gradient-gaps", "inspection", "score-noise", "feature-map")
-"""Runs that train nothing: what was measured of a study, kept and published as runs without predictions."""
 
 Found = TypeVar("Found")
 
@@ -254,9 +245,9 @@ class Study:
         chosen = methods.get(method)
         seed = self.seed if seed is None else seed
         config = self.config(method, chosen.hyper(**hyper), seed)
-        return self._once(config, lambda: self.find(config), lambda: self._train(chosen, config))
+        return self.once(config, lambda: self.find(config), lambda: self._train(chosen, config))
 
-    def _once(self, config: Mapping[str, Any], find: Callable[[], Found | None], compute: Callable[[], Found]) -> Found:
+    def once(self, config: Mapping[str, Any], find: Callable[[], Found | None], compute: Callable[[], Found]) -> Found:
         """What ``find`` gives, or else ``compute``, by one process while all others that want the same run wait for it."""
         found = find()
         if found is not None:
@@ -337,7 +328,7 @@ class Study:
         def train() -> Path:
             return self._train(methods.get("erm"), run.config).folder / "model.safetensors"  # type: ignore[operator]
 
-        weights = self._once(run.config, lambda: self.biased_weights(seed), train)
+        weights = self.once(run.config, lambda: self.biased_weights(seed), train)
         return models.build(self.profile.backbone, seed, str(weights))
 
     def biased_weights(self, seed: int) -> Path | None:
@@ -351,45 +342,10 @@ class Study:
         """The gradient gaps of the seed's biased model, in every form the book needs, as a run without predictions.
 
         ``scores["train"][score]`` are (domain_gap, bias_gap) in the official form; ``scores["eval"][majority][score]`` the
-        deterministic ones for each assumed bias ratio of :data:`MAJORITIES`, and for the profile's, from one pass per group.
+        deterministic ones for each assumed bias ratio of :data:`aimfair.measurements.MAJORITIES`, and for the profile's,
+        from one pass per group.
         """
-        config = self.config("gradient-gaps", {}, seed)
-        return self._once(config, lambda: self.find(config), lambda: self._measure_gaps(seed, config))
-
-    def _measure_gaps(self, seed: int, config: dict[str, Any]) -> Run:
-        began = perf_counter()
-        model, real, pool = self.biased_model(seed), self.faces("train").without_protected(), self.selected(seed)
-        balanced, biased = self.synthetic_sets(seed)
-        crop = self.profile.pretraining().crop_scale
-        on_real, on_biased, on_balanced = (
-            gradients.mean_gradients(
-                model,
-                faces,
-                mode="train",
-                batch_size=self.profile.batch_size,
-                seed=seed + i,
-                crop_scale=crop,
-                device=self.device,
-            )
-            for i, faces in enumerate((real, biased, balanced))
-        )
-        official = {
-            score: [gradients.gap(on_real, on_biased, score), gradients.gap(on_biased, on_balanced, score)]
-            for score in ("absolute", "cosine")
-        }
-        real_eval = gradients.mean_gradients(model, real, device=self.device)
-        by_group = gradients.group_gradients(model, pool, device=self.device)
-        level = gradients.combine(by_group, gradients.BALANCED)
-        exact: dict[str, Any] = {}
-        for majority in sorted({*MAJORITIES, round(max(self.profile.shares()), 2)}, reverse=True):
-            tilted = gradients.combine(by_group, (0.5 - majority, majority, majority, 0.5 - majority))
-            exact[f"{majority:.2f}"] = {
-                score: [gradients.gap(real_eval, tilted, score), gradients.gap(tilted, level, score)]
-                for score in ("absolute", "cosine")
-            }
-        scores = {"train": official, "eval": exact, "seconds": round(perf_counter() - began, 1)}
-        empty = pd.DataFrame({name: [] for name in [*runs.FACES, "logit"]})
-        return runs.store(self.runs_root, config, empty, scores)
+        return measurements.kept(self, "gradient-gaps", seed, lambda: measurements.gradient_gaps(self, seed))
 
     def gaps(
         self, seed: int, score: str = "absolute", mode: str = "train"
@@ -408,45 +364,14 @@ class Study:
         """The noise of the gradient gaps, as a run without predictions: ``scores["real"]``, ``["biased"]`` and
         ``["balanced"]`` are the gaps between two halves of these sets, official form (:func:`aimfair.stability.half_gap`).
         """
-        config = self.config("score-noise", {}, seed)
-        return self._once(config, lambda: self.find(config), lambda: self._measure_noise(seed, config))
-
-    def _measure_noise(self, seed: int, config: dict[str, Any]) -> Run:
-        began, model, p = perf_counter(), self.biased_model(seed), self.profile
-        balanced, biased = self.synthetic_sets(seed)
-        sets = {"real": self.faces("train").without_protected(), "biased": biased, "balanced": balanced}
-        options = {"mode": "train", "batch_size": p.batch_size, "crop_scale": p.pretraining().crop_scale}
-        scores: dict[str, Any] = {
-            name: stability.half_gap(model, faces, seed, device=self.device, **options) for name, faces in sets.items()
-        }
-        scores["seconds"] = round(perf_counter() - began, 1)
-        empty = pd.DataFrame({name: [] for name in [*runs.FACES, "logit"]})
-        return runs.store(self.runs_root, config, empty, scores)
+        return measurements.kept(self, "score-noise", seed, lambda: measurements.score_noise(self, seed))
 
     def inspection(self) -> Run:
         """Sizes of the sets and what :func:`aimfair.inspection.inspect` tells of the pool, as a run without predictions.
 
         One for all seeds: it looks with the biased model of the first seed of :data:`SEEDS`.
         """
-        config = self.config("inspection", {}, SEEDS[0])
-        return self.find(config) or self._inspect(config)
-
-    def _inspect(self, config: dict[str, Any]) -> Run:
-        began = perf_counter()
-        scores = inspection.inspect(
-            self.profile,
-            self.pool,
-            self.faces("validation"),
-            self.biased_model(SEEDS[0]),
-            self.device,
-            self.data_root,
-        )
-        scores["sets"] = {split: self.faces(split).counts() for split in ("train", "validation", "test")}
-        scores["sets"]["synthetic pool"] = self.pool.counts()
-        scores["corpus"] = len(self.split.get("corpus", ())) or scores["training"].get("images", 0)
-        scores["seconds"] = round(perf_counter() - began, 1)
-        empty = pd.DataFrame({name: [] for name in [*runs.FACES, "logit"]})
-        return runs.store(self.runs_root, config, empty, scores)
+        return measurements.kept(self, "inspection", SEEDS[0], lambda: measurements.inspect(self, SEEDS[0]))
 
     def feature_map(self, of: str, seed: int) -> Run:
         """Where a classifier puts the test faces and what its features give away, as a run without predictions.
@@ -458,28 +383,8 @@ class Study:
         cent, it then predicts what the run predicted: 100 where that run was computed on this machine.
         Raises AimfairError for an unknown method.
         """
-        if of != features.UNTRAINED:
-            methods.get(of)
-        config = self.config("feature-map", {"of": of}, seed)
-        return self._once(config, lambda: self.find(config), lambda: self._map_features(of, config))
-
-    def _map_features(self, of: str, config: dict[str, Any]) -> Run:
-        began, p, seed, more = perf_counter(), self.profile, config["seed"], {}
-        test = self.faces("test")
-        if of == features.UNTRAINED:
-            model = models.build(p.backbone, seed, p.weights)
-        else:
-            run = self.chosen(of, seed)
-            resume = self.runs_root / f".{runs.run_id(config)}.safetensors"
-            again = of != "erm"
-            model = self._fit(methods.get(of), run.config, resume).model if again else self.biased_model(seed)
-            said = run.predictions.loc[run.predictions["split"] == "test", "logit"].to_numpy() >= 0
-            says = models.evaluate(model.to(self.device), test, self.device).numpy() >= 0
-            more = {"hyper": run.config["hyper"], "agrees": 100 * float((said == says).mean())}
-        scores = features.portrait(model.to(self.device), test, self.device) | more
-        scores["seconds"] = round(perf_counter() - began, 1)
-        empty = pd.DataFrame({name: [] for name in [*runs.FACES, "logit"]})
-        return runs.store(self.runs_root, config, empty, scores)
+        hyper = measurements.of_map(of)
+        return measurements.kept(self, "feature-map", seed, lambda: measurements.feature_map(self, of, seed), hyper)
 
     # Tables
 
@@ -523,7 +428,7 @@ class Study:
         The weights of the biased models (float16) come along where nobody's face was used to train them, so that every
         clone fine-tunes the same ones; of a variation of the profile those of the first seed.
         """
-        names = [*methods.registry(), *MEASURED]
+        names = [*methods.registry(), *measurements.MEASURED]
         written = runs.publish(
             (r for name in names for r in self._fresh(name)), self.published_root, self.profile.profile
         )

@@ -19,11 +19,21 @@ from aimfair.profiles import Profile
 from aimfair.runs import Run
 from aimfair.study import Study, in_words
 
+SOURCES = {"faceworld": "drawn", "celeba": "CelebA", "utkface": "UTKFace", "fairface": "FairFace"}
+"""What data sets are called beside a task."""
+
 COLUMNS = [
     *("setting", "method", "seed", "lr", "selection", "validation_accuracy", "scores", "searched"),
     *tables.METRICS,
 ]
 """Of :func:`rows`, beside the hyper-parameters: all that there are where nothing was run."""
+
+
+def there(lab: Study, method: str) -> list[Run]:
+    """The published runs of ``method``, and those of this machine that nobody published; none is no error."""
+    published = lab.published(method)
+    known = {run.id for run in published}
+    return published + [run for run in lab.fresh(method) if run.id not in known]
 
 
 def rows(lab: Study, experiment: Experiment) -> pd.DataFrame:
@@ -32,21 +42,19 @@ def rows(lab: Study, experiment: Experiment) -> pd.DataFrame:
 
     lab  the study that ``experiment`` was made for
     Beside them ``scores`` (those of the run: mask, history, seconds) and ``searched``: how many values its row tries for a
-    seed. The learning rate of a method without one is 0. Published runs are shown where a row has any, else this machine's.
+    seed. The learning rate of a method without one is 0. Nothing is trained.
     """
     known: dict[Any, list[Run]] = {}
     found = []
     for setting, changed in experiment.settings.items():
-        for row in experiment.rows:
+        for row in experiment.within(setting):
             changes = {**changed, **row.changes}
             wanted = row.configurations()
-            for where in ("published", "fresh"):
-                key = (where, row.method, tuple(sorted(changes.items())))
-                if key not in known:
-                    known[key] = list(getattr(lab.varied(**changes), where)(row.method))
-                if mine := [run for run in known[key] if run.config["hyper"] in wanted]:
-                    found.append(_frame(mine, setting, row, len(wanted)))
-                    break
+            key = (row.method, tuple(sorted(changes.items())))
+            if key not in known:
+                known[key] = there(lab.varied(**changes), row.method)
+            if mine := [run for run in known[key] if run.config["hyper"] in wanted]:
+                found.append(_frame(mine, setting, row, len(wanted)))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
 
 
@@ -69,8 +77,8 @@ def chosen(rows: pd.DataFrame) -> pd.DataFrame:
 
 def compute(lab: Study, experiment: Experiment, seed: int) -> None:
     """Train the runs of one seed that are missing, or find them."""
-    for changed in experiment.settings.values():
-        for row in experiment.rows:
+    for setting, changed in experiment.settings.items():
+        for row in experiment.within(setting):
             study = lab.varied(**{**changed, **row.changes})
             if row.method == GAPS:
                 study.gradient_gaps(seed)
@@ -79,22 +87,24 @@ def compute(lab: Study, experiment: Experiment, seed: int) -> None:
                 study.run(row.method, seed, **hyper)
 
 
-def missing(experiment: Experiment, chosen: pd.DataFrame) -> list[str]:
-    """The rows of a table without a single complete seed, such as "LoRA", with the setting where there are several."""
-    there = set(zip(chosen["setting"], chosen["method"], strict=True))
+def missing(lab: Study, experiment: Experiment, chosen: pd.DataFrame) -> dict[str, int]:
+    """How many seeds of the profile each row of a table lacks, where any: by title, such as "LoRA", with the setting
+    where there are several."""
+    seeds = chosen.groupby(["setting", "method"])["seed"].nunique().to_dict()
     several = len(experiment.settings) > 1
-    return [
-        f"{row.title} ({setting})" if several else row.title
+    lacking = {
+        f"{row.title} ({setting})" if several else row.title: lab.profile.seeds - seeds.get((setting, row.title), 0)
         for setting in experiment.settings
-        for row in experiment.rows
-        if (setting, row.title) not in there
-    ]
+        for row in experiment.within(setting)
+    }
+    return {title: count for title, count in lacking.items() if count > 0}
 
 
 def command(lab: Study, experiment: Experiment) -> str:
     """What to type to have all runs of a table computed."""
     kind, number = experiment.name.split()
-    return f"python -m aimfair grid run --{kind.lower()} {number} {options(lab.profile, lab.profile)}"
+    data = "" if lab.profile.dataset == "faceworld" else " --data path/to/images"
+    return f"python -m aimfair grid run --{kind.lower()} {number} {options(lab.profile, lab.profile)}{data}"
 
 
 def options(profile: Profile, base: Profile) -> str:
@@ -106,19 +116,25 @@ def options(profile: Profile, base: Profile) -> str:
 
 
 def told(lab: Study, experiment: Experiment, chosen: pd.DataFrame) -> Any:
-    """One sentence for the reader, as Markdown: how many seeds a table has here, or which rows have no runs, and how to
-    get them."""
+    """For the reader of a table, as Markdown: that all its runs are there, or which rows lack seeds and what adds them."""
+    return note(lab, experiment, missing(lab, experiment, chosen))
+
+
+def note(lab: Study, experiment: Experiment, lacking: Mapping[str, int]) -> Any:
+    """:func:`told`, where the seeds that are ``lacking`` were counted elsewhere (see :func:`missing`)."""
     from IPython.display import Markdown
 
     if not experiment.settings:
         return Markdown(f"*{experiment.name} has no runs with this profile.*")
-    if lacking := missing(experiment, chosen):
-        named = "; ".join(lacking) if len(lacking) < len(experiment.rows) * len(experiment.settings) else "all rows"
-        return Markdown(f"*Of {experiment.name} not run yet: {named}. To compute it:* `{command(lab, experiment)}`")
-    seeds = chosen.groupby(["setting", "method"])["seed"].nunique()
-    number = in_words(int(seeds.max()), "seed")
-    number = number if seeds.min() == seeds.max() else f"{seeds.min()} to {number}"
-    return Markdown(f"*{experiment.name} has runs of {number} for each of its rows.*")
+    seeds = in_words(lab.profile.seeds, "seed")
+    if not lacking:
+        return Markdown(f"*All runs of {experiment.name} are there, {seeds} for each row.*")
+    if set(lacking.values()) == {lab.profile.seeds}:
+        said = f"Of {experiment.name} not run yet: {'; '.join(lacking)}."
+    else:
+        named = "; ".join(f"{title} ({count})" for title, count in lacking.items())
+        said = f"Seeds of {experiment.name}, of {seeds}, that are not run yet: {named}."
+    return Markdown(f"*{said} To compute them:* `{command(lab, experiment)}`")
 
 
 def common(chosen: pd.DataFrame, by: str = "method") -> pd.DataFrame:
@@ -167,3 +183,20 @@ def beside(
         "here, change": here - here.loc[reference],
     }
     return pd.concat(parts, axis=1).rename(columns=tables.HEADINGS).rename_axis(None)
+
+
+def gaps_by_study(lab: Study) -> dict[str, list[Run]]:
+    """Gradient gaps of this study, then of every profile that has any, by label, such as "Smiling / Male, CelebA".
+
+    Studies of one label are one: the first of them stands. Raises AimfairError where this study has none.
+    """
+    found = {_label(lab.profile): lab.results(GAPS)}
+    for name in profiles.available():
+        other = Study(profiles.load(name), device="cpu", runs_root=str(lab.runs_root))
+        if measured := there(other, GAPS):
+            found.setdefault(_label(other.profile), measured)
+    return found
+
+
+def _label(p: Profile) -> str:
+    return f"{p.target} / {p.protected}, {SOURCES.get(p.dataset, p.dataset)}"

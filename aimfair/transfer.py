@@ -143,7 +143,7 @@ def tests(study: Study, method: str, seed: int, names: Sequence[str], root: str 
     made = {}
     for name in names:
         wanted = config(study, name, method, complete, seed)
-        made[name] = study._once(
+        made[name] = study.once(
             wanted,
             lambda wanted=wanted, name=name: find(study, name, wanted),  # type: ignore[misc]
             lambda wanted=wanted, name=name: make(name, wanted),  # type: ignore[misc]

@@ -217,10 +217,10 @@ TWO = """
 import sys, time
 from pathlib import Path
 from small_grid import ROWS, machine, some_cells
-from aimfair import study
+from aimfair import measurements, study
 from aimfair.engines import perform
 pool, folder, row = sys.argv[1:]
-train, measure = study.Study._train, study.Study._measure_gaps
+train, measure = study.Study._train, measurements.gradient_gaps
 def told(what, real):
     def write(self, *arguments):
         with (Path(folder) / "log").open("a") as log:
@@ -228,7 +228,7 @@ def told(what, real):
         return real(self, *arguments)
     return write
 study.Study._train = told(lambda method, config: method.name, train)
-study.Study._measure_gaps = told(lambda seed, config: "gaps", measure)
+measurements.gradient_gaps = told(lambda seed: "gaps", measure)
 (cell,) = some_cells(pool, [ROWS[int(row)]])
 (Path(folder) / f"ready{row}").touch()
 while len(list(Path(folder).glob("ready*"))) < 2:

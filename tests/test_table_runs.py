@@ -42,8 +42,8 @@ def test_a_computed_table_has_a_row_for_each_run_and_computing_it_again_trains_n
     assert list(rows["lr"]) == [0.0, 0.03, 0.03] and set(rows["setting"]) == {"as it is"}
     wrong = lab.varied(assumed_minority=0.25).run("aim-fair", 100, lr=0.03)
     assert rows.loc[2, "wst"] == wrong.report().wst and rows.loc[2, "scores"]["mask"] == wrong.scores["mask"]
-    assert table_runs.missing(TABLE, table_runs.chosen(rows)) == []
-    assert table_runs.told(lab, TABLE, rows).data == "*Table 6 has runs of 1 seed for each of its rows.*"
+    assert table_runs.missing(lab, TABLE, table_runs.chosen(rows)) == {}
+    assert table_runs.told(lab, TABLE, rows).data == "*All runs of Table 6 are there, 1 seed for each row.*"
 
 
 def test_rows_of_other_settings_and_hyper_parameters_are_not_shown(lab):
@@ -53,15 +53,50 @@ def test_rows_of_other_settings_and_hyper_parameters_are_not_shown(lab):
     rows = table_runs.rows(lab, other)
     assert rows.empty and set(table_runs.COLUMNS) == set(rows)
     best = table_runs.chosen(rows)
-    assert table_runs.missing(other, best) == ["k (larger)", "k (as it is)"]
-    assert (
-        "all rows. To compute it:* `python -m aimfair grid run --table 6 --profile smoke"
-        in table_runs.told(lab, other, best).data
-    )
+    assert table_runs.missing(lab, other, best) == {"k (larger)": 1, "k (as it is)": 1}
+    said = table_runs.told(lab, other, best).data
+    assert "not run yet: k (larger); k (as it is). To compute" in said
+    assert "`python -m aimfair grid run --table 6 --profile smoke" in said
     assert "no runs with this profile" in table_runs.told(lab, Experiment("Table 11", "", {}, []), best).data
 
 
-def test_published_runs_are_shown_before_those_of_this_machine(lab, tmp_path):
+def test_missing_seeds_are_counted_and_told_with_the_command():
+    opened = study.open_study("utkface")
+    three, both = opened.profile.seeds, Experiment("Table 6", "", {"as it is": {}}, [Row("A", "erm"), Row("B", "jtt")])
+    there = pd.DataFrame({"setting": "as it is", "method": ["A"] * three + ["B"], "seed": [*range(three), 0]})
+    assert table_runs.missing(opened, both, there) == {"B": three - 1}
+    said = table_runs.told(opened, both, there).data
+    assert f"that are not run yet: B ({three - 1})." in said
+    assert "grid run --table 6 --profile utkface --data path/to/images`" in said
+
+
+def test_a_row_that_stands_in_one_setting_is_missed_in_no_other(lab):
+    rows = [Row("Baseline", "erm"), Row("Rare", "jtt", settings=("small",))]
+    both = Experiment("Table 6", "", {"small": {"train_images": 120}, "as it is": {}}, rows)
+    assert set(table_runs.missing(lab, both, table_runs.chosen(table_runs.rows(lab, both)))) == {
+        "Baseline (small)",
+        "Rare (small)",
+    }
+
+
+def test_published_runs_come_first_and_those_of_this_machine_fill_up(lab, monkeypatch):
+    erm = lab.run("erm", 100)
+    mine = lab.run("full-finetuning", 100, **RATE)
+    monkeypatch.setattr(lab, "published", lambda method: [erm])
+    monkeypatch.setattr(lab, "fresh", lambda method: [lab.find(erm.config), mine])
+    assert table_runs.there(lab, "erm") == [erm, mine] and table_runs.there(lab, "erm")[0] is erm
+
+
+def test_gaps_of_this_study_come_first_then_those_of_other_profiles(lab):
+    lab.gradient_gaps(100)
+    found = table_runs.gaps_by_study(lab)
+    labels = list(found)
+    assert labels[0] == "Smiling / Male, drawn" and [run.seed for run in found[labels[0]]] == [100]
+    assert {"Smiling / Male, CelebA", "Female / White, UTKFace"} <= set(labels[1:])
+    assert {run.config["method"] for runs in found.values() for run in runs} == {"gradient-gaps"}
+
+
+def test_a_clone_shows_published_runs(lab, tmp_path):
     only = Experiment("Table 6", "", {"as it is": {}}, [Row("Baseline", "erm")])
     reader = study.open_study(
         "smoke", changes=changes(lab.runs_root.parent / "pool"), device="cpu", runs_root=str(tmp_path)
@@ -77,7 +112,8 @@ def test_a_seed_that_lacks_a_searched_value_is_not_chosen_from(lab):
     search = Experiment("Table 6", "", {"as it is": {}}, [Row("Searched", "full-finetuning")])
     rows = table_runs.rows(lab, search)
     assert len(rows) == 1 and rows.loc[0, "searched"] == len(methods.LEARNING_RATES)
-    assert table_runs.chosen(rows).empty and table_runs.missing(search, table_runs.chosen(rows)) == ["Searched"]
+    assert table_runs.chosen(rows).empty
+    assert table_runs.missing(lab, search, table_runs.chosen(rows)) == {"Searched": 1}
     whole = pd.concat([rows.assign(lr=rate, selection=80 - rate) for rate in methods.LEARNING_RATES])
     assert list(table_runs.chosen(whole)["lr"]) == [0.001]
 
