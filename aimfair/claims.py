@@ -49,13 +49,13 @@ def higher(text: str, a: ArrayLike, b: ArrayLike, unit: str = "points", margin: 
     below it, and is undecided otherwise: an interval that straddles the margin supports neither side.
     """
     difference = paired_difference(a, b)
-    return Claim(text, _verdict(difference.low, difference.high, margin), _words(difference, unit))
+    return Claim(text, decided(difference.low, difference.high, margin), _words(difference, unit))
 
 
 def lower(text: str, a: ArrayLike, b: ArrayLike, unit: str = "points", margin: float = 0.0) -> Claim:
     """The claim that a stays below b by more than ``margin``; see :func:`higher`."""
     difference = paired_difference(a, b)
-    return Claim(text, _verdict(-difference.high, -difference.low, margin), _words(difference, unit))
+    return Claim(text, decided(-difference.high, -difference.low, margin), _words(difference, unit))
 
 
 def above(text: str, values: ArrayLike, bound: float, unit: str = "") -> Claim:
@@ -63,7 +63,7 @@ def above(text: str, values: ArrayLike, bound: float, unit: str = "") -> Claim:
     low, high = interval(values)
     mean = float(np.mean(np.asarray(values, dtype=np.float64)))
     evidence = f"mean {mean:.2f}{unit and ' ' + unit} [{low:.2f}, {high:.2f}], {np.size(values)} seeds"
-    return Claim(text, _verdict(low, high, bound), evidence)
+    return Claim(text, decided(low, high, bound), evidence)
 
 
 def claim(text: str, facts: Sequence[bool] | bool, evidence: str = "") -> Claim:
@@ -71,7 +71,8 @@ def claim(text: str, facts: Sequence[bool] | bool, evidence: str = "") -> Claim:
     return Claim(text, "holds" if np.all(facts) else "contradicted", evidence)
 
 
-def _verdict(low: float, high: float, bound: float) -> str:
+def decided(low: float, high: float, bound: float = 0.0) -> str:
+    """The rule of every verdict: what an interval says of the claim that a value lies above ``bound``."""
     if low > bound:
         return "holds"
     return "contradicted" if high < bound else "undecided"

@@ -356,7 +356,8 @@ def command_grid_report(options: argparse.Namespace) -> None:
     Nothing is computed: what has no run is counted as not run. The rule is that of the reproduction chapter."""
     import pandas as pd
 
-    from aimfair import beside, profiles, reproduction, tables
+    from aimfair import profiles, tables
+    from aimfair.paper import beside, reproduction
 
     changes = {k: v for k, v in common_parameters(options).items() if k not in profiles.COMMON}
     machine = grid_machine(options)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from aimfair import features, gradients, inspection, methods, models, runs, stability
+from aimfair import gradients, methods, models, runs
+from aimfair.analysis import features, inspection, stability
 from aimfair.errors import AimfairError
 from aimfair.runs import Run
 

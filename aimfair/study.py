@@ -31,8 +31,8 @@ from aimfair import (
     selection,
     synthetic,
     tables,
-    transfer,
 )
+from aimfair.analysis import transfer
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench
@@ -362,12 +362,12 @@ class Study:
 
     def score_noise(self, seed: int) -> Run:
         """The noise of the gradient gaps, as a run without predictions: ``scores["real"]``, ``["biased"]`` and
-        ``["balanced"]`` are the gaps between two halves of these sets, official form (:func:`aimfair.stability.half_gap`).
+        ``["balanced"]`` are the gaps between two halves of these sets, official form (:func:`aimfair.analysis.stability.half_gap`).
         """
         return measurements.kept(self, "score-noise", seed, lambda: measurements.score_noise(self, seed))
 
     def inspection(self) -> Run:
-        """Sizes of the sets and what :func:`aimfair.inspection.inspect` tells of the pool, as a run without predictions.
+        """Sizes of the sets and what :func:`aimfair.analysis.inspection.inspect` tells of the pool, as a run without predictions.
 
         One for all seeds: it looks with the biased model of the first seed of :data:`SEEDS`.
         """
@@ -378,7 +378,7 @@ class Study:
 
         of  name of a method: its classifier of this seed, of the configuration that is :meth:`chosen`; or "untrained":
             the network that it started from
-        The scores are those of :func:`aimfair.features.portrait`. Only weights of biased models are kept; any other
+        The scores are those of :func:`aimfair.analysis.features.portrait`. Only weights of biased models are kept; any other
         classifier is trained once more for its map. ``scores["agrees"]`` says on how many of the test faces, in per
         cent, it then predicts what the run predicted: 100 where that run was computed on this machine.
         Raises AimfairError for an unknown method.
@@ -390,25 +390,29 @@ class Study:
 
     def published(self, method: str, **fixed: Any) -> list[Run]:
         """The published runs of ``method`` under this profile's name and settings; ``fixed`` as in :meth:`results`."""
-        study = self.config(method, {}, 0)["study"]
+        return [run for run in self.all_published(method) if is_wanted(run, fixed)]
+
+    def all_published(self, method: str) -> list[Run]:
+        """The published runs of ``method``, whatever their hyper-parameters."""
         found = runs.published_runs(self.published_root, self.profile.profile, method)
-        mine = [run for run in found if run.config["study"] == study and run.config["protocol"] == PROTOCOL]
-        return [run for run in mine if is_wanted(run, fixed)]
+        is_mine = self._is_mine(method)
+        return [run for run in found if is_mine(run.config)]
 
     def fresh(self, method: str, seed: int | None = None, **fixed: Any) -> list[Run]:
         """The runs of ``method`` on this machine, of one seed or of all, by seed and configuration; ``fixed`` as in
         :meth:`results`."""
-        return [run for run in self._fresh(method, seed) if is_wanted(run, fixed)]
+        return [run for run in self.all_fresh(method, seed) if is_wanted(run, fixed)]
 
-    def _fresh(self, method: str, seed: int | None = None) -> list[Run]:
-        wanted = self.config(method, {}, 0)
-        mine = runs.all_runs(
-            self.runs_root,
-            lambda c: (
-                all(c[key] == wanted[key] for key in ("protocol", "study", "method")) and seed in (None, c["seed"])
-            ),
-        )
+    def all_fresh(self, method: str, seed: int | None = None) -> list[Run]:
+        """The runs of ``method`` on this machine, whatever their hyper-parameters, by seed and configuration."""
+        is_mine = self._is_mine(method)
+        mine = runs.all_runs(self.runs_root, lambda c: is_mine(c) and seed in (None, c["seed"]))
         return sorted(mine, key=lambda run: (run.seed, json.dumps(run.config["hyper"], sort_keys=True)))
+
+    def _is_mine(self, method: str) -> Callable[[Mapping[str, Any]], bool]:
+        """Whether a configuration is one of ``method`` in this study."""
+        wanted = self.config(method, {}, 0)
+        return lambda config: all(config[key] == wanted[key] for key in ("protocol", "study", "method"))
 
     def results(self, method: str, **fixed: Any) -> list[Run]:
         """What the book's tables show: the published runs of ``method``; for a study that nobody published, this machine's.
@@ -430,7 +434,7 @@ class Study:
         """
         names = [*methods.registry(), *measurements.MEASURED]
         written = runs.publish(
-            (r for name in names for r in self._fresh(name)), self.published_root, self.profile.profile
+            (r for name in names for r in self.all_fresh(name)), self.published_root, self.profile.profile
         )
         if self.profile.dataset == "faceworld":
             whole = self.profile == profiles.load(self.profile.profile)
@@ -456,7 +460,7 @@ class Study:
 def is_wanted(run: Run, fixed: Mapping[str, Any]) -> bool:
     """Whether the run has the hyper-parameters ``fixed``, and beyond them the usual :data:`POLICY` of its method."""
     method = methods.registry().get(run.config["method"])
-    usual = {**method.defaults, **method.options} if method else {}
+    usual = method.usual if method else {}
     wanted = {name: usual[name] for name in POLICY if name in usual} | dict(fixed)
     has = {**usual, **run.config["hyper"]}
     return all(name in has and has[name] == value for name, value in wanted.items())

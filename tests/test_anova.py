@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aimfair.anova import variance_shares
+from aimfair.analysis.anova import variance_shares
 from aimfair.errors import AimfairError
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aimfair import factorial, methods
+from aimfair import methods
+from aimfair.analysis import factorial
 from aimfair.errors import AimfairError
 
 EFFECT = {"mask": {"all": 0.0, "selected": 1.0}, "rule": {"best": 0.0, "last": -2.0}}

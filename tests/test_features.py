@@ -5,7 +5,8 @@ import pytest
 from small_grid import changes, draw_pool
 from toys import toy_faces
 
-from aimfair import features, models, study
+from aimfair import models, study
+from aimfair.analysis import features
 from aimfair.errors import AimfairError
 
 

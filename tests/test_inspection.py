@@ -3,7 +3,8 @@
 import torch
 from toys import toy_faces
 
-from aimfair import audit, corpora, inspection, models, tiny_vae
+from aimfair import audit, corpora, models, tiny_vae
+from aimfair.analysis import inspection
 from aimfair.faces import FaceSet
 
 

@@ -6,8 +6,8 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import pytest
 
+from aimfair.analysis.interactive import Explorer
 from aimfair.errors import AimfairError
-from aimfair.interactive import Explorer
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 from scipy.stats import hypergeom
 
-from aimfair import datasets, intersections
+from aimfair import datasets
+from aimfair.analysis import intersections
+from aimfair.analysis.intersections import intersections as cross
 from aimfair.errors import AimfairError
-from aimfair.intersections import intersections as cross
 from aimfair.runs import Run
 
 

@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from aimfair import interventions, study
+from aimfair import study
+from aimfair.analysis import interventions
 from aimfair.errors import AimfairError
 from aimfair.models import as_input
 

@@ -14,7 +14,7 @@ from fairlearn.metrics import (
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from aimfair import metrics
-from aimfair.calibration import auroc, ece, group_scores
+from aimfair.analysis.calibration import auroc, ece, group_scores
 from aimfair.errors import AimfairError
 from aimfair.metrics import across_seeds, fairness_report, published_report
 

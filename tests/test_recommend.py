@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aimfair import contenders, methods, recommend
+from aimfair import methods
+from aimfair.analysis import contenders, recommend
 from aimfair.errors import AimfairError
 
 

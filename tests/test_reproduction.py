@@ -5,11 +5,13 @@ import pandas as pd
 import pytest
 from small_grid import SMALL, changes, draw_pool, machine
 
-from aimfair import beside, cli, experiments, grid, paper, paper_claims, profiles, reproduction, study, tables
+from aimfair import cli, experiments, grid, paper, profiles, study, tables
 from aimfair.engines import serial
 from aimfair.errors import AimfairError
-from aimfair.paper_claims import PaperClaim, Part
-from aimfair.reproduction import (
+from aimfair.paper import beside, reproduction
+from aimfair.paper import claims as paper_claims
+from aimfair.paper.claims import PaperClaim, Part
+from aimfair.paper.reproduction import (
     INCONSISTENT,
     METRICS,
     MISSING,

@@ -7,7 +7,8 @@ import pytest
 import torch
 from toys import toy_faces
 
-from aimfair import masks, models, stability
+from aimfair import masks, models
+from aimfair.analysis import stability
 from aimfair.errors import AimfairError
 from aimfair.gradients import gap, mean_gradients
 

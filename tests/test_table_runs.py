@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from small_grid import changes, draw_pool
 
-from aimfair import experiments, methods, runs, study, table_runs
+from aimfair import experiments, methods, runs, study
+from aimfair.analysis import table_runs
 from aimfair.claims import higher, lower
 from aimfair.errors import AimfairError
 from aimfair.experiments import Experiment, Row

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aimfair import calibration, thresholds
+from aimfair.analysis import calibration, thresholds
 from aimfair.errors import AimfairError
 from aimfair.metrics import fairness_report
 from aimfair.runs import Run

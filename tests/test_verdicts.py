@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aimfair import verdicts
+from aimfair.analysis import verdicts
 from aimfair.errors import AimfairError
 from aimfair.stats import holm, paired_difference
 

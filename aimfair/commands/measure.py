@@ -17,7 +17,7 @@ def command_measure_noise(options: argparse.Namespace) -> None:
     One run per seed, kept in data/runs/ like a training, and published with the study."""
     import numpy as np
 
-    from aimfair import stability
+    from aimfair.analysis import stability
 
     opened, seeds = _study_and_seeds(options)
     print(f"{'seed':>5}   tensors whose bias gap is above its noise, share of it that is noise (median)")
@@ -38,7 +38,7 @@ def command_measure_transfer(options: argparse.Namespace) -> None:
           --on fairface-training --elsewhere path/to/fairface
 
     Only ERM's weights are kept: any other classifier is trained again for this. Finished tests are found again."""
-    from aimfair import transfer
+    from aimfair.analysis import transfer
 
     opened, seeds = _study_and_seeds(options)
     places = transfer.places(opened)

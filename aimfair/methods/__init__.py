@@ -111,17 +111,22 @@ class Method:
         """Whether it is told the protected label of a real face."""
         return bool(self.needs - {"synthetic"})
 
+    @property
+    def usual(self) -> dict[str, Any]:
+        """Every hyper-parameter and its usual value, also of those that a run's identity names only where they differ."""
+        return {**self.defaults, **self.options}
+
     def hyper(self, **given: Any) -> dict[str, Any]:
         """Defaults overridden by ``given``, without the options that have their usual value.
 
         Raises AimfairError for a name that the method does not have.
         """
         for name in given:
-            if name not in {**self.defaults, **self.options}:
-                known = ", ".join([*self.defaults, *self.options]) or "none"
+            if name not in self.usual:
+                known = ", ".join(self.usual) or "none"
                 raise AimfairError(f"{self.name} has no hyper-parameter {name!r}; it has: {known}")
-        usual = self.options.items()
-        return {name: value for name, value in {**self.defaults, **given}.items() if (name, value) not in usual}
+        left_out = self.options.items()
+        return {name: value for name, value in {**self.defaults, **given}.items() if (name, value) not in left_out}
 
 
 @cache

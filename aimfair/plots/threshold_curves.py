@@ -19,7 +19,7 @@ def threshold_curves(
 ) -> Figure:
     """A panel per metric: the mean over seeds along the threshold, a line per method; grey: the cut at 0.
 
-    frame  of :func:`aimfair.thresholds.curves`: a row per method, seed and threshold, the same thresholds for all
+    frame  of :func:`aimfair.analysis.thresholds.curves`: a row per method, seed and threshold, the same thresholds for all
     """
     frame = as_frame(frame, "method", "threshold", *metrics)
     figure, panels = plt.subplots(1, len(metrics), figsize=(WIDTH, 2.5), squeeze=False)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from aimfair.contenders import collect
+from aimfair.analysis import verdicts
+from aimfair.analysis.contenders import collect
+from aimfair.analysis.verdicts import METRICS
 from aimfair.errors import AimfairError
-from aimfair.stats import paired_difference
-from aimfair.verdicts import LOWER_IS_BETTER, METRICS, verdict
 
 if TYPE_CHECKING:
     from aimfair.study import Study
@@ -80,22 +80,17 @@ def effects(frame: pd.DataFrame, reference: Mapping[str, str], metrics: Sequence
     frame      a crossed frame (see :func:`complete`), one row per combination and seed
     reference  factor -> the level that its other levels are compared with
     A level's value for a seed is the mean over all combinations of the other factors. A row per factor, level and
-    metric: difference, low, high, p, seeds, verdict (of the level against the reference). Raises AimfairError where the
+    metric, as :func:`aimfair.analysis.verdicts.compare` tells it. Raises AimfairError where the
     frame is not crossed or lacks a reference level.
     """
     factors = list(reference)
     if frame.empty or len(complete(frame, factors)) != len(frame) or frame.duplicated([*factors, "seed"]).any():
         raise AimfairError("a factorial needs one run for every combination of its levels and every seed")
-    rows = []
+    parts = []
     for factor, base in reference.items():
         if base not in set(frame[factor]):
             raise AimfairError(f"{factor} has no level {base!r}; it has: {', '.join(map(str, frame[factor].unique()))}")
-        means = frame.groupby([factor, "seed"], sort=False)[list(metrics)].mean()
-        for level in (level for level in frame[factor].unique() if level != base):
-            for metric in metrics:
-                a, b = means.loc[level, metric].sort_index(), means.loc[base, metric].sort_index()
-                d = paired_difference(a, b)
-                word = verdict(a, b, metric in LOWER_IS_BETTER)
-                rows.append((factor, level, metric, d.mean, d.low, d.high, d.p, d.n, word))
-    columns = ["factor", "level", "metric", "difference", "low", "high", "p", "seeds", "verdict"]
-    return pd.DataFrame(rows, columns=columns)
+        means = frame.groupby([factor, "seed"], sort=False)[list(metrics)].mean().reset_index()
+        compared = verdicts.compare(means, base, metrics, by=factor).rename(columns={factor: "level"})
+        parts.append(compared.assign(factor=factor))
+    return pd.concat(parts, ignore_index=True)[["factor", *parts[0].columns.drop("factor")]]

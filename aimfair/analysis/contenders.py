@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from aimfair import methods, runs, tables
+from aimfair import methods, tables
 from aimfair.runs import Run
 
 if TYPE_CHECKING:
@@ -23,15 +23,10 @@ Rows = Mapping[str, tuple[str, Mapping[str, Any]]]
 """Title of a row -> name of a method and the hyper-parameters that are fixed."""
 
 
-def usual(method: methods.Method) -> dict[str, Any]:
-    """Every hyper-parameter and its usual value, also of those that a run's identity names only where they differ."""
-    return {**method.defaults, **method.options}
-
-
 def known(name: str, fixed: Mapping[str, Any]) -> bool:
     """Whether a method of this name is registered and has these hyper-parameters."""
     method = methods.registry().get(name)
-    return method is not None and not set(fixed) - set(usual(method))
+    return method is not None and not set(fixed) - set(method.usual)
 
 
 def there(study: Study, name: str, **fixed: Any) -> list[Run]:
@@ -44,9 +39,9 @@ def there(study: Study, name: str, **fixed: Any) -> list[Run]:
         return []
     method = methods.get(name)
     free = [n for n in (*method.search, *REPEATS) if n not in fixed]
-    wanted = {k: v for k, v in (usual(method) | fixed).items() if k not in free}
-    for found in _published_or_mine(study, name):
-        fitting = [run for run in found if wanted.items() <= {**usual(method), **run.config["hyper"]}.items()]
+    wanted = {k: v for k, v in (method.usual | fixed).items() if k not in free}
+    for found in (study.all_published(name), study.all_fresh(name)):
+        fitting = [run for run in found if wanted.items() <= {**method.usual, **run.config["hyper"]}.items()]
         if fitting:
             return fitting
     return []
@@ -104,27 +99,15 @@ def combinations(study: Study) -> pd.DataFrame:
 
         def choices(run: Run, method: methods.Method = method) -> str:
             hyper = run.config["hyper"].items()
-            said = {k: v for k, v in hyper if k not in (*method.search, *REPEATS) and v != usual(method).get(k)}
+            said = {k: v for k, v in hyper if k not in (*method.search, *REPEATS) and v != method.usual.get(k)}
             return json.dumps(said, sort_keys=True)
 
-        published, mine = _published_or_mine(study, name)
-        found = sorted(published or mine, key=lambda run, said=choices: (said(run) != "{}", said(run)))  # type: ignore[misc]
+        several_of = study.all_published(name) or study.all_fresh(name)
+        found = sorted(several_of, key=lambda run, said=choices: (said(run) != "{}", said(run)))  # type: ignore[misc]
         for said, several in groupby(found, key=choices):
             words = [f"{k}={v}" for k, v in json.loads(said).items()]
             parts.append(chosen(list(several), ", ".join([method.title, *words])).assign(name=name))
     return _together(parts)
-
-
-def _published_or_mine(study: Study, name: str) -> tuple[list[Run], list[Run]]:
-    """All published runs of a method in this study and all of this machine, whatever their hyper-parameters."""
-    wanted = study.config(name, {}, 0)
-    keys = ("protocol", "study", "method")
-
-    def belongs(config: Mapping[str, Any]) -> bool:
-        return all(config[key] == wanted[key] for key in keys)
-
-    published = runs.published_runs(study.published_root, study.profile.profile, name)
-    return [run for run in published if belongs(run.config)], list(runs.all_runs(study.runs_root, belongs))
 
 
 def _together(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:

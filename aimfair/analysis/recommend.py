@@ -33,7 +33,7 @@ class Choice:
 
 
 def choose(frame: pd.DataFrame, seeds: set[int] | None = None) -> Choice:
-    """Name the best of the combinations in ``frame`` (:func:`aimfair.contenders.combinations`) by validation accuracy.
+    """Name the best of the combinations in ``frame`` (:func:`aimfair.analysis.contenders.combinations`) by validation accuracy.
 
     seeds  on which all are compared; None: those of the combination that has most
     The best of many looks better than it is, and its lead over each other one is not corrected for that: ties are called

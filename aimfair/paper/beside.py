@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aimfair import paper_claims
-from aimfair.reproduction import INCONSISTENT, METRICS, NOISE, NOTHING, OPPOSITE, SHORT, ZERO, Reading
+from aimfair.paper import claims as paper_claims
+from aimfair.paper.reproduction import INCONSISTENT, METRICS, NOISE, NOTHING, OPPOSITE, SHORT, ZERO, Reading
 from aimfair.stats import interval
 from aimfair.tables import HEADINGS
 
@@ -68,7 +68,7 @@ def counted(comparisons: pd.DataFrame) -> str:
 
 
 def claims(readings: Sequence[Reading], link: str = "") -> pd.DataFrame:
-    """The paper's claims with their verdicts, a column per study: the summary of :mod:`aimfair.paper_claims` in words.
+    """The paper's claims with their verdicts, a column per study: the summary of :mod:`aimfair.paper.claims` in words.
 
     link  of the section about a table or figure, with {} for its name in small letters ("table-3"); empty: no link
     """

@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from aimfair.claims import decided
 from aimfair.errors import AimfairError
 from aimfair.stats import holm, paired_difference
 from aimfair.tables import HEADINGS
 
 LOWER_IS_BETTER = frozenset({"eo_max", "eo_mean", "std"})
 METRICS = ("acc", "wst", "eo_max")
-WORDS = ("wins", "loses", "undecided")
+WORDS = {"holds": "wins", "contradicted": "loses", "undecided": "undecided"}
 
 
 def verdict(a: ArrayLike, b: ArrayLike, lower_is_better: bool = False) -> str:
@@ -84,4 +85,4 @@ def recommended(compared: pd.DataFrame) -> bool:
 def _word(low: float, high: float, lower_is_better: bool) -> str:
     if lower_is_better:
         low, high = -high, -low
-    return "wins" if low > 0 else "loses" if high < 0 else "undecided"
+    return WORDS[decided(low, high)]

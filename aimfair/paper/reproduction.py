@@ -50,6 +50,8 @@ NOISE, INCONSISTENT, MISSING, ZERO = (
     "runs are missing",
     "our interval contains zero",
 )
+"""Why a comparison cannot be judged."""
+
 OPPOSITE = "the paper's own table shows the opposite"
 NOTHING = "the paper has nothing of this kind"
 SHORT = {
@@ -62,8 +64,6 @@ SHORT = {
     OPPOSITE: "against its own table",
 }
 """Verdicts and reasons in a word or two, for counts."""
-
-"""Why a comparison cannot be judged."""
 
 PROPOSED = ("AIM-Fair", "AIM-Fair (absolute difference)", "Selective fine-tuning")
 BASELINES = ("ERM", "ERM (baseline)")
