@@ -373,11 +373,17 @@ def command_grid_report(options: argparse.Namespace) -> None:
 def command_test(options: argparse.Namespace) -> int:
     """Run all tests: the library, every notebook against its stored outputs, the book. Arguments go to pytest.
 
+    Files are shared out among as many processes as there are cores, four at most; -n 0 keeps them in one.
+
     $ aimfair test
     $ aimfair test tests/test_metrics.py
-    $ aimfair test -k gradients -x"""
-    print("Running the tests: the library, the notebooks, the book. This takes several minutes.", flush=True)
-    return subprocess.call([sys.executable, "-m", "pytest", *options.arguments], cwd=home())
+    $ aimfair test -k gradients -x -n 0"""
+    from aimfair.processors import cores, environment
+
+    print("Running the tests: the library, the notebooks, the book. This takes about ten minutes.", flush=True)
+    shared_out = ["-n", str(min(4, cores())), "--dist", "loadfile"]
+    with environment(OMP_NUM_THREADS="1"):  # threads of several processes get in each other's way
+        return subprocess.call([sys.executable, "-m", "pytest", *shared_out, *options.arguments], cwd=home())
 
 
 def command_lab(options: argparse.Namespace) -> int:
