@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from aimfair.training import History
 
 SECONDS_BETWEEN = 30.0
 """A training loses at most this much, and one that is shorter never touches the disk."""
@@ -23,7 +19,7 @@ def save(
     optimiser: torch.optim.Optimizer,
     loss: object,
     settings: dict[str, Any],
-    history: History,
+    history: dict[str, Any],
     best: dict[str, Tensor],
 ) -> None:
     """Write the state after a completed epoch; the file appears whole or not at all."""
@@ -39,23 +35,24 @@ def save(
             tensors[f"momentum/{number}"] = momentum
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    metadata = {"settings": json.dumps(settings), "history": json.dumps(asdict(history))}
+    metadata = {"settings": json.dumps(settings), "history": json.dumps(history)}
     save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, metadata)
     partial.replace(path)
 
 
 def load(
     path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, loss: object, settings: dict[str, Any], device: str
-) -> tuple[History, dict[str, Tensor]]:
-    """Put the saved state back; a checkpoint of other settings is ignored and training starts afresh."""
-    from safetensors import safe_open
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Put the saved state back; returns the history and the best weights.
 
-    from aimfair.training import History
+    A checkpoint of other settings is ignored: both are empty, and training starts afresh.
+    """
+    from safetensors import safe_open
 
     with safe_open(path, "pt", device=device) as file:
         metadata = file.metadata()
         if json.loads(metadata["settings"]) != json.loads(json.dumps(settings)):
-            return History(), {}
+            return {}, {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "momentum": {}, "loss": {}}
     for name, value in tensors.items():
@@ -69,4 +66,4 @@ def load(
             # same memory layout as the weight, else later sums could round differently
             buffer = torch.empty_like(parameter)
             optimiser.state[parameter]["momentum_buffer"] = buffer.copy_(parts["momentum"][str(number)])
-    return History(**json.loads(metadata["history"])), parts["best"]
+    return json.loads(metadata["history"]), parts["best"]

@@ -19,7 +19,6 @@ from filelock import FileLock
 from torch import nn
 
 from aimfair import (
-    audit,
     datasets,
     editing,
     measurements,
@@ -32,7 +31,8 @@ from aimfair import (
     synthetic,
     tables,
 )
-from aimfair.analysis import transfer
+from aimfair.analysis import features, inspection
+from aimfair.auditing import judges
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench
@@ -151,7 +151,7 @@ class Study:
     @cached_property
     def _candidates(self) -> selection.Candidates:
         p = self.profile
-        judge = audit.judge_of(p, self.device, self.data_root)
+        judge = judges.judge_of(p, self.device, self.data_root)
         names = {"target": p.target, "protected": p.protected}
         return selection.candidates(self.pool, judge, names, self.faces("train").images)
 
@@ -227,7 +227,7 @@ class Study:
         if known is not None and "synthetic" not in known.needs:
             settings = {name: value for name, value in settings.items() if name not in profiles.SYNTHETIC}
         elif self.profile.selection not in ("none", "random"):
-            settings["judge"] = audit.judge_identity(self.profile)
+            settings["judge"] = judges.judge_identity(self.profile)
         return {"protocol": PROTOCOL, "study": settings, "method": method, "hyper": dict(hyper), "seed": seed}
 
     def find(self, config: Mapping[str, Any]) -> Run | None:
@@ -345,7 +345,27 @@ class Study:
         deterministic ones for each assumed bias ratio of :data:`aimfair.measurements.MAJORITIES`, and for the profile's,
         from one pass per group.
         """
-        return measurements.kept(self, "gradient-gaps", seed, lambda: measurements.gradient_gaps(self, seed))
+
+        def measure() -> dict[str, Any]:
+            real, sets = self.faces("train").without_protected(), self.synthetic_sets(seed)
+            model, pool = self.biased_model(seed), self.selected(seed)
+            return measurements.gradient_gaps(model, real, *sets, pool, self.profile, seed, self.device)
+
+        return self._kept("gradient-gaps", seed, measure)
+
+    def _kept(
+        self, name: str, seed: int, measure: Callable[[], dict[str, Any]], hyper: Mapping[str, Any] | None = None
+    ) -> Run:
+        """The run ``name``: found, or ``measure`` is called for its scores, which are stored with the seconds."""
+        config = self.config(name, hyper or {}, seed)
+
+        def compute() -> Run:
+            began = perf_counter()
+            scores = measure()
+            scores["seconds"] = round(perf_counter() - began, 1)
+            return runs.store(self.runs_root, config, pd.DataFrame({n: [] for n in [*runs.FACES, "logit"]}), scores)
+
+        return self.once(config, lambda: self.find(config), compute)
 
     def gaps(
         self, seed: int, score: str = "absolute", mode: str = "train"
@@ -364,14 +384,27 @@ class Study:
         """The noise of the gradient gaps, as a run without predictions: ``scores["real"]``, ``["biased"]`` and
         ``["balanced"]`` are the gaps between two halves of these sets, official form (:func:`aimfair.analysis.stability.half_gap`).
         """
-        return measurements.kept(self, "score-noise", seed, lambda: measurements.score_noise(self, seed))
+
+        def measure() -> dict[str, Any]:
+            real, sets = self.faces("train").without_protected(), self.synthetic_sets(seed)
+            return measurements.score_noise(self.biased_model(seed), real, *sets, self.profile, seed, self.device)
+
+        return self._kept("score-noise", seed, measure)
 
     def inspection(self) -> Run:
         """Sizes of the sets and what :func:`aimfair.analysis.inspection.inspect` tells of the pool, as a run without predictions.
 
         One for all seeds: it looks with the biased model of the first seed of :data:`SEEDS`.
         """
-        return measurements.kept(self, "inspection", SEEDS[0], lambda: measurements.inspect(self, SEEDS[0]))
+
+        def measure() -> dict[str, Any]:
+            validation, model = self.faces("validation"), self.biased_model(SEEDS[0])
+            scores = inspection.inspect(self.profile, self.pool, validation, model, self.device, self.data_root)
+            sets = {split: self.faces(split).counts() for split in ("train", "validation", "test")}
+            corpus = len(self.split.get("corpus", ())) or scores["training"].get("images", 0)
+            return scores | {"sets": sets | {"synthetic pool": self.pool.counts()}, "corpus": corpus}
+
+        return self._kept("inspection", SEEDS[0], measure)
 
     def feature_map(self, of: str, seed: int) -> Run:
         """Where a classifier puts the test faces and what its features give away, as a run without predictions.
@@ -384,7 +417,16 @@ class Study:
         Raises AimfairError for an unknown method.
         """
         hyper = measurements.of_map(of)
-        return measurements.kept(self, "feature-map", seed, lambda: measurements.feature_map(self, of, seed), hyper)
+
+        def measure() -> dict[str, Any]:
+            if of == features.UNTRAINED:
+                model, run = models.build(self.profile.backbone, seed, self.profile.weights), None
+            else:
+                run = self.chosen(of, seed)
+                model = self.classifier(of, seed, **run.config["hyper"])
+            return measurements.feature_map(model, self.faces("test"), self.device, run)
+
+        return self._kept("feature-map", seed, measure, hyper)
 
     # Tables
 
@@ -442,7 +484,7 @@ class Study:
                 weights = self.published_root / self.profile.profile / f"erm-{run.seed}-{run.id}.safetensors"
                 shutil.copy(run.folder / "model.safetensors", weights)  # type: ignore[operator]
                 written.append(weights)
-        return written + transfer.publish(self)
+        return written
 
     def chosen(self, method: str, seed: int, **fixed: Any) -> Run:
         """The run of ``method`` whose searched hyper-parameter does best on the validation set, by

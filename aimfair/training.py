@@ -159,7 +159,8 @@ def fit(
     history = History()
     best: dict[str, Tensor] = {}
     if resume is not None and resume.exists():
-        history, best = checkpoint.load(resume, model, optimiser, loss, asdict(schedule) | {"seed": seed}, device)
+        past, best = checkpoint.load(resume, model, optimiser, loss, asdict(schedule) | {"seed": seed}, device)
+        history = History(**past)
     saved = perf_counter()
     start = len(history.loss)
     for epoch in progress(range(start, schedule.epochs), what, total=schedule.epochs, unit="epoch", done=start):
@@ -196,7 +197,7 @@ def fit(
             history.chosen = epoch
             best = {name: value.detach().clone() for name, value in model.state_dict().items()}
         if resume is not None and epoch + 1 < schedule.epochs and perf_counter() - saved > checkpoint.SECONDS_BETWEEN:
-            checkpoint.save(resume, model, optimiser, loss, asdict(schedule) | {"seed": seed}, history, best)
+            checkpoint.save(resume, model, optimiser, loss, asdict(schedule) | {"seed": seed}, asdict(history), best)
             saved = perf_counter()
     model.load_state_dict(best)
     for parameter in model.parameters():

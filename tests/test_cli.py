@@ -12,6 +12,8 @@ from nbformat.v4 import new_code_cell
 from small_book import chapter, write
 
 from aimfair import cli, profiles
+from aimfair.commands._options import common_parameters, pairs
+from aimfair.commands.run import searched
 from aimfair.paths import home
 
 COMMANDS = "book build run generate audit train-sd bench refresh profiles status test lab".split()
@@ -64,7 +66,7 @@ def test_an_unknown_command_or_option_is_refused():
 
 def test_values_are_numbers_truths_or_text():
     given = ["lr=0.01", "small=1e-3", "n=40", "reuse=false", "prompts=no-pose", "model=", "name=esel"]
-    assert cli.pairs(given) == {
+    assert pairs(given) == {
         "lr": 0.01,
         "small": 0.001,
         "n": 40,
@@ -79,7 +81,7 @@ def test_common_options_become_parameters(tmp_path):
     options = cli.parser().parse_args(
         ["book", "--data", str(tmp_path), "--seed", "7", "--device", "cpu", "-p", "train_images=80"]
     )
-    assert cli.common_parameters(options) == {
+    assert common_parameters(options) == {
         "data_root": str(tmp_path),
         "seed": 7,
         "device": "cpu",
@@ -89,8 +91,8 @@ def test_common_options_become_parameters(tmp_path):
 
 def test_a_search_runs_each_value_once():
     method = argparse.Namespace(search={"lr": (0.1, 0.2)})
-    assert cli.searched(method, {"k": 40}, True) == [{"k": 40, "lr": 0.1}, {"k": 40, "lr": 0.2}]
-    assert cli.searched(method, {"k": 40}, False) == [{"k": 40}]
+    assert searched(method, {"k": 40}, True) == [{"k": 40, "lr": 0.1}, {"k": 40, "lr": 0.2}]
+    assert searched(method, {"k": 40}, False) == [{"k": 40}]
 
 
 def test_profiles_are_listed(capsys):

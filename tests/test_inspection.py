@@ -5,6 +5,7 @@ from toys import toy_faces
 
 from aimfair import audit, corpora, models, tiny_vae
 from aimfair.analysis import inspection
+from aimfair.auditing import judges
 from aimfair.faces import FaceSet
 
 
@@ -29,7 +30,7 @@ def test_the_corpus_judge_learns_and_keeps_every_tenth_face_back():
     order = torch.randperm(len(faces), generator=torch.Generator().manual_seed(0))
     labels = torch.stack([faces.target, faces.protected], 1)[order]
     corpus = corpora.Corpus(faces.images[order], [""] * len(order), torch.ones(1, 1, 64, 64), labels, ("T", "P"))
-    judge, held = audit.train_corpus_judge(corpus)
+    judge, held = judges.train_corpus_judge(corpus)
     assert held.tolist() == list(range(9, 320, 10)) and judge.attributes == ("T", "P")
     assert audit.agreement(judge, corpus.images[held], labels[held])["P"] > 90
 

@@ -11,7 +11,7 @@ from test_tiny_sd import CAPTIONS
 from toys import toy_faces
 
 from aimfair import audit, cli, profiles, tiny_sd
-from aimfair.auditing import clip_judge, datasheet, nuisances, pool_audit
+from aimfair.auditing import clip_judge, datasheet, judges, nuisances, pool_audit
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.metrics import published_report
@@ -258,7 +258,7 @@ def test_what_cannot_be_audited_is_said_in_one_line(elsewhere, tmp_path, capsys)
 
 def test_a_judge_on_photographs_is_trained_on_the_corpus_once(elsewhere, tmp_path, monkeypatch):
     with pytest.raises(AimfairError, match="names no corpus .* or give the audit a CLIP model"):
-        audit.judge_of(profiles.load("utkface", corpus=""))
+        judges.judge_of(profiles.load("utkface", corpus=""))
     trained = []
 
     def train():
@@ -267,6 +267,6 @@ def test_a_judge_on_photographs_is_trained_on_the_corpus_once(elsewhere, tmp_pat
             toy_faces((4,) * 4, 1).images, toy_faces((4,) * 4, 1).target[:, None], ("T",), epochs=1
         )
 
-    first, again = (audit.kept_judge("test", train) for _ in range(2))
+    first, again = (judges.kept_judge("test", train) for _ in range(2))
     assert trained == [1] and first.size == again.size == 32 and again.attributes == ("T",)
     assert torch.equal(first.logits(toy_faces().images), again.logits(toy_faces().images))

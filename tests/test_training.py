@@ -199,9 +199,8 @@ def test_a_checkpoint_of_other_settings_is_not_taken(faces, tmp_path, monkeypatc
     file = tmp_path / "half.safetensors"
     model = models.build("resnet18-slim", 0)
     optimiser = torch.optim.SGD(model.parameters(), 0.1)
-    from aimfair.training import History
 
-    checkpoint.save(file, model, optimiser, None, {"lr": 1}, History(loss=[1.0, 1.0], validation_accuracy=[0, 0]), {})
+    checkpoint.save(file, model, optimiser, None, {"lr": 1}, {"loss": [1.0, 1.0], "validation_accuracy": [0, 0]}, {})
     history = fit(models.build("resnet18-slim", 0), faces(), faces(seed=1), QUICK, seed=0, resume=file)
     assert len(history.loss) == QUICK.epochs and history.loss[0] != 1.0
 

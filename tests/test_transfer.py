@@ -64,7 +64,7 @@ def test_the_stored_weights_of_erm_are_used(lab):
 def test_published_tests_are_found_without_those_of_this_machine(lab, tmp_path):
     made = transfer.tests(lab, "erm", 100, list(HERE))
     assert made["cartoons"].scores["drift"] == 0  # the classifier was trained for it, and its run is there
-    written = lab.publish()
+    written = transfer.publish(lab)
     assert (lab.published_root / "smoke-on-cartoons" / "erm.parquet") in written
     clone = study.Study(lab.profile, device="cpu", runs_root=str(tmp_path / "none"))
     clone.published_root = lab.published_root
@@ -133,7 +133,7 @@ def test_score_noise_is_a_run_of_its_own(lab):
 def test_the_commands_list_places_and_tell_what_they_measured(lab, monkeypatch, capsys):
     assert cli.main(["measure", "transfer", "--profile", "smoke"]) == 0
     assert "cartoons" in capsys.readouterr().out
-    monkeypatch.setattr(cli, "open_study", lambda options: lab)
+    monkeypatch.setattr("aimfair.commands.measure.open_study", lambda options: lab)
     assert cli.main(["measure", "transfer", "erm", "--on", "cartoons"]) == 0
     line = capsys.readouterr().out.splitlines()[-1].split()
     assert line[:3] == ["erm", "100", "cartoons"] and len(line) == 9

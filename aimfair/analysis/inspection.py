@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from aimfair import audit, corpora, diffusion, models, synthetic
+from aimfair.auditing import judges
 from aimfair.faces import FaceSet
 from aimfair.paths import home
 from aimfair.profiles import Profile
@@ -33,7 +34,7 @@ def inspect(
     groups     the audit of the pool, a row per group
     probe      how often, in per cent, a linear probe on ``model``'s features tells synthetic from validation faces
 
-    The judge is a classifier of the corpus (:func:`aimfair.audit.train_corpus_judge`), for FaceWorld the one that the
+    The judge is a classifier of the corpus (:func:`aimfair.auditing.judges.train_corpus_judge`), for FaceWorld the one that the
     repository ships. Needs a profile with a corpus.
     """
     folder = Path(synthetic.generator(profile, device, data_root))
@@ -43,7 +44,7 @@ def inspect(
         judge = audit.load_judge(home() / "data" / "tiny-sd" / "judge.safetensors", device)
     else:
         corpus = corpora.load(profile, data_root)
-        judge, held = audit.train_corpus_judge(corpus, device=device)
+        judge, held = judges.train_corpus_judge(corpus, device=device)
         columns = [corpus.names.index(name) for name in names.values()]
         images, labels = corpus.images[held], corpus.labels[held][:, columns]
         judged["faces kept back"] = _right(judge, images, labels, names)

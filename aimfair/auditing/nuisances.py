@@ -15,6 +15,7 @@ from torch import Tensor
 
 from aimfair import audit, coverage, prompts, wording
 from aimfair.audit import Judge
+from aimfair.auditing import judges
 from aimfair.faces import FaceSet
 from aimfair.profiles import Profile
 
@@ -120,7 +121,7 @@ def judges_of(profile: Profile, judge: Judge, device: str = "cpu") -> list[Judge
     def train() -> Judge:
         return audit.train_faceworld_judge(images=8_000, attributes=names, epochs=6, seed=1)
 
-    return [judge, audit.kept_judge("faceworld-nuisances", train, device)]
+    return [judge, judges.kept_judge("faceworld-nuisances", train, device)]
 
 
 def _task(profile: Profile) -> str:

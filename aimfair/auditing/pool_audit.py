@@ -15,9 +15,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from aimfair import audit, datasets, methods, synthetic
+from aimfair import datasets, methods, synthetic
 from aimfair.audit import Judge
-from aimfair.auditing import clip_judge, feature_metrics, nuisances
+from aimfair.auditing import clip_judge, feature_metrics, judges, nuisances
 from aimfair.auditing.clip_judge import ClipJudge
 from aimfair.faces import GROUPS, FaceSet
 from aimfair.metrics import FairnessReport, fairness_report
@@ -137,12 +137,12 @@ def of_study(opened: Study, clip: str = "", training: bool = True) -> PoolAudit:
     second = clip_judge.load(clip, device) if clip else None
     judge: Any = second if second and not p.corpus and p.dataset != "faceworld" else None
     if judge is None:
-        judge = audit.judge_of(p, device, opened.data_root)
+        judge = judges.judge_of(p, device, opened.data_root)
     faces, manifest = opened.selected(opened.seed), None
     catalogue = datasets.load("folder", str(pool_folder(p)), target=p.target, protected=p.protected)
     places = pd.Index(catalogue.names).get_indexer(faces.names)
     manifest = catalogue.attributes.iloc[places].reset_index(drop=True)
-    judges = nuisances.judges_of(p, judge, device) if isinstance(judge, Judge) else [judge]
+    several = nuisances.judges_of(p, judge, device) if isinstance(judge, Judge) else [judge]
     found = examine(
         faces,
         judge,
@@ -151,7 +151,7 @@ def of_study(opened: Study, clip: str = "", training: bool = True) -> PoolAudit:
         train=opened.faces("train").images,
         clip=second if second is not judge else None,
         said=nuisances.mentions(manifest, p),
-        seen=nuisances.attributes(judges, faces.images, task),
+        seen=nuisances.attributes(several, faces.images, task),
         trained=_trained(opened) if training else None,
     )
     found.about.update(_about(opened, manifest, catalogue.skipped, clip, "CLIP" if judge is second else "classifier"))

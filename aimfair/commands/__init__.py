@@ -1,1 +1,1 @@
-"""Commands that need more than a few lines of :mod:`aimfair.cli`, one file each."""
+"""The commands of ``aimfair``, a file for each that is more than a line, or for a few that belong together."""

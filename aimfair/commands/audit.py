@@ -1,4 +1,4 @@
-"""The command ``aimfair audit``: registered by :mod:`aimfair.cli`, written in the library."""
+"""The command ``aimfair audit``: what a synthetic set shows, and what it lacks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from aimfair.commands._options import add, open_study
 from aimfair.errors import AimfairError
 from aimfair.paths import home
 
-# As in aimfair.cli, the library is imported inside the functions: `aimfair --help` must not wait for torch.
+# The library is imported inside the functions: `aimfair --help` must not wait for torch.
 
 NO_LIMIT = 10**6
 
@@ -28,10 +29,9 @@ def command_audit(options: argparse.Namespace) -> None:
     A folder made elsewhere holds its images in 0_0, 0_1, 1_0, 1_1 (target_protected), or those in a folder such as
     Smiling_Male; manifest.csv (path, target, protected, more) may say how each was made. `aimfair run METHOD
     -p generator=folder:PATH` trains on it. Tables, a contact sheet and a datasheet go to data/synthetic/audit/."""
-    from aimfair import cli
     from aimfair.auditing import datasheet, pool_audit
 
-    opened = cli.open_study(options, changes(options))
+    opened = open_study(options, changes(options))
     found = pool_audit.of_study(opened, options.clip or "", training=not options.no_training)
     name = Path(pool_audit.pool_folder(opened.profile)).resolve().name
     if opened.profile.selection != "none":
@@ -55,8 +55,9 @@ def changes(options: argparse.Namespace) -> dict[str, Any]:
     return {"generator": f"folder:{folder}"} | ({} if "images_per_group" in given else {"images_per_group": NO_LIMIT})
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """The options of ``aimfair audit`` beside those of every study."""
+def register(commands: Any) -> None:
+    """Add it to the commands."""
+    command = add(commands, command_audit, study=True)
     command.add_argument("--images", metavar="FOLDER", help="a folder of images made elsewhere")
     command.add_argument("--clip", metavar="MODEL", help="folder or hub name of a CLIP model")
     command.add_argument("--no-training", action="store_true", help="do not train a classifier on the set")

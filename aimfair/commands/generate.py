@@ -7,6 +7,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from aimfair.commands._options import add, open_study, pairs
+
 # The library is imported inside the functions: `aimfair --help` must not wait for torch.
 
 
@@ -24,13 +26,13 @@ def command_generate(options: argparse.Namespace) -> None:
     the number of processes or of interruptions. manifest.csv in the folder has a row per image. A batch that does not fit
     the memory is halved. Number format, batch size and the like are chosen for the device unless they are given; a short
     name brings its own steps and guidance."""
-    from aimfair import cli, diffusion, synthetic
+    from aimfair import diffusion, synthetic
 
     if options.list_models:
         print(model_list(), end="")
         return
     compute = computing(options)
-    opened = cli.open_study(options, changes(options))
+    opened = open_study(options, changes(options))
     folder = Path(options.out) if options.out else synthetic.pool_folder(opened.profile)
     if options.dry_run:
         print(cost(opened, folder, compute, options.processes), end="")
@@ -44,8 +46,9 @@ def command_generate(options: argparse.Namespace) -> None:
     print(f"The images and their manifest.csv are in {folder}")
 
 
-def add_options(sub: argparse.ArgumentParser) -> None:
-    """The options of ``aimfair generate`` beyond those of a study."""
+def register(commands: Any) -> None:
+    """Add it to the commands."""
+    sub = add(commands, command_generate, study=True)
     sub.add_argument(
         "--model", help="a short name, or the folder or hub name of any text-to-image pipeline of diffusers"
     )
@@ -67,13 +70,13 @@ def changes(options: argparse.Namespace) -> dict[str, Any]:
 
     It is there and not to be trained on the profile's corpus.
     """
-    from aimfair import cli, presets
+    from aimfair import presets
 
     if not options.model:
         return {}
     if options.model not in presets.available():
         return {"generator": options.model, "corpus": ""}
-    preset, given = presets.find(options.model), cli.pairs(options.parameters)
+    preset, given = presets.find(options.model), pairs(options.parameters)
     own = {"steps": preset.steps, "guidance": preset.guidance}
     return {"generator": options.model, "corpus": ""} | {
         name: value for name, value in own.items() if name not in given

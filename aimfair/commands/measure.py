@@ -1,12 +1,13 @@
-"""The commands ``aimfair measure noise`` and ``aimfair measure transfer``: registered by :mod:`aimfair.cli`."""
+"""The commands ``aimfair measure noise`` and ``aimfair measure transfer``: what is measured beside trainings."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
-# As in aimfair.cli, the library is imported inside the functions: `aimfair --help` must not wait for torch.
+from aimfair.commands._options import add, chosen_seeds, group_of, open_study
+
+# The library is imported inside the functions: `aimfair --help` must not wait for torch.
 
 
 def command_measure_noise(options: argparse.Namespace) -> None:
@@ -66,21 +67,17 @@ def command_measure_transfer(options: argparse.Namespace) -> None:
 
 
 def _study_and_seeds(options: argparse.Namespace) -> tuple[Any, list[int]]:
-    from aimfair import cli, study
+    from aimfair import study
 
-    opened = cli.open_study(options)
-    return opened, cli.chosen_seeds(options.seeds, study.SEEDS, opened.profile.seeds)
+    opened = open_study(options)
+    return opened, chosen_seeds(options.seeds, study.SEEDS, opened.profile.seeds)
 
 
-def register(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+def register(commands: Any) -> None:
     """Add ``aimfair measure`` with its two commands."""
-    top = commands.add_parser(
-        "measure", help="What is measured beside trainings", description="What is to be measured."
-    )
-    top.set_defaults(command=lambda options: top.print_help())
-    among = top.add_subparsers(title="commands", metavar="COMMAND")
+    among = group_of(commands, "measure", "What is measured beside trainings", "What is to be measured.")
     for command in (command_measure_noise, command_measure_transfer):
-        sub = add(command, study=True, group="measure_", among=among)
+        sub = add(among, command, study=True, group="measure")
         sub.add_argument("--seeds", nargs="+", default=["100"], help="seeds, or all (100)")
         if command is command_measure_transfer:
             sub.add_argument("names", nargs="*", metavar="METHOD", help="names of methods")

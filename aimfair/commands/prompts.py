@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from aimfair.commands._options import add, group_of
 from aimfair.errors import AimfairError
 
 # The library is imported inside the functions: `aimfair --help` must not wait for torch.
@@ -132,21 +132,14 @@ def bank_named(name: str) -> dict[str, Any]:
     return prompts.read_file(Path(name)) if name.endswith((".json", ".partial")) else prompts.read(name)
 
 
-def register(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add ``aimfair prompts`` and its parts to the commands; ``add`` is that of :func:`aimfair.cli.parser`."""
-    top = commands.add_parser(
-        "prompts",
-        help="Prompt banks: list, show, check, write",
-        description=ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def register(commands: Any) -> None:
+    """Add ``aimfair prompts`` and its parts to the commands."""
+    parts = group_of(commands, "prompts", "Prompt banks: list, show, check, write", ABOUT)
+    add(parts, command_prompts_list, group="prompts")
+    show, check, write = (
+        add(parts, command, group="prompts")
+        for command in (command_prompts_show, command_prompts_check, command_prompts_write)
     )
-    top.set_defaults(command=lambda options: top.print_help())
-    parts = top.add_subparsers(title="commands", metavar="COMMAND")
-    add(command_prompts_list, group="prompts_", among=parts)
-    show, check = (
-        add(command, group="prompts_", among=parts) for command in (command_prompts_show, command_prompts_check)
-    )
-    write = add(command_prompts_write, group="prompts_", among=parts)
     for sub in (show, check):
         sub.add_argument("bank", metavar="BANK", help="<dataset>/<Target>_<Protected>, or the path of a JSON file")
     show.add_argument("--variant", default="contextual", help="contextual, contextual-25, no-pose, plain (contextual)")

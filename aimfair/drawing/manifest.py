@@ -10,15 +10,13 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from filelock import FileLock
 
+from aimfair.drawing.jobs import Job
 from aimfair.errors import AimfairError
-
-if TYPE_CHECKING:
-    from aimfair.diffusion import Job
 
 SETTINGS = ("model", "revision", "scheduler", "steps", "guidance", "size", "negative_prompt", "drawn", "dtype")
 """Shared by all images of a run; ``size`` is the side of the file in pixels, ``drawn`` that of the model's own image."""

@@ -4,7 +4,7 @@ A rule is a function ``choose(candidates, budget, seed)`` that returns the place
 the order in which it takes them. The paper names such a selection as future work.
 
 What a rule may know: the judge's certainty that a face shows what its prompt asked for, and the features in which the
-judge sees synthetic and real faces. The judge learnt from an external corpus (:func:`aimfair.audit.judge_of`), and the real
+judge sees synthetic and real faces. The judge learnt from an external corpus (:func:`aimfair.auditing.judges.judge_of`), and the real
 faces come without any label: no protected label of a real face is read.
 """
 

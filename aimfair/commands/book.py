@@ -1,0 +1,47 @@
+"""``aimfair book`` and ``aimfair build``: run the chapters, build the pages."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from aimfair.commands._options import add, common_parameters
+from aimfair.paths import home
+
+# The library is imported inside the functions: `aimfair --help` must not wait for torch.
+
+
+def command_book(options: argparse.Namespace) -> None:
+    """Run every chapter of a profile by papermill, publish clean copies, build the book and check its pages.
+
+    $ aimfair book                                                  the demo study, everything computed here
+    $ aimfair book --profile smoke                                  the same in small, to see that all works
+    $ aimfair book --profile utkface --data path/to/UTKFace.tar.gz  real faces
+    $ aimfair book --only 06 --reuse                                one chapter, from the published runs
+    $ aimfair book -p train_images=2000 --seed 300                  a study of your own
+
+    A chapter that was run before with the same code and parameters is not run again (--fresh: it is)."""
+    from aimfair import book
+
+    parameters = common_parameters(options) | {"reuse": options.reuse}
+    page = book.make(options.profile, parameters, only=options.only, fresh=options.fresh, timeout=options.timeout)
+    print(f"\nThe book is built. Open {page}")
+
+
+def command_build(options: argparse.Namespace) -> None:
+    """Build the book from the published copies in book/notebooks/, without running anything, and check its pages.
+
+    $ aimfair build"""
+    from aimfair import book
+
+    print(f"The book is built. Open {book.build(home() / 'book')}")
+
+
+def register(commands: Any) -> None:
+    """Add them to the commands."""
+    book = add(commands, command_book, study=True)
+    book.add_argument("--only", default="", metavar="TEXT", help="only chapters whose name contains TEXT")
+    book.add_argument("--fresh", action="store_true", help="run chapters again that were already run")
+    book.add_argument("--reuse", action="store_true", help="take published runs instead of computing everything here")
+    book.add_argument("--timeout", type=float, metavar="SECONDS", help="the longest that one cell may take (no limit)")
+    add(commands, command_build)
