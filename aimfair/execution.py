@@ -150,10 +150,10 @@ def execute(
     Raises AimfairError: unknown parameter or wrong type (before anything starts), an error in a cell, a kernel that
     died, a time-out; it names the cell.
     """
-    from aimfair import study
+    from aimfair import processors
 
     check_parameters(notebook, parameters)
-    device = study.device_name(study.choose_device(str(parameters.get("device", "auto"))))
+    device = processors.name(processors.choose(str(parameters.get("device", "auto"))))
     before = code_hash(notebook)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.stem}.{os.getpid()}.ipynb")

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 
 import torch
 
+from aimfair.errors import AimfairError
+from aimfair.progress import in_words
+
 
 def cores() -> int:
     """Processor cores that this process may use."""
@@ -29,3 +32,21 @@ def environment(**values: str) -> Iterator[None]:
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def choose(device: str) -> str:
+    """ "auto" -> "cuda" where there is a GPU, else "cpu". Raises AimfairError for a device that is not there."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise AimfairError(f"device {device!r} is not available here: use cpu or auto") from error
+    return device
+
+
+def name(device: str) -> str:
+    """What the numbers were computed on, for the record."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {in_words(torch.get_num_threads(), 'thread')}"

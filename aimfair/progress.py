@@ -61,3 +61,8 @@ def progress(
         yield from plain(items, file=LastLine(Path(setting.removeprefix(FILE))), **common, **LINE)
     else:
         yield from tqdm(items, disable=quiet(), **common, **BAR)
+
+
+def in_words(number: int, thing: str) -> str:
+    """A number of things: "1 thread", "2 threads"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from aimfair import (
     measurements,
     methods,
     models,
+    processors,
     profiles,
     runs,
     sampling,
@@ -70,7 +70,7 @@ class Study:
         """See :func:`open_study`."""
         self.profile = profile
         self.seed = seed
-        self.device = choose_device(device)
+        self.device = processors.choose(device)
         self.data_root = data_root
         self.runs_root = resolve(runs_root) if runs_root else runs.default_root()
         self.published_root = home() / "data" / "published"
@@ -222,7 +222,7 @@ class Study:
         Which synthetic faces there are decides nothing for a method that is given none: ERM with another generator or
         other prompts is the same run.
         """
-        settings = self.profile.settings() | {"generator": generator_identity(self.profile)}
+        settings = self.profile.settings() | {"generator": synthetic.generator_identity(self.profile)}
         known = methods.registry().get(method)
         if known is not None and "synthetic" not in known.needs:
             settings = {name: value for name, value in settings.items() if name not in profiles.SYNTHETIC}
@@ -279,7 +279,7 @@ class Study:
             "validation_accuracy": [round(value, 3) for value in fitted.history.validation_accuracy],
             "chosen_epoch": fitted.history.chosen,
             "seconds": round(perf_counter() - began, 1),
-            "device": device_name(self.device),
+            "device": processors.name(self.device),
             "torch": torch.__version__,
         }
         keep = fitted.model if method.name == "erm" else None
@@ -523,40 +523,3 @@ def from_notebook(variables: Mapping[str, Any]) -> Study:
     profile, common = profiles.from_parameters(variables)
     common.pop("profile", None)
     return Study(profile, **common)
-
-
-def choose_device(device: str) -> str:
-    """ "auto" -> "cuda" where there is a GPU, else "cpu". Raises AimfairError for a device that is not there."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise AimfairError(f"device {device!r} is not available here: use cpu or auto") from error
-    return device
-
-
-def device_name(device: str) -> str:
-    """What the numbers were computed on, for the record."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {in_words(torch.get_num_threads(), 'thread')}"
-
-
-def in_words(number: int, thing: str) -> str:
-    """A number of things: "1 thread", "2 threads"."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def generator_identity(profile: Profile) -> str:
-    """The generator's name and what its images depend on beside it, so that runs with other images are not found.
-
-    For one that the repository ships, a digest of its training record; for one that is trained here, its corpus and
-    budget of minutes; nothing more for images made elsewhere and for models of the hub.
-    """
-    generator = profile.generator
-    record = home() / generator / "training.json"
-    if generator.startswith("data/tiny-sd/") and record.exists():
-        digest = hashlib.blake2b(json.dumps(json.loads(record.read_text()), sort_keys=True).encode(), digest_size=4)
-        return f"{generator}@{digest.hexdigest()}"
-    return f"{generator}@{profile.corpus}-{profile.generator_minutes:g}" if profile.corpus else generator

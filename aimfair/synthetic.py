@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from functools import partial
 from pathlib import Path
 
@@ -93,3 +95,17 @@ def generator(profile: Profile, device: str, data_root: str) -> Path | str:
         device=device,
         about=profile.corpus,
     )
+
+
+def generator_identity(profile: Profile) -> str:
+    """The generator's name and what its images depend on beside it, so that runs with other images are not found.
+
+    For one that the repository ships, a digest of its training record; for one that is trained here, its corpus and
+    budget of minutes; nothing more for images made elsewhere and for models of the hub.
+    """
+    generator = profile.generator
+    record = home() / generator / "training.json"
+    if generator.startswith("data/tiny-sd/") and record.exists():
+        digest = hashlib.blake2b(json.dumps(json.loads(record.read_text()), sort_keys=True).encode(), digest_size=4)
+        return f"{generator}@{digest.hexdigest()}"
+    return f"{generator}@{profile.corpus}-{profile.generator_minutes:g}" if profile.corpus else generator

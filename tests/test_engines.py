@@ -12,11 +12,12 @@ import pytest
 import torch
 from small_grid import ROWS, draw_pool, machine, some_cells
 
-from aimfair import grid, runs, study
+from aimfair import grid, runs
 from aimfair.engines import cores, gpus, perform, processes, serial
 from aimfair.engines import dask as dask_engine
 from aimfair.errors import AimfairError
 from aimfair.experiments import Cell, Row
+from aimfair.progress import in_words
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_processes_make_the_same_runs_though_they_are_killed(pool, reference, tm
     assert_same(finished(here), reference)
     assert not multiprocessing.active_children()
     assert {run.scores["device"] for run in finished(here).values() if "device" in run.scores} == {
-        f"CPU, {study.in_words(max(1, cores() // 2), 'thread')}"
+        f"CPU, {in_words(max(1, cores() // 2), 'thread')}"
     }
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from aimfair import methods, runs, study, tables
+from aimfair import methods, processors, runs, study, tables
 from aimfair.errors import AimfairError
 
 SMALL = {
@@ -211,7 +211,7 @@ def test_mistakes_are_named_before_anything_is_trained(lab, tmp_path):
     with pytest.raises(AimfairError, match="no method 'aimfair'; there are"):
         lab.run("aimfair")
     with pytest.raises(AimfairError, match=r"device 'tpu' is not available here|device 'cuda"):
-        study.choose_device("cuda" if not torch.cuda.is_available() else "tpu")
+        processors.choose("cuda" if not torch.cuda.is_available() else "tpu")
     with pytest.raises(AimfairError, match="no data set|does not exist|path"):
         study.open_study("utkface", data_root=str(tmp_path / "nowhere")).catalogue.labels("Female")
     with pytest.raises(AimfairError, match=r"group \(.*wanted|wants|only"):

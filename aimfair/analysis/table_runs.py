@@ -16,8 +16,9 @@ from aimfair.claims import Claim
 from aimfair.errors import AimfairError
 from aimfair.experiments import GAPS, Experiment, Row
 from aimfair.profiles import Profile
+from aimfair.progress import in_words
 from aimfair.runs import Run
-from aimfair.study import Study, in_words
+from aimfair.study import Study
 
 SOURCES = {"faceworld": "drawn", "celeba": "CelebA", "utkface": "UTKFace", "fairface": "FairFace"}
 """What data sets are called beside a task."""

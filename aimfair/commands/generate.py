@@ -108,8 +108,8 @@ def model_list() -> str:
 
 def cost(opened: Any, folder: Path, compute: Any, processes: int | None) -> str:
     """What ``--dry-run`` says."""
+    from aimfair import processors
     from aimfair.drawing.forecast import forecast
-    from aimfair.study import device_name
 
     p = opened.profile
     f = forecast(p, folder, opened.device, compute, processes)
@@ -120,7 +120,7 @@ def cost(opened: Any, folder: Path, compute: Any, processes: int | None) -> str:
     if f.missing:
         by = f"{f.processes} processes" if f.processes > 1 else "one process"
         lines += [
-            f"About {f.hours:.2g} hours on {device_name(opened.device)} ({by}) and {f.gigabytes:.2g} GB of {f.free:.0f} GB free",
+            f"About {f.hours:.2g} hours on {processors.name(opened.device)} ({by}) and {f.gigabytes:.2g} GB of {f.free:.0f} GB free",
             f"The hours are {f.basis}",
         ]
     if f.missing and f.fetch != 0:
