@@ -24,7 +24,7 @@ SOURCES = {"faceworld": "drawn", "celeba": "CelebA", "utkface": "UTKFace", "fair
 """What data sets are called beside a task."""
 
 COLUMNS = [
-    *("setting", "method", "seed", "lr", "selection", "validation_accuracy", "scores", "searched"),
+    *("setting", "method", "seed", "lr", "selection", "validation_accuracy", "scores", "place", "searched"),
     *tables.METRICS,
 ]
 """Of :func:`rows`, beside the hyper-parameters: all that there are where nothing was run."""
@@ -42,8 +42,8 @@ def rows(lab: Study, experiment: Experiment) -> pd.DataFrame:
     the fairness report of the test set.
 
     lab  the study that ``experiment`` was made for
-    Beside them ``scores`` (those of the run: mask, history, seconds) and ``searched``: how many values its row tries for a
-    seed. The learning rate of a method without one is 0. Nothing is trained.
+    Beside them ``scores`` (those of the run: mask, history, seconds), ``place`` among the values that the row searches, and
+    ``searched``: how many these are. The learning rate of a method without one is 0. Nothing is trained.
     """
     known: dict[Any, list[Run]] = {}
     found = []
@@ -55,12 +55,13 @@ def rows(lab: Study, experiment: Experiment) -> pd.DataFrame:
             if key not in known:
                 known[key] = there(lab.varied(**changes), row.method)
             if mine := [run for run in known[key] if run.config["hyper"] in wanted]:
-                found.append(_frame(mine, setting, row, len(wanted)))
+                found.append(_frame(mine, setting, row, wanted))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
 
 
-def _frame(runs: Sequence[Run], setting: str, row: Row, searched: int) -> pd.DataFrame:
-    frame = tables.frame(runs).assign(method=row.title, setting=setting, searched=searched)
+def _frame(runs: Sequence[Run], setting: str, row: Row, wanted: list[dict[str, Any]]) -> pd.DataFrame:
+    places = [wanted.index(run.config["hyper"]) for run in runs]
+    frame = tables.frame(runs).assign(method=row.title, setting=setting, place=places, searched=len(wanted))
     frame["lr"] = frame.get("lr", 0.0)
     return frame.assign(scores=[run.scores for run in runs])
 
@@ -73,7 +74,8 @@ def chosen(rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         return rows
     by = ["setting", "method", "seed"]
-    return tables.choose(rows[rows.groupby(by)["lr"].transform("nunique") == rows["searched"]], by=by)
+    complete = rows.groupby(by)["place"].transform("nunique") == rows["searched"]
+    return tables.choose(rows[complete], among="place", by=by)
 
 
 def compute(lab: Study, experiment: Experiment, seed: int) -> None:
