@@ -8,22 +8,12 @@ from small_grid import SMALL, changes, draw_pool, machine
 from aimfair import cli, experiments, grid, paper, profiles, study, tables
 from aimfair.engines import serial
 from aimfair.errors import AimfairError
-from aimfair.paper import beside, reproduction
+from aimfair.paper import beside, comparisons, reading, rule
 from aimfair.paper import claims as paper_claims
 from aimfair.paper.claims import PaperClaim, Part
-from aimfair.paper.reproduction import (
-    INCONSISTENT,
-    METRICS,
-    MISSING,
-    NOISE,
-    NOTHING,
-    OPPOSITE,
-    ZERO,
-    Reading,
-    Verdict,
-    together,
-    verdict,
-)
+from aimfair.paper.comparisons import METRICS
+from aimfair.paper.reading import Reading
+from aimfair.paper.rule import INCONSISTENT, MISSING, NOISE, NOTHING, OPPOSITE, ZERO, Verdict, together, verdict
 from aimfair.stats import Difference
 
 ERM, FULL, AIM = "Baseline (ERM)", "Full fine-tuning", "AIM-Fair"
@@ -85,20 +75,20 @@ def test_a_claim_of_several_comparisons(whys, word, counts):
 def test_standard_errors_by_hand():
     row = paper.row(3, "AIM-Fair")
     # 100 sqrt(p (1 - p) / n) of .842 of 3094 and .9025 of 6893; methods of Section F.5
-    assert reproduction.standard_error(row, "wst") == pytest.approx(0.656, abs=1e-3)
-    assert reproduction.standard_error(row, "eo") == pytest.approx(np.hypot(0.656, 0.357), abs=1e-3)
-    assert reproduction.standard_error(row, "acc") < 100 * np.sqrt(0.8902 * 0.1098 / 19962)  # groups differ
+    assert rule.standard_error(row, "wst") == pytest.approx(0.656, abs=1e-3)
+    assert rule.standard_error(row, "eo") == pytest.approx(np.hypot(0.656, 0.357), abs=1e-3)
+    assert rule.standard_error(row, "acc") < 100 * np.sqrt(0.8902 * 0.1098 / 19962)  # groups differ
     in_table_8 = paper.row(8, "Selective fine-tuning")
-    assert reproduction.standard_error(in_table_8, "eo") == pytest.approx(
+    assert rule.standard_error(in_table_8, "eo") == pytest.approx(
         0.5 * np.sqrt(sum(100**2 * p * (1 - p) / n for p, n in zip(
             (0.8990, 0.9120, 0.9284, 0.8779), (5354, 4621, 6893, 3094), strict=True
         )))
     )  # fmt: skip
     without_cells = paper.row(1, "DiGA")
-    assert reproduction.standard_error(without_cells, "acc") == pytest.approx(100 * np.sqrt(0.884 * 0.116 / 19962))
-    assert reproduction.standard_error(without_cells, "wst") == pytest.approx(100 * np.sqrt(0.819 * 0.181 / 3094))
-    assert reproduction.standard_error(without_cells, "eo") == pytest.approx(
-        np.sqrt(2) * reproduction.standard_error(without_cells, "wst")
+    assert rule.standard_error(without_cells, "acc") == pytest.approx(100 * np.sqrt(0.884 * 0.116 / 19962))
+    assert rule.standard_error(without_cells, "wst") == pytest.approx(100 * np.sqrt(0.819 * 0.181 / 3094))
+    assert rule.standard_error(without_cells, "eo") == pytest.approx(
+        np.sqrt(2) * rule.standard_error(without_cells, "wst")
     )
 
 
@@ -111,18 +101,18 @@ def test_a_printed_row_by_its_names():
 
 def test_the_noise_of_rows_from_two_pipelines_is_what_their_baselines_differ_by():
     diga, erm, aim = (paper.row(1, name) for name in ("DiGA", "ERM", "AIM-Fair"))
-    assert reproduction.pipelines_apart("Smiling", "Male", "acc") == pytest.approx(89.23 - 88.20)
-    assert reproduction.noise(aim, diga, "acc") == pytest.approx(1.03)
-    assert reproduction.noise(diga, erm, "acc") < 0.4  # both quoted from the same source
-    assert reproduction.pipelines_apart("Young", "Male", "wst") == pytest.approx(78.72 - 71.50)  # the larger of two
-    chance = reproduction.noise(paper.row(3, "AIM-Fair"), paper.row(3, "Full fine-tuning"), "wst")
+    assert rule.pipelines_apart("Smiling", "Male", "acc") == pytest.approx(89.23 - 88.20)
+    assert rule.noise(aim, diga, "acc") == pytest.approx(1.03)
+    assert rule.noise(diga, erm, "acc") < 0.4  # both quoted from the same source
+    assert rule.pipelines_apart("Young", "Male", "wst") == pytest.approx(78.72 - 71.50)  # the larger of two
+    chance = rule.noise(paper.row(3, "AIM-Fair"), paper.row(3, "Full fine-tuning"), "wst")
     assert chance == pytest.approx(np.hypot(0.656, 0.679), abs=1e-2)
 
 
 # ----------------------------------------------------------------------------------- readings of studies made by hand
 
 
-def reading(values, profile="demo", **more) -> Reading:
+def a_reading(values, profile="demo", **more) -> Reading:
     """A study with these values of every metric, (table, setting, row) -> one per seed; the paper's blocks are real."""
     p = profiles.load(profile)
     parts = experiments.selected(p)
@@ -131,7 +121,7 @@ def reading(values, profile="demo", **more) -> Reading:
         seeds = pd.Index([100 * (i + 1) for i in range(len(numbers))], name="seed")
         chosen[key] = pd.DataFrame({m: numbers for m in ("acc", "wst", "eo_max", "eo_mean", "tensors")}, seeds)
     inventory = pd.DataFrame({"runs": 1}, [e.name for e in parts])
-    blocks = [block for e in parts for block in reproduction._blocks(e, p)]
+    blocks = [block for e in parts for block in reading._blocks(e, p)]
     return Reading(p.profile, p, chosen, inventory, blocks)
 
 
@@ -140,7 +130,7 @@ def at(table, row, setting="Smiling / Male"):
 
 
 def test_every_printed_row_has_a_place_in_the_demo_study_or_is_of_another_task():
-    placed = [row for block in reading({}).blocks for row in block.values()]
+    placed = [row for block in a_reading({}).blocks for row in block.values()]
     frame = paper.results()
     left_out = frame[(frame["table"].isin([3, 4])) & (frame["dataset"] == "UTKFace")]
     assert len(placed) == len(frame) - len(left_out)
@@ -151,7 +141,7 @@ def test_every_printed_row_has_a_place_in_the_demo_study_or_is_of_another_task()
         ("celeba-young-male", {1}),
         ("celeba-smiling-young", {1, 3, 4, 5, 8}),
     ):
-        assert {row["table"] for block in reading({}, profile).blocks for row in block.values()} == tasks
+        assert {row["table"] for block in a_reading({}, profile).blocks for row in block.values()} == tasks
 
 
 def test_the_places_are_rows_of_our_tables_but_for_what_the_library_does_not_run():
@@ -159,19 +149,19 @@ def test_the_places_are_rows_of_our_tables_but_for_what_the_library_does_not_run
     titles = {(e.name, s, row.title) for e in experiments.selected(p) for s in e.settings for row in e.within(s)}
     absent = {
         title
-        for block in reading({}).blocks
+        for block in a_reading({}).blocks
         for title, row in block.items()
         if (f"Table {row['table']}", row["where"], title) not in titles
     }
     never = {f"AIM-Fair, {ratio}" for ratio in ("2:8", "3:7", "4:6")}
     never |= {"AIM-Fair, 1.5 times as many", "AIM-Fair, twice as many"}
-    assert reproduction.BEST_SHARE in absent and absent - {reproduction.BEST_SHARE} <= never
+    assert reading.BEST_SHARE in absent and absent - {reading.BEST_SHARE} <= never
 
 
 def test_comparisons_are_of_every_row_with_the_baseline_and_of_the_proposed_one_with_every_row():
     by_table = {}
-    for block in reading({}).blocks:
-        by_table.setdefault(next(iter(block.values()))["table"], reproduction.pairs(block))
+    for block in a_reading({}).blocks:
+        by_table.setdefault(next(iter(block.values()))["table"], comparisons.pairs(block))
     assert len(by_table[3]) == 6 + 5 and (AIM, FULL) in by_table[3] and ("Linear probing", ERM) in by_table[3]
     assert by_table[7] == [("AIM-Fair, as many", f"AIM-Fair, {n}") for n in paper_claims.AMOUNTS]
     assert by_table[9] == [("LTGC-style mixing", ERM), (AIM, ERM), (AIM, "LTGC-style mixing")]
@@ -181,7 +171,7 @@ def test_comparisons_are_of_every_row_with_the_baseline_and_of_the_proposed_one_
 
 def test_a_comparison_is_the_printed_difference_beside_the_paired_one():
     up = {at(3, ERM): [70.0, 71.0, 72.0], at(3, AIM): [75.1, 76.0, 76.9], at(3, FULL): [75.0, 76.1]}
-    frame = reproduction.comparisons(reading(up)).set_index(["table", "task", "row", "against", "metric"])
+    frame = comparisons.comparisons(a_reading(up)).set_index(["table", "task", "row", "against", "metric"])
     line = frame.loc["Table 3", "Smiling / Male", AIM, ERM, "wst"]
     assert line["paper"] == pytest.approx(84.20 - 71.52) and line["ours"] == pytest.approx(5.0) and line["seeds"] == 3
     assert line["low"] < 5 < line["high"] and line["verdict"] == "stands"
@@ -191,23 +181,23 @@ def test_a_comparison_is_the_printed_difference_beside_the_paired_one():
     assert frame.loc["Table 3", "Smiling / Young", AIM, ERM, "wst"]["why"] == MISSING
     misprinted = frame.loc["Table 7"].reset_index().query("against == 'AIM-Fair, twice as many'")
     assert set(misprinted["why"]) == {INCONSISTENT} and len(misprinted) == 3
-    counts = reproduction.tally(frame.reset_index())
+    counts = comparisons.tally(frame.reset_index())
     assert counts.loc[("Table 3", "demo"), ["stand", "contradicted"]].tolist() == [1, 1]
     assert counts.to_numpy().sum() == len(frame)
 
 
 def test_table_8_is_compared_in_the_mean_form():
-    study_of_table_8 = reading({at(8, ERM): [20.0] * 3, at(8, AIM): [3.0, 3.1, 2.9]})
+    study_of_table_8 = a_reading({at(8, ERM): [20.0] * 3, at(8, AIM): [3.0, 3.1, 2.9]})
     for key, frame in study_of_table_8.chosen.items():
         frame["eo_mean"] += 100 * (key[2] == AIM)
-    found = reproduction.comparisons(study_of_table_8).query("row == @AIM and against == @ERM and metric == 'eo'")
+    found = comparisons.comparisons(study_of_table_8).query("row == @AIM and against == @ERM and metric == 'eo'")
     assert found.query("table == 'Table 8'")["ours"].iloc[0] == pytest.approx(83)
 
 
 def test_orders_are_rank_correlations_with_the_paper():
     rows = ["Baseline (ERM)", "Data supplementation", "Data repairing", "Linear probing", "Full fine-tuning"]
     same = {at(3, row): [60.0 + i, 61.0 + i, 62.0 + i] for i, row in enumerate(rows)}  # the paper's order of WST
-    frame = reproduction.orders(reading(same)).set_index(["table", "task", "metric"])
+    frame = comparisons.orders(a_reading(same)).set_index(["table", "task", "metric"])
     line = frame.loc["Table 3", "Smiling / Male", "wst"]
     assert line[["rho", "low", "high"]].tolist() == pytest.approx([1, 1, 1]) and line[
         ["rows", "of", "seeds"]
@@ -217,8 +207,8 @@ def test_orders_are_rank_correlations_with_the_paper():
     )  # ours grows where the paper's falls
     assert np.isnan(frame.loc["Table 3", "Smiling / Young", "wst"]["rho"])
     few = {at(3, row): [60.0 + i] * 3 for i, row in enumerate(rows[:3])}
-    assert reproduction.orders(reading(few))["rho"].isna().all()
-    assert beside.orders(reproduction.orders(reading(same)))["WST"].tolist() == ["+1.00 [+1.00,\u00a0+1.00]"]
+    assert comparisons.orders(a_reading(few))["rho"].isna().all()
+    assert beside.orders(comparisons.orders(a_reading(same)))["WST"].tolist() == ["+1.00 [+1.00,\u00a0+1.00]"]
 
 
 # --------------------------------------------------------------------------------------------------------- the claims
@@ -228,7 +218,7 @@ def test_claims_name_rows_and_tables_that_there_are():
     p = profiles.load("demo")
     titles = {e.name: {row.title for row in e.rows} for e in experiments.selected(p)}
     titles["Figure 8"] = {paper_claims.EARLY, paper_claims.LATE}
-    for block in reading({}).blocks:
+    for block in a_reading({}).blocks:
         titles[f"Table {next(iter(block.values()))['table']}"] |= set(block)
     for claim in paper_claims.CLAIMS:
         for part in claim.parts:
@@ -238,21 +228,23 @@ def test_claims_name_rows_and_tables_that_there_are():
 def test_a_claim_is_judged_in_every_task_of_a_study():
     fair = PaperClaim("AIM-Fair's worst group is higher", ("Table 3",), (Part(AIM, ERM, "wst", 1),))
     one = {at(3, ERM): [70.0, 71.0, 72.0], at(3, AIM): [75.1, 76.0, 76.9]}
-    assert paper_claims.judge(fair, reading(one)) == Verdict("cannot be judged", "1 stand, 1 not run")
+    assert paper_claims.judge(fair, a_reading(one)) == Verdict("cannot be judged", "1 stand, 1 not run")
     young = "Smiling / Young"
     both = one | {at(3, ERM, young): [80.0, 81.0, 82.0], at(3, AIM, young): [75.1, 76.0, 76.9]}
-    assert paper_claims.judge(fair, reading(both)) == Verdict("contradicted", "1 stand, 1 contradicted")
-    assert paper_claims.judge(fair, reading({}, "celeba-young-male")) == Verdict("cannot be judged", NOTHING)
+    assert paper_claims.judge(fair, a_reading(both)) == Verdict("contradicted", "1 stand, 1 contradicted")
+    assert paper_claims.judge(fair, a_reading({}, "celeba-young-male")) == Verdict("cannot be judged", NOTHING)
 
 
 def test_a_margin_is_added_on_both_sides_and_the_printed_sign_must_be_the_claimed_one():
     values = {at(3, ERM): [80.0, 81.0, 82.0], at(3, AIM): [79.5, 80.6, 81.4], at(3, FULL): [90.0, 91.0, 92.0]}
-    block = next(b for b in reading(values).blocks if next(iter(b.values()))["task"] == "Smiling / Male" and FULL in b)
-    kept = reproduction.compared(reading(values), block, AIM, ERM, "acc", margin=1.0, sign=1)
+    block = next(
+        b for b in a_reading(values).blocks if next(iter(b.values()))["task"] == "Smiling / Male" and FULL in b
+    )
+    kept = comparisons.compared(a_reading(values), block, AIM, ERM, "acc", margin=1.0, sign=1)
     assert kept["verdict"] == "stands" and kept["ours"] == pytest.approx(-0.5) and kept["paper"] == pytest.approx(-0.21)
-    lost = reproduction.compared(reading(values), block, AIM, ERM, "acc", margin=0.6, sign=1)
+    lost = comparisons.compared(a_reading(values), block, AIM, ERM, "acc", margin=0.6, sign=1)
     assert lost["verdict"] == "cannot be judged" and lost["high"] < 0  # .6 is within the interval
-    wrong = reproduction.compared(reading(values), block, FULL, ERM, "acc", sign=1)
+    wrong = comparisons.compared(a_reading(values), block, FULL, ERM, "acc", sign=1)
     assert wrong["paper"] == pytest.approx(-0.46) and wrong["why"] == OPPOSITE
 
 
@@ -260,12 +252,12 @@ def test_claims_about_figures_have_a_sign_only():
     early = next(claim for claim in paper_claims.CLAIMS if claim.where == ("Figure 8",))
     own = "Smiling / Male"
     where = {("Figure 8", own, paper_claims.EARLY): [30, 31, 29], ("Figure 8", own, paper_claims.LATE): [20, 19, 20]}
-    assert paper_claims.judge(early, reading(where)) == Verdict("stands", "1 stand")
+    assert paper_claims.judge(early, a_reading(where)) == Verdict("stands", "1 stand")
     turned = dict(zip(where, reversed(where.values()), strict=True))
-    assert paper_claims.judge(early, reading(turned)).word == "contradicted"
+    assert paper_claims.judge(early, a_reading(turned)).word == "contradicted"
     frozen = next(claim for claim in paper_claims.CLAIMS if claim.where == ("Figure 2",))
-    assert paper_claims.judge(frozen, reading({})).why == "7 not run"
-    assert paper_claims.judge(frozen, reading({}, "utkface")).why == NOTHING  # the figure is of Smiling / Male
+    assert paper_claims.judge(frozen, a_reading({})).why == "7 not run"
+    assert paper_claims.judge(frozen, a_reading({}, "utkface")).why == NOTHING  # the figure is of Smiling / Male
 
 
 # ---------------------------------------------------------------------------------------------------------- for reading
@@ -273,12 +265,12 @@ def test_claims_about_figures_have_a_sign_only():
 
 def test_numbers_and_differences_in_words():
     up = {at(3, ERM): [70.0, 71.0, 72.0], at(3, AIM): [75.1, 76.0, 76.9], at(3, "Linear probing"): [50.0]}
-    made = reading(up)
+    made = a_reading(up)
     shown = beside.numbers([made], 3).query("task == 'Smiling / Male'").set_index("row")
     assert shown.loc[AIM, "WST, paper"] == "84.2" and shown.loc[AIM, "WST, here"].startswith("76.0 [")
     assert shown.loc["Linear probing", ["seeds", "ACC, here"]].tolist() == [1, "50.0"]
     assert shown.loc[FULL, ["seeds", "EO (max), here"]].tolist() == [0, "not run"]
-    every = reproduction.comparisons(made)
+    every = comparisons.comparisons(made)
     (line,) = beside.differences(every[every["table"] == "Table 3"]).to_dict("records")
     assert line["difference"] == "AIM-Fair − Baseline (ERM)" and line["WST"].startswith("+12.7 → +5.0 [")
     assert [line[m][-1] for m in ("ACC", "WST", "EO")] == ["~", "✓", "✗"]
@@ -289,7 +281,7 @@ def test_numbers_and_differences_in_words():
     lines = beside.html(shown.reset_index()).splitlines()
     assert len(lines) <= len(shown) + 8 and sum("<tr" in line for line in lines) == len(shown) + 1
     assert beside.html(shown).count("<td") == shown.size
-    table = beside.claims([made, reading({}, "utkface")], "#repro-{}")
+    table = beside.claims([made, a_reading({}, "utkface")], "#repro-{}")
     assert len(table) == len(paper_claims.CLAIMS) and table["paper"][0] == '<a href="#repro-table-3">Table 3</a>'
     assert table["utkface"].str.startswith("–").sum() >= 5
 
@@ -315,7 +307,7 @@ def test_what_is_read_is_what_the_grid_has(given, tmp_path, capsys):
     todo = grid.plan(grid.identified(some, here), here)
     assert grid.compute(todo, here, serial.run) == []
 
-    made = reproduction.read("smoke", changed, here)
+    made = reading.read("smoke", changed, here)
     opened = study.open_study("smoke", changes=changed, device="cpu", runs_root=here.runs_root)
     erm = made.values("Table 3", "Smiling / Male", ERM, "acc")
     assert erm.to_dict() == {seed: opened.run("erm", seed).report().acc for seed in seeds}
@@ -325,7 +317,7 @@ def test_what_is_read_is_what_the_grid_has(given, tmp_path, capsys):
     assert made.values("Table 3", "Smiling / Male", FULL, "wst").empty
     picked = made.values("Figure 8", "Smiling / Male", paper_claims.EARLY, "tensors")
     assert picked.index.tolist() == [100] and 0 < picked[100] <= 30
-    frame = reproduction.comparisons(made)
+    frame = comparisons.comparisons(made)
     done = frame.query("table == 'Table 3' and row == 'Trained on synthetic only' and task == 'Smiling / Male'")
     assert done["seeds"].tolist() == [3] * 3 and done["ours"].notna().all()
     assert set(frame.query("row == @AIM and table == 'Table 3'")["why"]) <= {MISSING, NOISE}
@@ -357,21 +349,19 @@ def test_the_best_share_is_the_best_of_all_shares_and_needs_them_all():
         for seed in (100, 200)
         for i, title in enumerate(titles)
     ]
-    best = reproduction._best_share(table, pd.DataFrame(rows[:-1]))
+    best = reading._best_share(table, pd.DataFrame(rows[:-1]))
     assert (
-        best["seed"].tolist() == [100]
-        and best["acc"].tolist() == [2.0]
-        and set(best["method"]) == {reproduction.BEST_SHARE}
+        best["seed"].tolist() == [100] and best["acc"].tolist() == [2.0] and set(best["method"]) == {reading.BEST_SHARE}
     )
 
 
 def test_fields_that_a_notebook_was_given_are_told_from_those_of_the_file():
     p = profiles.load("smoke", **SMALL)
-    assert reproduction.changes_of(p, "smoke") == SMALL and reproduction.changes_of(profiles.load("demo"), "demo") == {}
+    assert reading.changes_of(p, "smoke") == SMALL and reading.changes_of(profiles.load("demo"), "demo") == {}
 
 
 def test_any_table_in_words_is_exported_as_it_is(tmp_path):
-    frame = beside.numbers([reading({})], 9)
+    frame = beside.numbers([a_reading({})], 9)
     assert len(pd.read_csv(tables.export(frame, tmp_path / "t.csv"))) == 3
     assert tables.export(frame, tmp_path / "t.md").read_text().startswith("| study | task | row | seeds | ACC, paper |")
     assert r"\toprule" in tables.export(frame, tmp_path / "t.tex").read_text()

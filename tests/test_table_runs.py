@@ -115,7 +115,9 @@ def test_a_seed_that_lacks_a_searched_value_is_not_chosen_from(lab):
     assert len(rows) == 1 and rows.loc[0, "searched"] == len(methods.LEARNING_RATES)
     assert table_runs.chosen(rows).empty
     assert table_runs.missing(lab, search, table_runs.chosen(rows)) == {"Searched": 1}
-    whole = pd.concat([rows.assign(place=i, lr=rate, selection=80 - rate) for i, rate in enumerate(methods.LEARNING_RATES)])
+    whole = pd.concat(
+        [rows.assign(place=i, lr=rate, selection=80 - rate) for i, rate in enumerate(methods.LEARNING_RATES)]
+    )
     assert list(table_runs.chosen(whole)["lr"]) == [0.001]
 
 

@@ -146,14 +146,14 @@ def command_grid_report(options: argparse.Namespace) -> None:
     import pandas as pd
 
     from aimfair import profiles, tables
-    from aimfair.paper import beside, reproduction
+    from aimfair.paper import beside, comparisons, reading
 
     changes = {k: v for k, v in common_parameters(options).items() if k not in profiles.COMMON}
     machine = grid_machine(options)
-    readings = [reproduction.read(options.profile, changes, machine)]
-    readings += [reproduction.read(name, machine=machine) for name in options.beside]
+    readings = [reading.read(options.profile, changes, machine)]
+    readings += [reading.read(name, machine=machine) for name in options.beside]
     if options.out:
-        every = pd.concat([reproduction.comparisons(reading) for reading in readings])
+        every = pd.concat([comparisons.comparisons(reading) for reading in readings])
         print(f"{len(every)} comparisons are in {tables.export(every, options.out)}")
     else:
         print(tables.text(beside.claims(readings)), end="")

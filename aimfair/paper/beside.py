@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from aimfair.paper import claims as paper_claims
-from aimfair.paper.reproduction import INCONSISTENT, METRICS, NOISE, NOTHING, OPPOSITE, SHORT, ZERO, Reading
+from aimfair.paper.comparisons import METRICS
+from aimfair.paper.reading import Reading
+from aimfair.paper.rule import INCONSISTENT, NOISE, NOTHING, OPPOSITE, SHORT, ZERO
 from aimfair.stats import interval
 from aimfair.tables import HEADINGS
 

@@ -2,7 +2,7 @@
 
 A claim is a sentence and its parts: pairs of rows of a table (or of a figure, of which only the sign is told) with a
 metric and the sign that the sentence gives the difference. It is judged for each study that has a place for the table, in
-every task there: contradicted if one part is, standing if all parts do, see :mod:`aimfair.paper.reproduction`.
+every task there: contradicted if one part is, standing if all parts do, see :mod:`aimfair.paper.rule`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from aimfair.paper.reproduction import BEST_SHARE, Reading, Verdict, compared, signed, together
+from aimfair.paper.comparisons import compared, signed
+from aimfair.paper.reading import BEST_SHARE, Reading
+from aimfair.paper.rule import Verdict, together
 
 ERM, FULL, AIM = "Baseline (ERM)", "Full fine-tuning", "AIM-Fair"
 EARLY, LATE = "selected, early half", "selected, late half"
@@ -158,7 +160,7 @@ as ``layer1``, and early layers as the half of the tensors up to ``layer2``."""
 
 
 def evidence(claim: PaperClaim, reading: Reading) -> pd.DataFrame:
-    """The comparisons that decide a claim in a study, a line each: keys of :func:`aimfair.paper.reproduction.compared`.
+    """The comparisons that decide a claim in a study, a line each: keys of :func:`aimfair.paper.comparisons.compared`.
 
     Empty where the paper prints nothing of the study's kind.
     """

@@ -19,7 +19,7 @@ NAMES = {"acc": "ACC", "wst": "WST", "eo": "EO"}
 def effects(comparisons: pd.DataFrame, metric: Sequence[str] = ("acc", "wst", "eo")) -> Figure:
     """A panel per metric, in it a point per comparison: the paper's difference and ours with its 95 % interval, points.
 
-    comparisons  rows of :func:`aimfair.paper.reproduction.comparisons`; those without runs are not drawn
+    comparisons  rows of :func:`aimfair.paper.comparisons.comparisons`; those without runs are not drawn
     Colour and marker are the verdict. In the two shaded quarters the signs agree; on the dashed line the sizes do.
     """
     frame = as_frame(comparisons, "paper", "ours", "low", "high", "verdict").dropna(subset=["paper", "ours"])
