@@ -10,12 +10,22 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from aimfair.paper.reading import Block, Reading
-from aimfair.paper.rule import FEWEST, INCONSISTENT, NOISE, OPPOSITE, PROPOSED, SHORT, Verdict, noise, verdict
+from aimfair.paper.rule import (
+    BASELINES,
+    FEWEST,
+    INCONSISTENT,
+    NOISE,
+    OPPOSITE,
+    PROPOSED,
+    SHORT,
+    Verdict,
+    noise,
+    verdict,
+)
 from aimfair.stats import Difference, interval, paired_difference
 
 METRICS = ("acc", "wst", "eo")
 
-BASELINES = ("ERM", "ERM (baseline)")
 
 STEPS = (5,)
 """Tables whose rows are steps: each is compared with the one before it."""

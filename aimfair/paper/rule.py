@@ -44,7 +44,8 @@ NOISE, INCONSISTENT, MISSING, ZERO = (
 """Why a comparison cannot be judged."""
 
 PROPOSED = ("AIM-Fair", "AIM-Fair (absolute difference)", "Selective fine-tuning")
-"""What the paper calls its own method."""
+BASELINES = ("ERM", "ERM (baseline)")
+"""What the paper calls its own method, and the model that all start from."""
 
 OPPOSITE = "the paper's own table shows the opposite"
 
