@@ -187,3 +187,17 @@ def test_errors_say_what_to_do(faces):
     other = datasets.Catalogue("elsewhere", faces.names, faces.attributes[["Smiling"]], faces.read)
     with pytest.raises(AimfairError, match="elsewhere"):
         faceworld.captions(other, [0], seed=0)
+
+
+def test_age_shows_in_the_web_style_whatever_the_hair():
+    """Hair is gray in six of ten old faces; that the skin has lost its colour shows in all of them."""
+
+    def cheeks(young):
+        faces = faceworld.catalogue(style="web", train=0, validation=0, test=0, corpus=300, do={"Young": young})
+        table, pictures = faces.attributes, faces.read(np.arange(300), 64).float()
+        column = ((table.head_x + 0.2 * table.yaw * table.head_scale + 1) * 32).astype(int).to_list()
+        row = ((table.head_y + 0.4 * table.head_scale + 1) * 32).astype(int).to_list()
+        colour = pictures[torch.arange(300), :, row, column]
+        return (colour.amax(1) - colour.amin(1)) / colour.amax(1)
+
+    assert (cheeks(young=0) < cheeks(young=1)).double().mean() > 0.9

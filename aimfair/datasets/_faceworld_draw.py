@@ -58,6 +58,9 @@ class _Painter:
         self.pixel = 2 / size / scene["scale"]  # one pixel in head units
         self.skin = _ramp(SKIN[style], scene["skin"])
         self.skin = self.skin * (1 + _rgb(0.04, 0.0, -0.05) * scene["skin_tint"][..., None])
+        self.aged = (2 * scene["sag"] - 1).clamp(min=0)  # what a cartoon exaggerates: 0 for the young
+        if self.web:  # the colour goes out of an old skin
+            self.skin = self.skin + (self.skin.mean(1, keepdim=True) - self.skin) * 0.5 * self.aged[..., None]
         hair = _choice(HAIR[style], scene["hair_tone"])
         self.hair = hair * (1 + (0.06 if self.web else 0.16) * scene["hair_shade"][..., None])
 
@@ -219,7 +222,8 @@ class _Painter:
         if self.web:
             self.paint(self.skin * 0.28, self.cover(distance - 0.055))
             lit = ((u * p["light_x"].sign() + 0.45) * 5).clamp(0, 1)
-            shade = 0.88 + 0.12 * lit
+            hollow = self.cover(_ellipse(u.abs() - 0.54, v - 0.44, 0.11, 0.26), 2.0)
+            shade = 0.88 + 0.12 * lit - 0.36 * hollow * self.aged
         else:
             shade = 1.04 - 0.20 * q.square().clamp(max=1.4) + 0.15 * p["light_x"] * u - 0.10 * p["light_y"] * v
             shade = shade + 0.13 * _blob(u - 0.25 * p["light_x"], v + 0.55, 0.45, 0.30)
@@ -238,16 +242,18 @@ class _Painter:
 
         if not web:  # sockets in shadow, and the bridge of the nose
             self.paint(self.skin * 0.62, 0.36 * _blob(e + 0.03, ev + 0.06, 0.27, 0.20))
-        bag = (_ellipse(e, ev - 0.07, 0.17, 0.13).abs() - 0.012) + 2 * (0.10 - ev).clamp(min=0)
-        self.paint(self.skin * (0.62 if web else 0.66), 0.85 * p["bags"] * self.cover(bag, 1.4))
+        # Lines of age are fine on a photo; a cartoon says "old" with a thick pencil.
+        pen, ink = (0.016, 0.42) if web else (0.0, 0.62)
+        bag = (_ellipse(e, ev - 0.07, 0.17, 0.13).abs() - 0.012 - pen) + 2 * (0.10 - ev).clamp(min=0)
+        self.paint(self.skin * (ink + 0.04), 0.85 * p["bags"] * self.cover(bag, 1.4))
         crow = torch.minimum(
-            _segment(e, ev, 0.25, -0.02, 0.36, -0.08, 0.006), _segment(e, ev, 0.25, 0.03, 0.36, 0.06, 0.006)
+            _segment(e, ev, 0.25, -0.02, 0.36, -0.08, 0.006 + pen), _segment(e, ev, 0.25, 0.03, 0.36, 0.06, 0.006 + pen)
         )
-        self.paint(self.skin * 0.60, p["crow"] * 0.8 * self.cover(crow, 1.3))
+        self.paint(self.skin * (ink - 0.02), p["crow"] * (1.0 if web else 0.8) * self.cover(crow, 1.3))
         bend = 0.25 * (f.square())
-        lines = torch.minimum((v + 0.44 + bend).abs(), (v + 0.56 + bend).abs()) - 0.010
+        lines = torch.minimum((v + 0.44 + bend).abs(), (v + 0.56 + bend).abs()) - 0.010 - pen
         lines = torch.maximum(lines, f.abs() - 0.40)
-        self.paint(self.skin * 0.64, p["wrinkle"] * 0.75 * self.cover(lines, 1.3))
+        self.paint(self.skin * (ink + 0.02), p["wrinkle"] * (1.0 if web else 0.75) * self.cover(lines, 1.3))
 
         opening = 0.115 * p["eye_size"] * (1 - 0.62 * p["squint"]) * (1.18 if web else 1.0)
         width = 0.185 * p["eye_size"]
@@ -270,6 +276,9 @@ class _Painter:
         thick = p["brow_thick"] * (1 - 0.35 * (e / 0.24).clamp(-1, 1))
         brow = torch.maximum((ev - brow_line).abs() - thick * 0.8, e.abs() - 0.235)
         brow_colour = torch.minimum(self.hair, self.skin) * 0.62
+        if web:  # brows turn white with age, before the hair does
+            white = ((p["wrinkle"] - 0.3) * 2.5).clamp(0, 1)
+            brow_colour = brow_colour + (_rgb(0.93, 0.93, 0.97) - brow_colour) * white[..., None]
         self.paint(brow_colour, 0.92 * self.cover(brow, 1.4))
 
         r = p["glasses_size"]
@@ -332,6 +341,10 @@ class _Painter:
         half = p["mouth_width"]
         fold = _segment(a, v, 0.20, 0.26, half + 0.09, 0.52, 0.010)
         self.paint(self.skin * 0.58, (0.75 if web else 0.62) * p["fold"] * self.cover(fold, 1.5))
+
+        if web:  # and from the corners down to the chin, which gives age away under any hair
+            jowl = _segment(a, v, half + 0.05, 0.64, half - 0.05, 0.90, 0.020)
+            self.paint(self.skin * 0.45, self.aged * self.cover(jowl, 1.3))
 
         # Mouth: one parabola for the line of the lips, the opening above and below it.
         m = f + p["mouth_skew"]
@@ -440,7 +453,9 @@ def _ellipse(u: Tensor, v: Tensor, ru: float | Tensor, rv: float | Tensor) -> Te
     return (((u / ru).square() + (v / rv).square() + 1e-4).sqrt() - 1) * shorter
 
 
-def _segment(u: Tensor, v: Tensor, u0: float, v0: float, u1: float | Tensor, v1: float, radius: float) -> Tensor:
+def _segment(
+    u: Tensor, v: Tensor, u0: float | Tensor, v0: float, u1: float | Tensor, v1: float, radius: float
+) -> Tensor:
     """Signed distance to a line from (u0, v0) to (u1, v1) with round ends."""
     du, dv = u1 - u0, v1 - v0
     t = (((u - u0) * du + (v - v0) * dv) / (du * du + dv * dv)).clamp(0, 1)

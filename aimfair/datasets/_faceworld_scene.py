@@ -138,12 +138,13 @@ def _gender_and_age(s: Scene, dice: _Dice, corpus: bool) -> None:
     s["beard"] = (kinds == 4) * 1.0
     s["mustache"] = np.maximum(s["mustache"], s["beard"])
 
-    age = 2 * old - 1 + dice.normal(0.45)
+    clarity = CORPUS_CLARITY if corpus else 1.0
+    age = 2 * old - 1 + dice.normal(0.45 * clarity)
     clip = (0.0, 1.0)
     s["wrinkle"] = np.clip(0.30 + 0.42 * age + dice.normal(0.12), *clip)
     s["bags"] = np.clip(0.35 + 0.35 * age + dice.normal(0.20), *clip)
     s["crow"] = np.clip(0.20 + 0.40 * age + dice.normal(0.20), *clip)
-    s["sag"] = np.clip(0.5 + 0.4 * age + dice.normal(0.2), *clip)
+    s["sag"] = np.clip(0.5 + 0.4 * age + dice.normal(0.2 * clarity), *clip)
     s["gray"] = dice.chance(np.where(old == 1, 0.62, 0.025))
 
     s["skin"] = dice.uniform() ** 1.25
