@@ -94,12 +94,15 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     return Fitted(model, history)
 
 
+# Where about half of a batch or less counts, a constant answer is a point at which the descent from random weights stays:
+# one class is wrong everywhere, and its faces are all that counts. On the demo, validation accuracy was 52 to 55 % for
+# every share up to .5, and 88 % at .6; from ImageNet weights smaller shares have been used.
 METHOD = Method(
     name="cvar-dro",
     title="CVaR DRO",
     source="Levy et al., NeurIPS 2020, arXiv 2010.05893; Table 1",
     start="scratch",
     fit=fit,
-    defaults={"alpha": 0.2, "reg": 0.0},
-    search={"alpha": (0.05, 0.1, 0.2, 0.4, 0.8)},
+    defaults={"alpha": 0.7, "reg": 0.0},
+    search={"alpha": (0.5, 0.6, 0.7, 0.8, 0.9)},
 )
