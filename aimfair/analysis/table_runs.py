@@ -31,10 +31,11 @@ COLUMNS = [
 
 
 def there(lab: Study, method: str) -> list[Run]:
-    """The published runs of ``method``, and those of this machine that nobody published; none is no error."""
-    published = lab.published(method)
+    """The published runs of ``method``, whatever their hyper-parameters, and those of this machine that nobody published;
+    none is no error."""
+    published = lab.all_published(method)
     known = {run.id for run in published}
-    return published + [run for run in lab.fresh(method) if run.id not in known]
+    return published + [run for run in lab.all_fresh(method) if run.id not in known]
 
 
 def rows(lab: Study, experiment: Experiment) -> pd.DataFrame:
