@@ -14,6 +14,7 @@ from typing import Any
 
 from aimfair import methods, prompts
 from aimfair.errors import AimfairError
+from aimfair.measurements import MEASURED
 from aimfair.methods._partial import BLOCKS
 from aimfair.profiles import Profile
 
@@ -26,8 +27,6 @@ GAPS = "gradient-gaps"
 
 MAPS = "feature-map"
 """Likewise, of the classifier of the method that ``of`` names: :meth:`aimfair.study.Study.feature_map`."""
-
-MEASURED = (GAPS, MAPS)
 
 Settings = dict[str, dict[str, Any]]
 """Name of a part of a table -> the fields of the profile that differ there."""

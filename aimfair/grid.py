@@ -17,7 +17,8 @@ import pandas as pd
 from aimfair import costs, methods, runs, tables
 from aimfair.engines import BIASED_MODEL, POOL, Engine, Machine, Outcome, study_of
 from aimfair.errors import AimfairError
-from aimfair.experiments import GAPS, MEASURED, Cell, Experiment
+from aimfair.experiments import GAPS, Cell, Experiment
+from aimfair.measurements import MEASURED
 from aimfair.progress import progress, quiet
 
 _COLUMNS = pd.MultiIndex.from_product([tables.METRICS, ("mean", "low", "high")]).insert(0, ("n", "seeds"))
