@@ -59,6 +59,11 @@ def wanted(study: Study, method: str, seed: int, **fixed: Any) -> list[Hyper]:
     return values(method, **fixed) if seed in seeds(study.profile) else [chosen(study, method, **fixed)]
 
 
+def tried(study: Study, method: str, seed: int, **fixed: Any) -> list[Run]:
+    """The runs of :func:`wanted`. Those that do not exist yet are trained."""
+    return [study.run(method, seed, **hyper) for hyper in wanted(study, method, seed, **fixed)]
+
+
 def run(study: Study, method: str, seed: int, **fixed: Any) -> Run:
     """The run of ``method`` with this seed that counts. Runs that do not exist yet are trained."""
     return study.run(method, seed, **chosen(study, method, **fixed))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,23 +60,41 @@ def choose(frame: pd.DataFrame, among: str = "lr", by: Sequence[str] = ("method"
     values. That is accuracy on real validation images, no group label read (oracles: their worst group there).
 
     frame  columns ``seed``, ``selection``, ``among`` and ``by``; a column ``searched`` says how many values there are to
-           choose among, else they are those in the group. Several rows of a seed and value are averaged
-    A group in which no seed has all values is left out: the choice would be among fewer than the others'.
+           choose among, else they are those in the group
+    A group in which no seed has all values is left out: the choice would be among fewer than the others'. Raises
+    AimfairError for two rows with the same seed and value.
     """
-    kept = [rows[rows[among] == value] for _, rows in _groups(frame, by) if (value := _best(rows, among)) is not None]
-    return pd.concat(kept).sort_index() if kept else frame.iloc[:0]
+    kept = [_best(rows, among) for _, rows in _groups(frame, by)]
+    return pd.concat(kept).sort_index() if kept else frame
+
+
+def complete(frame: pd.DataFrame, among: str = "lr", by: Sequence[str] = ("method",)) -> pd.DataFrame:
+    """Of each group the rows of the seeds that have all its values of ``among``: paths whose points have equal seeds."""
+    kept = [rows[rows["seed"].isin(_wide(rows, among).dropna().index)] for _, rows in _groups(frame, by)]
+    return pd.concat(kept).sort_index() if kept else frame
 
 
 def _groups(frame: pd.DataFrame, by: Sequence[str]) -> Iterable[tuple[object, pd.DataFrame]]:
-    return frame.groupby(list(by), sort=False) if len(frame) else ()
+    return frame.groupby(list(by), sort=False, dropna=False) if len(frame) else ()
 
 
-def _best(rows: pd.DataFrame, among: str) -> Any:
-    wide = rows.pivot_table(index="seed", columns=among, values="selection")
-    complete = wide.dropna().head(SEARCH_SEEDS)
-    if complete.empty or wide.shape[1] < (rows["searched"].max() if "searched" in rows else 1):
-        return None
-    return complete.mean().round(9).idxmax()  # the first of equals, whatever the order of the sum did to the last digit
+def _wide(rows: pd.DataFrame, among: str) -> pd.DataFrame:
+    """Seed x place of the value -> selection. A missing value is one too: of a method that has nothing to search."""
+    places = pd.factorize(rows[among], sort=True, use_na_sentinel=False)[0]
+    if rows.assign(place=places).duplicated(["seed", "place"]).any():
+        raise AimfairError(f"several runs have the same seed and {among}: choose by what tells them apart, too")
+    return pd.DataFrame({"seed": rows["seed"], "place": places, "s": rows["selection"]}).pivot(
+        index="seed", columns="place", values="s"
+    )
+
+
+def _best(rows: pd.DataFrame, among: str) -> pd.DataFrame:
+    wide = _wide(rows, among)
+    first = wide.dropna().head(SEARCH_SEEDS)
+    if first.empty or wide.shape[1] < (rows["searched"].max() if "searched" in rows else 1):
+        return rows.iloc[:0]
+    best = first.mean().round(9).idxmax()  # the first of equals, whatever the order of the sum did to the last digit
+    return rows[pd.factorize(rows[among], sort=True, use_na_sentinel=False)[0] == best]
 
 
 def summary(

@@ -53,12 +53,23 @@ def test_no_choice_among_fewer_values_than_there_are():
     assert list(tables.choose(frame.iloc[:0]).columns) == list(frame.columns)
 
 
-def test_repetitions_are_averaged_and_groups_are_chosen_apart():
-    draws = pd.concat([scores(s100=(5, 1)), scores(s100=(1, 4))])
-    other = scores(s100=(1, 9)).assign(method="other")
-    chosen = tables.choose(pd.concat([draws, other]))
-    assert chosen.groupby("method")["lr"].unique().map(list).to_dict() == {"m": [RATES[0]], "other": [RATES[1]]}
-    assert len(chosen) == 3
+def test_groups_are_chosen_apart_and_what_nothing_tells_apart_is_refused():
+    draws = pd.concat([scores(s100=(5, 1)).assign(draw=0), scores(s100=(1, 4)).assign(draw=1)], ignore_index=True)
+    assert list(tables.choose(draws, by=["draw"])["lr"]) == [RATES[0], RATES[1]]
+    with pytest.raises(AimfairError, match="several runs have the same seed and lr"):
+        tables.choose(draws)
+
+
+def test_who_has_nothing_to_search_is_chosen_as_it_is():
+    erm = pd.DataFrame({"method": "erm", "seed": [100, 200], "lr": float("nan"), "selection": 1.0})
+    both = pd.concat([erm, scores(s100=(1, 2), s200=(2, 2))], ignore_index=True)
+    assert tables.choose(both)["method"].value_counts().to_dict() == {"erm": 2, "m": 2}
+
+
+def test_paths_have_the_same_seeds_at_every_point():
+    frame = scores(s100=(1, 2), s200=(1, 2), s400=(None, 3))
+    assert tables.complete(frame)["seed"].tolist() == [100, 100, 200, 200]
+    assert tables.complete(frame.iloc[:0]).empty
 
 
 def test_values_are_complete_hyper_parameters():

@@ -49,7 +49,7 @@ def there(study: Study, name: str, **fixed: Any) -> list[Run]:
 
 def best(several: Iterable[Run], fixed: Iterable[str] = ()) -> list[Run]:
     """Of one method's runs those with the value that counts, as in every table (:func:`aimfair.tables.choose`), by seed and
-    repetition; the value is the same for all repetitions.
+    repetition; each repetition has its own.
 
     fixed  hyper-parameters that the method would search and that were fixed
     """
@@ -62,7 +62,8 @@ def best(several: Iterable[Run], fixed: Iterable[str] = ()) -> list[Run]:
     frame = pd.DataFrame({"seed": [run.seed for run in ordered], "method": "", "place": [places[v] for v in values]})
     size = prod(len(several) for several in searched.values())
     frame = frame.assign(selection=[tables.selection(run) for run in ordered], searched=size)
-    return [ordered[number] for number in tables.choose(frame, among="place").index]
+    frame["repetition"] = [_repetition(run)[1:] for run in ordered]
+    return [ordered[number] for number in tables.choose(frame, among="place", by=["repetition"]).index]
 
 
 def chosen(several: Iterable[Run], title: str = "", fixed: Iterable[str] = ()) -> pd.DataFrame:

@@ -80,8 +80,7 @@ def compute(lab: Study, experiment: Experiment, seed: int) -> None:
             if row.method == GAPS:
                 study.gradient_gaps(seed)
                 continue
-            for hyper in search.wanted(study, row.method, seed, **row.fixed):
-                study.run(row.method, seed, **hyper)
+            search.tried(study, row.method, seed, **row.fixed)
 
 
 def missing(lab: Study, experiment: Experiment, chosen: pd.DataFrame) -> dict[str, int]:
