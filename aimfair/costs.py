@@ -12,7 +12,8 @@ from typing import Any
 
 from aimfair import diffusion, methods, synthetic
 from aimfair.engines import BIASED_MODEL, POOL, Machine, study_of
-from aimfair.experiments import MEASURED, Cell
+from aimfair.experiments import Cell
+from aimfair.measurements import MEASURED
 from aimfair.paths import home
 from aimfair.profiles import Profile
 

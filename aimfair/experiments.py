@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from typing import Any
 
-from aimfair import methods, prompts
+from aimfair import methods, profiles, prompts, search
 from aimfair.errors import AimfairError
+from aimfair.measurements import MEASURED
 from aimfair.methods._partial import BLOCKS
 from aimfair.profiles import Profile
 
@@ -27,7 +27,8 @@ GAPS = "gradient-gaps"
 MAPS = "feature-map"
 """Likewise, of the classifier of the method that ``of`` names: :meth:`aimfair.study.Study.feature_map`."""
 
-MEASURED = (GAPS, MAPS)
+CHOSEN = "chosen"
+"""In place of a hyper-parameter: the value that counts, see :mod:`aimfair.search`."""
 
 Settings = dict[str, dict[str, Any]]
 """Name of a part of a table -> the fields of the profile that differ there."""
@@ -48,14 +49,15 @@ class Row:
 
     def configurations(self) -> list[dict[str, Any]]:
         """Complete hyper-parameters of each run: every value that the method searches and the row does not fix."""
-        if self.method in MEASURED:
-            return [dict(self.fixed)]
-        method = methods.get(self.method)
-        searched = {name: values for name, values in method.search.items() if name not in self.fixed}
-        return [
-            method.hyper(**self.fixed, **dict(zip(searched, values, strict=True)))
-            for values in product(*searched.values())
-        ]
+        return [dict(self.fixed)] if self.method in MEASURED else search.values(self.method, **self.fixed)
+
+    def followers(self) -> list[dict[str, Any]]:
+        """Likewise for a seed that comes after the search: :data:`CHOSEN` stands for what is found there."""
+        tried = self.configurations()
+        if len(tried) == 1:
+            return tried
+        searched = [name for name in methods.get(self.method).search if name not in self.fixed]
+        return [{**tried[0], **dict.fromkeys(searched, CHOSEN)}]
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ class Cell:
 
     table, setting, row  such as "Table 3", "Smiling / Young", "Full fine-tuning"
     profile, changes     the study: name of a profile, and the fields of it that differ
-    method, hyper, seed  the run: what :meth:`aimfair.study.Study.run` is given, hyper-parameters complete
+    method, hyper, seed  the run: what :meth:`aimfair.study.Study.run` is given, hyper-parameters complete, but for those
+                         that are :data:`CHOSEN`
     """
 
     table: str
@@ -95,7 +98,9 @@ def cells(experiment: Experiment, profile: str, changes: Mapping[str, Any], seed
     """Every run of a table, in the order of its settings, rows, seeds and searched values.
 
     profile, changes  the same that ``experiment`` was made for; its settings and rows change it further
+    The first seeds (:func:`aimfair.search.seeds`) have a run for each searched value, the others one each.
     """
+    first = search.seeds(profiles.load(profile, **changes))
     return [
         Cell(
             experiment.name,
@@ -110,7 +115,7 @@ def cells(experiment: Experiment, profile: str, changes: Mapping[str, Any], seed
         for setting, changed in experiment.settings.items()
         for row in experiment.within(setting)
         for seed in seeds
-        for hyper in row.configurations()
+        for hyper in (row.configurations() if seed in first else row.followers())
     ]
 
 

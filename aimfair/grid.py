@@ -14,21 +14,61 @@ from typing import Any
 
 import pandas as pd
 
-from aimfair import costs, methods, runs, tables
+from aimfair import costs, methods, runs, search, tables
 from aimfair.engines import BIASED_MODEL, POOL, Engine, Machine, Outcome, study_of
 from aimfair.errors import AimfairError
-from aimfair.experiments import GAPS, MEASURED, Cell, Experiment
+from aimfair.experiments import CHOSEN, GAPS, Cell, Experiment
+from aimfair.measurements import MEASURED
 from aimfair.progress import progress, quiet
 
 _COLUMNS = pd.MultiIndex.from_product([tables.METRICS, ("mean", "low", "high")]).insert(0, ("n", "seeds"))
 
 
 def identified(cells: Iterable[Cell], machine: Machine) -> dict[str, Cell]:
-    """Cells by the id of their run, in their order. Of cells with the same run the first is kept."""
+    """Cells by the id of their run, in their order. Of cells with the same run the first is kept.
+
+    A cell whose search is not finished has the id of its question until there is an answer.
+    """
     found: dict[str, Cell] = {}
     for cell in cells:
-        found.setdefault(runs.run_id(_config(cell, machine)), cell)
+        known = answered(cell, machine)
+        found.setdefault(runs.run_id(_config(known, machine)), known)
     return found
+
+
+def answered(cell: Cell, machine: Machine) -> Cell:
+    """The cell, with what its search chose in place of :data:`aimfair.experiments.CHOSEN`; as it is, while runs of the
+    search are missing."""
+    if not _asks(cell):
+        return cell
+    tries = _search(cell, machine)
+    key = (machine, *(runs.run_id(_config(each, machine)) for each in tries))
+    if key not in _answers:
+        opened = study_of(cell, machine)
+        found = [opened.find(_config(each, machine)) for each in tries]
+        if None in found:
+            return cell
+        among = [dict(each.hyper) for each in tries if each.seed == tries[0].seed]
+        best = search.winner([run for run in found if run], among)
+        _answers[key] = tuple(sorted(best.items()))
+    return replace(cell, hyper=_answers[key])
+
+
+_answers: dict[tuple[Any, ...], tuple[tuple[str, Any], ...]] = {}  # by the ids of the runs, which decide it
+
+
+def _asks(cell: Cell) -> bool:
+    return any(value == CHOSEN for _, value in cell.hyper)
+
+
+def _search(cell: Cell, machine: Machine) -> list[Cell]:
+    """The cells among which a cell's hyper-parameters are chosen."""
+    among = search.values(cell.method, **{name: value for name, value in cell.hyper if value != CHOSEN})
+    return [
+        replace(cell, seed=seed, hyper=tuple(sorted(hyper.items())))
+        for seed in search.seeds(study_of(cell, machine).profile)
+        for hyper in among
+    ]
 
 
 def missing(cells: Mapping[str, Cell], machine: Machine) -> dict[str, Cell]:
@@ -57,8 +97,8 @@ def plan(cells: Mapping[str, Cell], machine: Machine) -> list[Cell]:
     """The missing ``cells`` in the order in which to compute them, and before them what they share.
 
     First the synthetic pools that are not drawn yet. Then study by study the biased models, what needs none, the
-    gradient gaps, the methods that start from the biased model, and last the maps of features: so that several workers
-    seldom wait for one.
+    gradient gaps, the methods that start from the biased model, what waits for a search, and last the maps of features:
+    so that several workers seldom wait for one.
     """
     ordered: list[Cell] = []
     pools: dict[Any, tuple[int, Cell]] = {}
@@ -73,15 +113,18 @@ def plan(cells: Mapping[str, Cell], machine: Machine) -> list[Cell]:
 
 
 def _shared(cells: Sequence[Cell], machine: Machine) -> list[Cell]:
-    """Biased models and gradient gaps that ``cells`` of one study need and that are not there.
+    """Searches, biased models and gradient gaps that ``cells`` of one study need and that are not there.
 
     A method that ranks tensors (it has a ``k``) is taken to need the gaps. One that needs them and is not known for it
     measures them itself, while others wait: nothing is computed twice.
     """
+    known = set(cells)
+    tries = {each: None for cell in cells if _asks(cell) for each in _search(cell, machine)}
+    added = [each for each in tries if each not in known and not _is_there(each, machine)]
+    cells = [*cells, *added]
     asked_for = {(cell.method, cell.seed) for cell in cells}
     starting = {cell.seed: cell for cell in cells if _rank(cell) >= 2}
     ranking = {cell.seed: cell for cell in cells if "k" in dict(cell.hyper)}
-    added = []
     for seed, cell in starting.items():
         erm = replace(cell, method="erm", hyper=())
         there = _is_there(erm, machine) and study_of(erm, machine).biased_weights(seed) is not None
@@ -102,7 +145,9 @@ def _rank(cell: Cell) -> int:
     if cell.method in ("erm", BIASED_MODEL):
         return 0
     if cell.method in MEASURED:
-        return 2 if cell.method == GAPS else 4
+        return 2 if cell.method == GAPS else 5
+    if _asks(cell):
+        return 4
     return 1 if methods.get(cell.method).start == "scratch" else 3
 
 
@@ -137,8 +182,8 @@ def summary(
 ) -> tuple[pd.DataFrame, list[Cell]]:
     """The summary of a table (:func:`aimfair.tables.summary`) from its finished runs, and the cells that have none.
 
-    cells      all of ``experiment``. Of the searched values of a row and seed the best counts, by
-               :func:`aimfair.tables.selection`; a seed that lacks one of them is left out, a row without seeds is empty
+    cells      all of ``experiment``. Of what a row searches the value counts that :func:`aimfair.tables.choose` finds; a
+               row without runs of it is empty
     reference  title of the row to which the others are compared, pairwise over the seeds
     The index has a level for the settings if there are several. Raises AimfairError for a figure without accuracies.
     """
@@ -163,30 +208,37 @@ def summary(
 
 
 def chosen(
-    cells: Sequence[Cell], machine: Machine, known: dict[tuple[str, ...], pd.DataFrame] | None = None
+    cells: Sequence[Cell], machine: Machine, known: dict[str, pd.DataFrame] | None = None
 ) -> tuple[pd.DataFrame, list[Cell]]:
     """What a table shows: the run that counts of each setting, row and seed, and the cells that have no run.
 
-    Columns are ``setting``, those of :func:`aimfair.tables.frame` with the row's title as ``method``, and how many runs it
-    was chosen among. Of the searched values the best counts, by :func:`aimfair.tables.selection`, the first of equals. A
-    seed that lacks one of them is left out: nothing is chosen among a part.
+    Columns are ``setting``, those of :func:`aimfair.tables.frame` with the row's title as ``method``, and how many values
+    were ``searched``, of which :func:`aimfair.tables.choose` has chosen one.
 
-    known  what was chosen before, by the ids of the candidates, and is added to: tables have many runs in common
+    known  rows of the runs that were looked up before, by id, and is added to: tables have many runs in common
     """
     known = {} if known is None else known
-    rows, lacking = [], []
-    for (setting, title, _), candidates in groupby(cells, key=lambda cell: (cell.setting, cell.row, cell.seed)):
-        configs = {cell: _config(cell, machine) for cell in candidates}
-        ids = tuple(map(runs.run_id, configs.values()))
-        if ids not in known:
-            found = {cell: study_of(cell, machine).find(config) for cell, config in configs.items()}
-            absent = [cell for cell, run in found.items() if run is None]
-            lacking += absent
-            if absent:
-                continue
-            known[ids] = tables.frame([max((run for run in found.values() if run), key=tables.selection)])
-        rows.append(known[ids].assign(setting=setting, method=title, configurations=len(ids)))
-    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["setting", "method", "seed"]), lacking
+    parts, lacking = [], []
+    for (setting, title), candidates in groupby(cells, key=lambda cell: (cell.setting, cell.row)):
+        places: dict[tuple[tuple[str, Any], ...], int] = {}  # of the searched values, in their order
+        found = []
+        for cell in candidates:
+            asked = answered(cell, machine)
+            place = places.setdefault(asked.hyper, len(places))
+            config = _config(asked, machine)
+            identity = runs.run_id(config)
+            if identity not in known and (run := study_of(asked, machine).find(config)):
+                known[identity] = tables.frame([run])
+            if identity in known:
+                found.append(known[identity].assign(place=place))
+            else:
+                lacking.append(cell)
+        if found:
+            searched = sum(all(value != CHOSEN for _, value in hyper) for hyper in places)
+            parts.append(pd.concat(found).assign(setting=setting, method=title, searched=searched))
+    if not parts:
+        return pd.DataFrame(columns=["setting", "method", "seed"]), lacking
+    return tables.choose(pd.concat(parts, ignore_index=True), among="place", by=["setting", "method"]), lacking
 
 
 def _together(cells: Mapping[str, Cell], key: Callable[[Cell], Any]) -> list[list[Cell]]:

@@ -18,6 +18,9 @@ from aimfair.paths import home
 from aimfair.prompts import VARIANTS
 from aimfair.training import Schedule
 
+SEEDS = tuple(range(100, 1100, 100))
+"""The ten seeds of the paper."""
+
 SELECTION = ("selection", "selected_per_group")
 """Fields of :class:`Profile` that decide nothing where no rule selects."""
 

@@ -27,9 +27,9 @@ from aimfair import (
     profiles,
     runs,
     sampling,
+    search,
     selection,
     synthetic,
-    tables,
 )
 from aimfair.analysis import features, inspection
 from aimfair.auditing import judges
@@ -37,14 +37,11 @@ from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench
 from aimfair.paths import home, resolve
-from aimfair.profiles import Profile
+from aimfair.profiles import SEEDS, Profile
 from aimfair.runs import Run
 
 PROTOCOL = 1
 """Raised when a change of the code changes numbers on purpose: runs of an older protocol are no longer found."""
-
-SEEDS = tuple(range(100, 1100, 100))
-"""The ten seeds of the paper."""
 
 REAL = ("dataset", "target", "protected", "image_size", "train_images", "minority", "validation_images", "split")
 """Fields of a profile that decide its real faces."""
@@ -409,7 +406,7 @@ class Study:
     def feature_map(self, of: str, seed: int) -> Run:
         """Where a classifier puts the test faces and what its features give away, as a run without predictions.
 
-        of  name of a method: its classifier of this seed, of the configuration that is :meth:`chosen`; or "untrained":
+        of  name of a method: its classifier of this seed, of the configuration that counts (:mod:`aimfair.search`); or "untrained":
             the network that it started from
         The scores are those of :func:`aimfair.analysis.features.portrait`. Only weights of biased models are kept; any other
         classifier is trained once more for its map. ``scores["agrees"]`` says on how many of the test faces, in per
@@ -422,7 +419,7 @@ class Study:
             if of == features.UNTRAINED:
                 model, run = models.build(self.profile.backbone, seed, self.profile.weights), None
             else:
-                run = self.chosen(of, seed)
+                run = search.run(self, of, seed)
                 model = self.classifier(of, seed, **run.config["hyper"])
             return measurements.feature_map(model, self.faces("test"), self.device, run)
 
@@ -485,18 +482,6 @@ class Study:
                 shutil.copy(run.folder / "model.safetensors", weights)  # type: ignore[operator]
                 written.append(weights)
         return written
-
-    def chosen(self, method: str, seed: int, **fixed: Any) -> Run:
-        """The run of ``method`` whose searched hyper-parameter does best on the validation set, by
-        :func:`aimfair.tables.selection`, the smaller value on a tie. Runs that do not exist yet are trained."""
-        search = methods.get(method).search
-        if not search:
-            return self.run(method, seed, **fixed)
-        (name, values), *more = search.items()
-        if more:
-            raise AimfairError(f"{method} searches several hyper-parameters: choose among its runs explicitly")
-        candidates = [self.run(method, seed, **{name: value}, **fixed) for value in values]
-        return max(candidates, key=tables.selection)
 
 
 def is_wanted(run: Run, fixed: Mapping[str, Any]) -> bool:

@@ -1,6 +1,5 @@
 """The command line: it teaches, it refuses in one line, it passes on what it was told."""
 
-import argparse
 import os
 import signal
 import subprocess
@@ -13,7 +12,6 @@ from small_book import chapter, write
 
 from aimfair import cli, profiles
 from aimfair.commands._options import common_parameters, pairs
-from aimfair.commands.run import searched
 from aimfair.paths import home
 
 COMMANDS = "book build run generate audit train-sd bench refresh profiles status test lab".split()
@@ -87,12 +85,6 @@ def test_common_options_become_parameters(tmp_path):
         "device": "cpu",
         "train_images": 80,
     }
-
-
-def test_a_search_runs_each_value_once():
-    method = argparse.Namespace(search={"lr": (0.1, 0.2)})
-    assert searched(method, {"k": 40}, True) == [{"k": 40, "lr": 0.1}, {"k": 40, "lr": 0.2}]
-    assert searched(method, {"k": 40}, False) == [{"k": 40}]
 
 
 def test_profiles_are_listed(capsys):

@@ -5,7 +5,7 @@ import pytest
 from small_grid import changes, draw_pool
 from toys import toy_faces
 
-from aimfair import models, study
+from aimfair import models, search, study
 from aimfair.analysis import features
 from aimfair.errors import AimfairError
 
@@ -98,7 +98,7 @@ def test_the_map_of_a_method_is_that_of_the_classifier_that_made_its_predictions
         assert "agrees" not in found.scores
     else:
         assert found.scores["agrees"] == 100
-        assert found.scores["hyper"] == lab.chosen(of, 100).config["hyper"]
+        assert found.scores["hyper"] == search.run(lab, of, 100).config["hyper"]
 
 
 def test_maps_differ_between_models_but_show_the_same_faces(lab):

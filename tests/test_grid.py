@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from small_grid import ROWS, changes, draw_pool, machine, some_cells
 
-from aimfair import cli, costs, grid, runs, study, synthetic, tables
+from aimfair import cli, costs, grid, runs, search, study, synthetic, tables
 from aimfair.engines import BIASED_MODEL, POOL, available, get, serial
 from aimfair.errors import AimfairError
 from aimfair.experiments import GAPS, MAPS, Experiment, Row
@@ -302,7 +302,9 @@ def test_a_table_shows_the_best_of_what_is_searched_and_names_what_is_missing(po
     assert summary.loc["Baseline", ("acc", "mean")] == opened.run("erm", 100).report().acc
     assert grid.compute(lacking, here, serial.run) == []
     summary, lacking = grid.summary(table, cells, here)
-    assert lacking == [] and summary.loc["All", ("wst", "mean")] == opened.chosen("full-finetuning", 100).report().wst
+    assert (
+        lacking == [] and summary.loc["All", ("wst", "mean")] == search.run(opened, "full-finetuning", 100).report().wst
+    )
     with pytest.raises(AimfairError, match="has no row 'all'; it has: Baseline, Synthetic, All"):
         grid.summary(table, cells, here, "all")
     with pytest.raises(AimfairError, match="no table of accuracies"):
@@ -410,8 +412,8 @@ def test_the_commands_show_tables_and_their_state_without_computing_anything(poo
     given += [text for name, value in changes(pool).items() for text in ("-p", f"{name}={value}")]
     assert cli.main(["grid", "list", "--table", "3", "5", *given]) == 0
     said = capsys.readouterr().out
-    assert "Table 3: Training strategies. 38 runs" in said and "linear-probing        5 x 1 seeds" in said
-    assert "Plain prompt                           synthetic-only        1 x 1 seeds   prompts=plain" in said
+    assert "Table 3: Training strategies. 38 runs" in said and "linear-probing       5 x 1 seeds" in said
+    assert "Plain prompt                           synthetic-only       1 seed                 prompts=plain" in said
     assert cli.main(["grid", "list", "--figure", "6", "--long", *given]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum(" there " in line for line in lines) == 2 and sum(" missing " in line for line in lines) == 9
@@ -422,7 +424,7 @@ def test_the_commands_show_tables_and_their_state_without_computing_anything(poo
         ["31", "3", "28"],
     ]
     assert cli.main(["grid", "run", "--table", "6", "--dry-run", "--shard", "1/1", "--seed", "200", *given]) == 0
-    assert "25 runs, 0 are there, 25 to compute, and 8 things that they share" in capsys.readouterr().out
+    assert "5 runs, 0 are there, 5 to compute, and 34 things that they share" in capsys.readouterr().out
     assert cli.main(["grid", "table", "--figure", "6", "--out", str(tmp_path / "t.md"), *given]) == 0
     said = capsys.readouterr()
     assert said.out == f"Figure 6 is in {tmp_path / 't.md'}\n"

@@ -373,6 +373,14 @@ def test_the_noise_floor_is_the_mean_of_the_draws() -> None:
     assert line.get_xydata().tolist() == [[50, 2], [500, 0.6]]
 
 
+def test_a_seed_without_all_rates_does_not_bend_a_path() -> None:
+    frame = sweep("lr", (0.001, 0.01, 0.1))
+    lone = frame.iloc[:1].assign(seed=99, acc=0.0, wst=0.0)
+    with_it, without = (plots.learning_rate_curves(f).axes[0].lines[0] for f in (pd.concat([frame, lone]), frame))
+    assert with_it.get_xydata().tolist() == without.get_xydata().tolist()
+    assert not plots.learning_rate_curves(frame[frame["lr"] == frame["seed"].map({0: 0.001}).fillna(0.1)]).axes[0].lines
+
+
 def test_missing_columns_are_named() -> None:
     with pytest.raises(AimfairError, match=r"lack columns \['lr'\]"):
         plots.learning_rate_curves(sweep("k", (1, 2)))

@@ -13,7 +13,7 @@ def frame(means, seeds=range(6), spread=0.05):
     rng = np.random.default_rng(0)
     luck = rng.normal(0, 2, 100)
     rows = [
-        {"method": m, "seed": s, "validation_accuracy": v + luck[s] + spread * rng.normal(), "tries": 5}
+        {"method": m, "seed": s, "validation_accuracy": v + luck[s] + spread * rng.normal(), "searched": 5}
         for m, v in means.items()
         for s in seeds
     ]
@@ -56,7 +56,7 @@ def test_each_seed_has_the_rate_that_validation_chose(recorded):
             recorded.add("aim-fair", seed, right=60 + 5 * (i == 2), test_right=70 + i, lr=lr)
     chosen = contenders.chosen(contenders.there(recorded, "aim-fair"))
     assert list(chosen["seed"]) == [100, 200] and set(chosen["lr"]) == {0.01} and set(chosen["acc"]) == {72}
-    assert set(chosen["tries"]) == {5} and set(chosen["method"]) == {"AIM-Fair"}
+    assert set(chosen["searched"]) == {5} and set(chosen["method"]) == {"AIM-Fair"}
 
 
 def test_a_seed_that_lacks_a_rate_is_left_out(recorded):
@@ -109,7 +109,7 @@ def test_rows_are_collected_as_far_as_they_have_runs(recorded):
     assert contenders.collect(recorded, {"frozen": rows["frozen"]}).empty
     recorded.add("aim-fair", 100, 60, batchnorm="eval", lr=0.03)
     fixed = {"frozen": ("aim-fair", {"batchnorm": "eval", "lr": 0.03})}
-    assert contenders.collect(recorded, rows | fixed).groupby("method")["tries"].max().to_dict() == {
+    assert contenders.collect(recorded, rows | fixed).groupby("method")["searched"].max().to_dict() == {
         "as it is": 5,
         "frozen": 1,
     }

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from aimfair import methods, processors, runs, study, tables
+from aimfair import methods, processors, runs, search, study, tables
 from aimfair.errors import AimfairError
 
 SMALL = {
@@ -172,7 +172,7 @@ def test_gaps_are_measured_once_and_the_bias_ranking_ignores_the_assumed_ratio(l
 
 
 def test_the_rate_is_chosen_by_validation_accuracy_without_group_labels(lab):
-    best = lab.chosen("linear-probing", 100)
+    best = search.run(lab, "linear-probing", 100)
     tried = [lab.run("linear-probing", 100, lr=rate) for rate in methods.LEARNING_RATES]
     assert best.accuracy("validation") == max(run.accuracy("validation") for run in tried)
     chosen = tables.choose(tables.frame(tried))

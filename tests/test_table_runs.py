@@ -83,8 +83,8 @@ def test_a_row_that_stands_in_one_setting_is_missed_in_no_other(lab):
 def test_published_runs_come_first_and_those_of_this_machine_fill_up(lab, monkeypatch):
     erm = lab.run("erm", 100)
     mine = lab.run("full-finetuning", 100, **RATE)
-    monkeypatch.setattr(lab, "published", lambda method: [erm])
-    monkeypatch.setattr(lab, "fresh", lambda method: [lab.find(erm.config), mine])
+    monkeypatch.setattr(lab, "all_published", lambda method: [erm])
+    monkeypatch.setattr(lab, "all_fresh", lambda method: [lab.find(erm.config), mine])
     assert table_runs.there(lab, "erm") == [erm, mine] and table_runs.there(lab, "erm")[0] is erm
 
 
@@ -107,6 +107,19 @@ def test_a_clone_shows_published_runs(lab, tmp_path):
     assert table_runs.rows(reader, only).empty
     runs.publish([lab.run("erm", 100)], lab.published_root, "smoke")
     assert list(table_runs.rows(reader, only)["seed"]) == [100]
+
+
+def test_a_row_may_fix_another_batch_norm_policy_or_checkpoint_than_the_usual(lab):
+    unusual = [
+        Row("Moving statistics", "linear-probing", {"batchnorm": "train", **RATE}),
+        Row("Last epoch", "full-finetuning", {"select": "last", **RATE}),
+    ]
+    table = Experiment("Table 6", "", {"as it is": {}}, unusual)
+    assert table_runs.rows(lab, table).empty
+    table_runs.compute(lab, table, 100)
+    assert list(table_runs.rows(lab, table)["method"]) == ["Moving statistics", "Last epoch"]
+    usual = Experiment("Table 6", "", {"as it is": {}}, [Row("All", "full-finetuning", RATE)])
+    assert len(table_runs.rows(lab, usual)) == 1
 
 
 def test_a_seed_that_lacks_a_searched_value_is_not_chosen_from(lab):

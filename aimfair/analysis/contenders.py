@@ -1,9 +1,9 @@
-"""Which runs there are to judge a method by, and the one configuration per seed that validation chose."""
+"""Which runs there are to judge a method by, and those of the value that validation chose."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -48,37 +48,37 @@ def there(study: Study, name: str, **fixed: Any) -> list[Run]:
 
 
 def best(several: Iterable[Run], fixed: Iterable[str] = ()) -> list[Run]:
-    """Of one method's searched configurations the one that validation chose, for each seed and repetition, as in every
-    table: by :func:`aimfair.tables.selection`, the smaller value on a tie.
+    """Of one method's runs those with the value that counts, as in every table (:func:`aimfair.tables.choose`), by seed and
+    repetition; each repetition has its own.
 
     fixed  hyper-parameters that the method would search and that were fixed
-    A seed that lacks a searched value is left out: a shorter search would be an unfair one.
     """
     ordered = sorted(several, key=_repetition)
     if not ordered:
         return []
-    search = {k: v for k, v in methods.get(ordered[0].config["method"]).search.items() if k not in set(fixed)}
-    size, chosen = prod(len(values) for values in search.values()), []
-    for _, tries in groupby(ordered, key=_repetition):
-        tried = {tuple(run.config["hyper"][name] for name in search): run for run in tries}
-        if len(tried) >= size:
-            chosen.append(max((tried[values] for values in sorted(tried)), key=tables.selection))  # the first of equals
-    return chosen
+    searched = _searched(ordered[0].config["method"], fixed)
+    values = [tuple(run.config["hyper"][name] for name in searched) for run in ordered]
+    places = {value: place for place, value in enumerate(sorted(set(values)))}
+    frame = pd.DataFrame({"seed": [run.seed for run in ordered], "method": "", "place": [places[v] for v in values]})
+    size = prod(len(several) for several in searched.values())
+    frame = frame.assign(selection=[tables.selection(run) for run in ordered], searched=size)
+    frame["repetition"] = [_repetition(run)[1:] for run in ordered]
+    return [ordered[number] for number in tables.choose(frame, among="place", by=["repetition"]).index]
 
 
 def chosen(several: Iterable[Run], title: str = "", fixed: Iterable[str] = ()) -> pd.DataFrame:
     """A row per seed: the fairness of the runs that :func:`best` names, averaged over repetitions.
 
     Columns are those of :func:`aimfair.tables.frame` that are numbers, method (``title``, else the method's own), and how
-    many configurations were tried. An empty frame where no seed is complete.
+    many values were ``searched``. An empty frame where no search is complete.
     """
     won = best(several, fixed := tuple(fixed))
     if not won:
         return pd.DataFrame(columns=["method", "seed"])
     method = methods.get(won[0].config["method"])
-    tries = prod(len(values) for name, values in method.search.items() if name not in fixed)
+    size = prod(len(values) for values in _searched(method.name, fixed).values())
     rows = tables.frame(won).groupby("seed").mean(numeric_only=True).reset_index()
-    return rows.assign(method=title or method.title, tries=tries)
+    return rows.assign(method=title or method.title, searched=size)
 
 
 def collect(study: Study, rows: Rows) -> pd.DataFrame:
@@ -113,6 +113,10 @@ def combinations(study: Study) -> pd.DataFrame:
 def _together(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     filled = [part for part in parts if len(part)]
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=["method", "seed"])
+
+
+def _searched(method: str, fixed: Iterable[str]) -> dict[str, Sequence[Any]]:
+    return {name: values for name, values in methods.get(method).search.items() if name not in set(fixed)}
 
 
 def _repetition(run: Run) -> tuple[int, ...]:

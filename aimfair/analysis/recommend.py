@@ -18,7 +18,7 @@ class Choice:
     title    the combination with the highest mean validation accuracy
     tied     titles that cannot be told from it, best first: the interval of the paired difference reaches 0
     unjudged titles without all the seeds, which take no part
-    table    a row per combination: validation accuracy, how far behind the best, the interval of that, tries, tied
+    table    a row per combination: validation accuracy, how far behind the best, the interval of that, searched, tied
     """
 
     title: str
@@ -55,9 +55,9 @@ def choose(frame: pd.DataFrame, seeds: set[int] | None = None) -> Choice:
     for other in judged:
         d = paired_difference(wide[other], wide[title])
         tied = other != title and not (np.isfinite(d.high) and d.high < 0)
-        tries = int(frame.loc[frame["method"] == other, "tries"].max())
-        rows.append((other, float(mean[other]), d.mean, d.low, d.high, tries, tied))
-    columns = ["method", "validation", "behind", "low", "high", "tries", "tied"]
+        searched = int(frame.loc[frame["method"] == other, "searched"].max())
+        rows.append((other, float(mean[other]), d.mean, d.low, d.high, searched, tied))
+    columns = ["method", "validation", "behind", "low", "high", "searched", "tied"]
     table = pd.DataFrame(rows, columns=columns).sort_values("validation", ascending=False, kind="stable")
     unjudged = [name for name in frame["method"].unique() if name not in judged]
     return Choice(title, list(table.loc[table["tied"], "method"]), unjudged, table.set_index("method"))

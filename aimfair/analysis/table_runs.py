@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from aimfair import profiles, tables
+from aimfair import profiles, search, tables
 from aimfair.claims import Claim
 from aimfair.errors import AimfairError
 from aimfair.experiments import GAPS, Experiment, Row
@@ -31,10 +31,11 @@ COLUMNS = [
 
 
 def there(lab: Study, method: str) -> list[Run]:
-    """The published runs of ``method``, and those of this machine that nobody published; none is no error."""
-    published = lab.published(method)
+    """The published runs of ``method``, whatever their hyper-parameters, and those of this machine that nobody published;
+    none is no error."""
+    published = lab.all_published(method)
     known = {run.id for run in published}
-    return published + [run for run in lab.fresh(method) if run.id not in known]
+    return published + [run for run in lab.all_fresh(method) if run.id not in known]
 
 
 def rows(lab: Study, experiment: Experiment) -> pd.DataFrame:
@@ -67,15 +68,8 @@ def _frame(runs: Sequence[Run], setting: str, row: Row, wanted: list[dict[str, A
 
 
 def chosen(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of each setting, method and seed the run with the best :func:`aimfair.tables.selection`.
-
-    A seed that lacks one of the searched values is left out: the choice would be among fewer than the others'.
-    """
-    if rows.empty:
-        return rows
-    by = ["setting", "method", "seed"]
-    complete = rows.groupby(by)["place"].transform("nunique") == rows["searched"]
-    return tables.choose(rows[complete], among="place", by=by)
+    """Of each setting and method the runs that count, see :func:`aimfair.tables.choose`."""
+    return tables.choose(rows, among="place", by=["setting", "method"])
 
 
 def compute(lab: Study, experiment: Experiment, seed: int) -> None:
@@ -86,8 +80,7 @@ def compute(lab: Study, experiment: Experiment, seed: int) -> None:
             if row.method == GAPS:
                 study.gradient_gaps(seed)
                 continue
-            for hyper in row.configurations():
-                study.run(row.method, seed, **hyper)
+            search.tried(study, row.method, seed, **row.fixed)
 
 
 def missing(lab: Study, experiment: Experiment, chosen: pd.DataFrame) -> dict[str, int]:

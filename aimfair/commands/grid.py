@@ -21,7 +21,8 @@ def command_grid_list(options: argparse.Namespace) -> None:
     $ aimfair grid list --figure 5 --long        each run with its id, and whether it is there
     $ aimfair grid list --beyond                 what the paper leaves open; --beyond factorial: one of these
 
-    A run that several tables show is one run, found again by the hash of its configuration."""
+    "5 x 3 + 7 seeds": what is searched has five values, which are tried with three seeds; the best is run with the other
+    seven. A run that several tables show is one run, found again by the hash of its configuration."""
     from aimfair import grid
 
     for experiment, cells in grid_cells(options):
@@ -35,12 +36,12 @@ def command_grid_list(options: argparse.Namespace) -> None:
         for setting, changed in experiment.settings.items():
             print(f"  in {setting:38} {listed(changed)}".rstrip())
         for row in experiment.rows if cells else ():
-            searched = f"{len(row.configurations()):2} x {options.count} seeds"
+            searched = seeds_of(row, options.seeds_asked_for, options.seeds_of_search)
             only = (
                 f"  (in {' and '.join(row.settings)})" if len(row.settings) not in (0, len(experiment.settings)) else ""
             )
             print(
-                f"    {row.title:38} {row.method:20} {searched}   {listed({**row.changes, **row.fixed})}{only}".rstrip()
+                f"    {row.title:38} {row.method:20} {searched:20}   {listed({**row.changes, **row.fixed})}{only}".rstrip()
             )
 
 
@@ -113,7 +114,7 @@ def command_grid_table(options: argparse.Namespace) -> None:
     $ aimfair grid table --figure 5 --out topk.csv --against "AIM-Fair, k = 55"   with paired differences to a row
     $ aimfair grid table --beyond scores --seeds 100 200 300                      an experiment beyond the paper
 
-    Means over the seeds with 95 % intervals; of what a method searches, the best on the validation faces. A row that
+    Means over the seeds with 95 % intervals; of what a method searches, the best on the validation faces of three seeds. A row that
     has no runs says so, and runs that are missing are named."""
     from aimfair import grid, tables
 
@@ -171,12 +172,12 @@ def grid_cells(options: argparse.Namespace) -> list[tuple[Any, list[Any]]]:
     """The tables and figures that are asked for, each with its cells.
 
     Where none is named, all of the paper; experiments beyond it only with ``--beyond``."""
-    from aimfair import beyond, experiments, methods, profiles, study
+    from aimfair import beyond, experiments, methods, profiles, search
 
     changes = {k: v for k, v in common_parameters(options).items() if k not in profiles.COMMON}
     profile = profiles.load(options.profile, **changes)
-    seeds = [options.seed] if options.seed is not None else chosen_seeds(options.seeds, study.SEEDS, profile.seeds)
-    options.count = len(seeds)
+    seeds = [options.seed] if options.seed is not None else chosen_seeds(options.seeds, profiles.SEEDS, profile.seeds)
+    options.seeds_asked_for, options.seeds_of_search = seeds, search.seeds(profile)
     wanted = [methods.get(name).name for name in options.methods]
     chosen = [] if options.beyond is None else beyond.selected(profile, options.beyond)
     if options.table or options.figure or options.beyond is None:
@@ -203,6 +204,16 @@ def grid_machine(options: argparse.Namespace) -> Any:
 def listed(values: dict[str, Any]) -> str:
     """``{"k": 55, "lr": 0.01}`` -> "k=55, lr=0.01"."""
     return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def seeds_of(row: Any, seeds: list[int], first: tuple[int, ...]) -> str:
+    """How many runs a row has: "10 seeds", or where it searches five values "5 x 3 + 7 seeds"."""
+    from aimfair.progress import in_words
+
+    values, tried = len(row.configurations()), sum(seed in first for seed in seeds)
+    if values == 1 or not tried:
+        return in_words(len(seeds), "seed")
+    return f"{values} x {tried}" + (f" + {len(seeds) - tried} seeds" if len(seeds) > tried else " seeds")
 
 
 def status_line(title: str, cells: dict[str, Any], machine: Any, known: list[Any]) -> None:

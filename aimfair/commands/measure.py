@@ -39,6 +39,7 @@ def command_measure_transfer(options: argparse.Namespace) -> None:
           --on fairface-training --elsewhere path/to/fairface
 
     Only ERM's weights are kept: any other classifier is trained again for this. Finished tests are found again."""
+    from aimfair import search
     from aimfair.analysis import transfer
 
     opened, seeds = _study_and_seeds(options)
@@ -55,7 +56,7 @@ def command_measure_transfer(options: argparse.Namespace) -> None:
     print(f"{'method':24} {'seed':>5} {'place':20} {'ACC':>6} {'WST':>6} {'EO max':>6}   at home")
     for method in options.names:
         for seed in seeds:
-            run = opened.chosen(method, seed)
+            run = search.run(opened, method, seed)
             tests = transfer.tests(opened, method, seed, wanted, options.elsewhere, **run.config["hyper"])
             for name, test in tests.items():
                 there, home = test.report(), test.report("home")
@@ -67,10 +68,10 @@ def command_measure_transfer(options: argparse.Namespace) -> None:
 
 
 def _study_and_seeds(options: argparse.Namespace) -> tuple[Any, list[int]]:
-    from aimfair import study
+    from aimfair import profiles
 
     opened = open_study(options)
-    return opened, chosen_seeds(options.seeds, study.SEEDS, opened.profile.seeds)
+    return opened, chosen_seeds(options.seeds, profiles.SEEDS, opened.profile.seeds)
 
 
 def register(commands: Any) -> None:

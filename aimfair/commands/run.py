@@ -17,31 +17,32 @@ def command_run(options: argparse.Namespace) -> None:
 
     $ aimfair run erm aim-fair --seeds 100 200 300
     $ aimfair run full-finetuning --hyper lr=0.003
-    $ aimfair run aim-fair --search --seeds all       every value that the method searches, all seeds of the profile
+    $ aimfair run aim-fair --search --seeds all       every value that it searches with three seeds, then the best with all
     $ aimfair run --methods all --profile smoke       every registered method, in small
     $ aimfair run erm --no-reuse                      train even where a published run exists
 
     Finished runs are kept in data/runs/ and found again: a stopped command goes on where it was."""
-    from aimfair import methods, study
+    from aimfair import methods, profiles, search
 
     names = [*options.names, *options.methods]
     if not names:
         raise AimfairError(f"which methods? all, or some of: {', '.join(methods.registry())}")
     known = list(methods.registry().values()) if "all" in names else [methods.get(name) for name in names]
     opened = open_study(options)
-    seeds = chosen_seeds(options.seeds, study.SEEDS, opened.profile.seeds)
+    seeds = chosen_seeds(options.seeds, profiles.SEEDS, opened.profile.seeds)
     print(
         f"{'method':24} {'seed':>5} {'ACC':>6} {'WST':>6} {'EO max':>6} {'EO mean':>7} {'STD':>5}   (test set, per cent)"
     )
     for method in known:
         for seed in seeds:
-            for hyper in searched(method, pairs(options.hyper), options.search):
+            given = pairs(options.hyper)
+            for hyper in search.wanted(opened, method.name, seed, **given) if options.search else [given]:
                 run = opened.run(method.name, seed, **hyper)
                 report = run.report()
                 scores = (
                     f"{report.acc:6.2f} {report.wst:6.2f} {report.eo_max:6.2f} {report.eo_mean:7.2f} {report.std:5.2f}"
                 )
-                shown = ", ".join(f"{k}={v}" for k, v in hyper.items())
+                shown = ", ".join(f"{k}={v}" for k, v in hyper.items() if k in given or k in method.search)
                 print(f"{method.name:24} {seed:5} {scores}   {shown}", flush=True)
 
 
@@ -58,13 +59,6 @@ def command_publish(options: argparse.Namespace) -> None:
         print(f"{path.relative_to(home())}  {path.stat().st_size / 1e6:.2f} MB")
 
 
-def searched(method: Any, fixed: dict[str, Any], search: bool) -> list[dict[str, Any]]:
-    """The hyper-parameters to run: those given, or with ``search`` each value of the one that the method searches."""
-    if not search or not method.search:
-        return [fixed]
-    return [{**fixed, name: value} for name, values in method.search.items() if name not in fixed for value in values]
-
-
 def register(commands: Any) -> None:
     """Add them to the commands."""
     run = add(commands, command_run, study=True)
@@ -72,6 +66,10 @@ def register(commands: Any) -> None:
     run.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help="the same, as an option")
     run.add_argument("--seeds", nargs="+", default=["100"], help="seeds, or all (100)")
     run.add_argument("--hyper", nargs="+", default=[], metavar="NAME=VALUE", help="hyper-parameters of the method")
-    run.add_argument("--search", action="store_true", help="run each value of the hyper-parameter that is searched")
+    run.add_argument(
+        "--search",
+        action="store_true",
+        help="run each value of what is searched with the first three seeds, the best of them with others",
+    )
     run.add_argument("--no-reuse", dest="reuse", action="store_false", help="do not look among the published runs")
     add(commands, command_publish, study=True)

@@ -20,9 +20,9 @@ from time import perf_counter
 
 from filelock import FileLock
 
-from aimfair import runs, study, synthetic
+from aimfair import runs, search, study, synthetic
 from aimfair.errors import AimfairError
-from aimfair.experiments import GAPS, MAPS, Cell
+from aimfair.experiments import CHOSEN, GAPS, MAPS, Cell
 from aimfair.paths import home
 from aimfair.processors import cores, gpus
 from aimfair.study import Study
@@ -113,7 +113,7 @@ def _compute(opened: Study, cell: Cell) -> None:
     elif cell.method == MAPS:
         opened.feature_map(dict(cell.hyper)["of"], cell.seed)
     else:
-        opened.run(cell.method, cell.seed, **dict(cell.hyper))
+        search.run(opened, cell.method, cell.seed, **{k: v for k, v in cell.hyper if v != CHOSEN})
 
 
 def _generator_lock(opened: Study) -> FileLock | nullcontext:

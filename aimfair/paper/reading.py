@@ -8,12 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from aimfair import experiments, grid, masks, methods, paper, profiles
+from aimfair import experiments, grid, masks, methods, paper, profiles, tables
 from aimfair.engines import Machine, study_of
 from aimfair.experiments import GAPS, Cell, Experiment
 from aimfair.paper.rule import PROPOSED, consistent
-from aimfair.profiles import Profile
-from aimfair.study import SEEDS
+from aimfair.profiles import SEEDS, Profile
 
 Block = dict[str, dict[str, Any]]
 """The printed rows of one task of a table, by title."""
@@ -84,7 +83,7 @@ def read(profile: str, changes: Mapping[str, Any] | None = None, machine: Machin
     changes, machine = dict(changes or {}), machine or Machine()
     p = profiles.load(profile, **changes)
     chosen: dict[tuple[str, str, str], pd.DataFrame] = {}
-    known: dict[tuple[str, ...], pd.DataFrame] = {}
+    known: dict[str, pd.DataFrame] = {}
     inventory, printed = {}, []
     for experiment in experiments.selected(p):
         cells = experiments.cells(experiment, profile, changes, SEEDS[: p.seeds])
@@ -109,14 +108,10 @@ def changes_of(p: Profile, profile: str) -> dict[str, Any]:
 
 
 def _best_share(experiment: Experiment, found: pd.DataFrame) -> pd.DataFrame:
-    """Of the shares of a random selection the best one of each seed, by what everything is chosen by."""
+    """Of the shares of a random selection the best one of each setting, by the rule by which everything is chosen."""
     shares = [row.title for row in experiment.rows if row.method == "random-ratio"]
-    rows = found[found["method"].isin(shares)]
-    if rows.empty:
-        return rows
-    whole = rows.groupby(["setting", "seed"])["method"].transform("size") == len(shares)
-    best = rows[whole].sort_values("selection", ascending=False, kind="stable")
-    return best.groupby(["setting", "seed"]).head(1).assign(method=BEST_SHARE)
+    rows = found[found["method"].isin(shares)].assign(searched=len(shares))
+    return tables.choose(rows, among="method", by=["setting"]).assign(method=BEST_SHARE)
 
 
 def _halves(cells: Sequence[Cell], machine: Machine, k: int = 55) -> pd.DataFrame:

@@ -13,15 +13,18 @@ from aimfair.plots._style import WIDTH, as_frame, better, look, styled
 def learning_rate_curves(
     frame: pd.DataFrame, fairness: str = "wst", accuracy: str = "acc", rate: str = "lr", chosen: str = "chosen"
 ) -> Figure:
-    """Each method's path along its learning rates in the accuracy-fairness plane, means over seeds; up and right is better.
+    """Each method's path along its learning rates in the accuracy-fairness plane, means over the seeds that have all; up and right is better.
 
-    frame   a row per method, rate and seed; a boolean column ``chosen``, where there is one, rings the rates
+    frame   a row per method, rate and seed (or several: draws); a boolean column ``chosen``, where there is one, rings the rates
             that the selection rule took
     """
     frame = as_frame(frame, "method", rate, fairness, accuracy)
     figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
     for i, (method, rows) in enumerate(frame.groupby("method", sort=False)):
-        path = rows.groupby(rate)[[fairness, accuracy]].mean()
+        whole = rows.pivot_table(index="seed", columns=rate, values=accuracy).dropna().index
+        path = rows[rows["seed"].isin(whole)].groupby(rate)[[fairness, accuracy]].mean()
+        if path.empty:  # no seed has all rates
+            continue
         axes.plot(path[fairness], path[accuracy], lw=1.2, label=method, **look(i))
         for end in {path.index[0], path.index[-1]}:
             axes.annotate(f"{end:g}", path.loc[end], xytext=(5, 5), textcoords="offset points", fontsize=9)
