@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pandas as pd
+
 from aimfair import methods
 from aimfair.errors import AimfairError
 from aimfair.experiments import Experiment, Row, lines, own
@@ -24,6 +26,9 @@ MASKS = (
 )
 """Title, method, and the word for it in :mod:`aimfair.methods.batchnorm_real`."""
 
+CHECKPOINTS: dict[str, dict[str, Any]] = {"best": {}, "last": {"select": "last"}}
+"""Which epoch is kept: the best on validation faces, as usual, or the last."""
+
 
 def selected(profile: Profile, names: Sequence[str] = ()) -> list[Experiment]:
     """The experiments with these names, or all where none is named. Raises AimfairError for one that is not here."""
@@ -37,6 +42,16 @@ def selected(profile: Profile, names: Sequence[str] = ()) -> list[Experiment]:
 def random_rows(title: str, method: str, **fixed: Any) -> list[Row]:
     """A row for each of :data:`DRAWS`, called by the title with its number."""
     return [Row(f"{title} {draw + 1}", method, {**fixed, "draw": draw}) for draw in DRAWS]
+
+
+def averaged(frame: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
+    """Chosen runs of ``experiment`` with all :func:`random_rows` of a title as one, their mean: a row per method and seed.
+
+    frame  as :func:`aimfair.analysis.table_runs.chosen` gives it; only its numbers are kept
+    """
+    numbered = {row.title: row.title.rpartition(" ")[0] for row in experiment.rows if "draw" in row.fixed}
+    named = frame.assign(method=frame["method"].replace(numbered))
+    return named.groupby(["setting", "method", "seed"], sort=False).mean(numeric_only=True).reset_index()
 
 
 def selection(p: Profile) -> Experiment:
@@ -54,15 +69,26 @@ def factorial(p: Profile) -> Experiment:
     """
     rows = [Row("No weights; statistics kept", "erm")]
     rows += [Row("No weights; statistics real", "batchnorm-real", {"mask": "none", "lr": 0.01})]
-    for kept, rule in (("best", {}), ("last", {"select": "last"})):
+    for kept, rule in CHECKPOINTS.items():
         rows += [Row(f"No weights; statistics follow; {kept}", "random-ratio", {"ratio": 0.0, "lr": 0.01, **rule})]
-        for title, method, mask in MASKS:
-            rows += [
-                Row(f"{title}; statistics follow; {kept}", method, {"batchnorm": "train", **rule}),
-                Row(f"{title}; statistics kept; {kept}", method, {"batchnorm": "eval", **rule}),
-                Row(f"{title}; statistics real; {kept}", "batchnorm-real", {"mask": mask, **rule}),
-            ]
+    rows += crossed().values()
     return Experiment("factorial", "Mask, batch-norm statistics and checkpoint rule", own(p), rows)
+
+
+def crossed() -> dict[tuple[str, str, str], Row]:
+    """(mask, batch-norm statistics, checkpoint) -> the row of the factorial in which weights learn so."""
+    found = {}
+    for title, method, mask in MASKS:
+        for kept, rule in CHECKPOINTS.items():
+            ways: dict[str, tuple[str, dict[str, Any]]] = {
+                "follow": (method, {"batchnorm": "train"}),
+                "kept": (method, {"batchnorm": "eval"}),
+                "real": ("batchnorm-real", {"mask": mask}),
+            }
+            for statistics, (name, fixed) in ways.items():
+                row = Row(f"{title}; statistics {statistics}; {kept}", name, {**fixed, **rule})
+                found[title, statistics, kept] = row
+    return found
 
 
 def interpolation(p: Profile) -> Experiment:

@@ -1,5 +1,6 @@
 """Experiments beyond the paper: how many runs, which of them are the paper's own, and that identities stayed."""
 
+import pandas as pd
 import pytest
 from small_grid import changes, draw_pool, machine
 
@@ -48,6 +49,15 @@ def test_what_goes_beyond_the_paper_is_in_the_extensions_and_not_in_its_tables()
     assert not marked & {row.method for row in table.rows}
     elsewhere = {cell.method for name in PER_SEED for cell in cells(name)}
     assert marked <= elsewhere  # each is examined, not only listed
+
+
+def test_random_rows_become_one_and_others_stay():
+    (experiment,) = beyond.selected(profiles.load("demo"), ["selection"])
+    rows = [("AIM-Fair", 100, 80.0), ("Random mask 1", 100, 60.0), ("Random mask 2", 100, 70.0)]
+    frame = pd.DataFrame(rows, columns=["method", "seed", "wst"]).assign(setting="s", run=None)
+    found = beyond.averaged(frame, experiment).set_index("method")["wst"]
+    assert found.to_dict() == {"AIM-Fair": 80, "Random mask": 65}
+    assert beyond.averaged(frame.iloc[:0], experiment).empty
 
 
 def test_the_factorial_is_complete_and_its_first_cell_is_the_papers_run(tmp_path):

@@ -55,4 +55,8 @@ def test_the_runs_of_the_factorial_are_found_by_their_levels(recorded):
         recorded.add("random-mask", 100, 60, draw=1, lr=lr)  # only the first mask of a seed takes part
     found = factorial.runs_of(recorded)
     levels = set(found[list(factorial.FACTORS)].itertuples(index=False, name=None))
-    assert levels == {("all tensors", "follow", "best"), ("all tensors", "kept", "best"), ("random", "kept", "best")}
+    assert levels == {
+        ("All tensors", "follow", "best"),
+        ("All tensors", "kept", "best"),
+        ("Random mask", "kept", "best"),
+    }

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from small_grid import changes, draw_pool
 
-from aimfair import experiments, methods, runs, study
+from aimfair import beyond, experiments, methods, runs, study
 from aimfair.analysis import table_runs
 from aimfair.claims import higher, lower
 from aimfair.errors import AimfairError
@@ -137,6 +137,8 @@ def test_a_seed_that_lacks_a_searched_value_is_not_chosen_from(lab):
 def test_the_command_says_what_differs_from_the_profile(lab):
     assert table_runs.command(study.open_study("demo"), TABLE) == "python -m aimfair grid run --table 6 --profile demo"
     varied = study.open_study("demo", changes={"train_images": 2000})
+    (beyond_it,) = beyond.selected(varied.profile, ["scores"])
+    assert "grid run --beyond scores --profile demo" in table_runs.command(varied, beyond_it)
     assert table_runs.command(varied, experiments.figure_5(varied.profile)).endswith(
         "--figure 5 --profile demo -p train_images=2000"
     )

@@ -7,12 +7,12 @@ effect each of them has, with the others averaged out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from aimfair.analysis import verdicts
-from aimfair.analysis.contenders import collect
+from aimfair import beyond
+from aimfair.analysis import table_runs, verdicts
 from aimfair.analysis.verdicts import METRICS
 from aimfair.errors import AimfairError
 
@@ -22,42 +22,15 @@ if TYPE_CHECKING:
 FACTORS = ("mask", "statistics", "checkpoint")
 """What fine-tuning chooses: which tensors learn, which batch-norm statistics the classifier ends with, which epoch."""
 
-MASKS = {
-    "all tensors": ("full-finetuning", "all"),
-    "AIM-Fair": ("aim-fair", "aim-fair"),
-    "random": ("random-mask", "random"),
-}
-STATISTICS = {"follow": "train", "kept": "eval", "real": ""}
-CHECKPOINTS = {"best": {}, "last": {"select": "last"}}
-"""Levels of the factors, the paper's choice first where it has one: AIM-Fair, following, best.
-
-Statistics "follow" the synthetic faces, are "kept" from the biased model, or are estimated again on the "real" training
-faces afterwards, without labels. The epoch is the "best" one on validation faces or the "last" one.
-"""
-
-
-def settings() -> dict[tuple[str, str, str], tuple[str, dict[str, Any]]]:
-    """Levels of :data:`FACTORS` -> the method, and what is fixed of its hyper-parameters; one random mask per seed."""
-    found = {}
-    for mask, (method, word) in MASKS.items():
-        for statistics, policy in STATISTICS.items():
-            for checkpoint, rule in CHECKPOINTS.items():
-                fixed = {"draw": 0} if mask == "random" else {}
-                row: tuple[str, dict[str, Any]] = (method, {"batchnorm": policy, **fixed, **rule})
-                if statistics == "real":
-                    row = ("batchnorm-real", {"mask": word, **fixed, **rule})
-                found[mask, statistics, checkpoint] = row
-    return found
-
 
 def runs_of(study: Study) -> pd.DataFrame:
-    """The runs of the fine-tuning factorial that there are: a row per combination of :data:`FACTORS` and seed, at the
-    learning rate that validation chose. An empty frame where there are none."""
-    parts = []
-    for levels, row in settings().items():
-        found = collect(study, {"": row})
-        parts += [found.assign(**dict(zip(FACTORS, levels, strict=True)))] if len(found) else []
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*FACTORS, "seed"])
+    """The chosen runs of :func:`aimfair.beyond.crossed` that there are, with a column for each of :data:`FACTORS`. Of random
+    masks one per seed takes part. An empty frame where there are none."""
+    chosen = table_runs.chosen(table_runs.rows(study, beyond.factorial(study.profile)))
+    levels = {row.title: levels for levels, row in beyond.crossed().items()}
+    chosen = chosen[chosen["method"].isin(list(levels))].reset_index(drop=True)
+    of = pd.DataFrame([levels[title] for title in chosen["method"]], columns=list(FACTORS))
+    return pd.concat([chosen, of], axis=1)
 
 
 def complete(frame: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:

@@ -24,7 +24,7 @@ SOURCES = {"faceworld": "drawn", "celeba": "CelebA", "utkface": "UTKFace", "fair
 """What data sets are called beside a task."""
 
 COLUMNS = [
-    *("setting", "method", "seed", "lr", "selection", "validation_accuracy", "scores", "place", "searched"),
+    *("setting", "method", "seed", "lr", "selection", "validation_accuracy", "run", "scores", "place", "searched"),
     *tables.METRICS,
 ]
 """Of :func:`rows`, beside the hyper-parameters: all that there are where nothing was run."""
@@ -43,7 +43,7 @@ def rows(lab: Study, experiment: Experiment) -> pd.DataFrame:
     the fairness report of the test set.
 
     lab  the study that ``experiment`` was made for
-    Beside them ``scores`` (those of the run: mask, history, seconds), ``place`` among the values that the row searches, and
+    Beside them ``run`` itself and its ``scores`` (mask, history, seconds), ``place`` among the values that the row searches, and
     ``searched``: how many these are. The learning rate of a method without one is 0. Nothing is trained.
     """
     known: dict[Any, list[Run]] = {}
@@ -64,7 +64,7 @@ def _frame(runs: Sequence[Run], setting: str, row: Row, wanted: list[dict[str, A
     places = [wanted.index(run.config["hyper"]) for run in runs]
     frame = tables.frame(runs).assign(method=row.title, setting=setting, place=places, searched=len(wanted))
     frame["lr"] = frame.get("lr", 0.0)
-    return frame.assign(scores=[run.scores for run in runs])
+    return frame.assign(run=runs, scores=[run.scores for run in runs])
 
 
 def chosen(rows: pd.DataFrame) -> pd.DataFrame:
@@ -98,9 +98,10 @@ def missing(lab: Study, experiment: Experiment, chosen: pd.DataFrame) -> dict[st
 
 def command(lab: Study, experiment: Experiment) -> str:
     """What to type to have all runs of a table computed."""
-    kind, number = experiment.name.split()
+    kind, _, number = experiment.name.partition(" ")
+    which = f"--{kind.lower()} {number}" if number else f"--beyond {kind}"
     data = "" if lab.profile.dataset == "faceworld" else " --data path/to/images"
-    return f"python -m aimfair grid run --{kind.lower()} {number} {options(lab.profile, lab.profile)}{data}"
+    return f"python -m aimfair grid run {which} {options(lab.profile, lab.profile)}{data}"
 
 
 def options(profile: Profile, base: Profile) -> str:
