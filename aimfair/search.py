@@ -1,8 +1,8 @@
 """The one rule by which hyper-parameters are chosen: searched on the first three seeds, then the same for all seeds.
 
-Every value that a method searches (five of them, see :mod:`aimfair.methods`) is run on three seeds. The value whose mean of
-:func:`aimfair.tables.selection` over these is best counts (:func:`aimfair.tables.choose`), and the other seeds are run with
-it alone. So a search costs 15 runs however many seeds follow, and seven of ten seeds had no part in the choice.
+Every value that a method searches (five of them, see :mod:`aimfair.methods`) is run on three seeds. The value whose
+mean of :func:`aimfair.tables.selection` over these is best counts (:func:`aimfair.tables.choose`), and the other seeds
+are run with it alone. So a search costs 15 runs however many seeds follow, and seven of ten seeds had no part in it.
 """
 
 from __future__ import annotations

@@ -406,10 +406,10 @@ class Study:
     def feature_map(self, of: str, seed: int) -> Run:
         """Where a classifier puts the test faces and what its features give away, as a run without predictions.
 
-        of  name of a method: its classifier of this seed, of the configuration that counts (:mod:`aimfair.search`); or "untrained":
-            the network that it started from
-        The scores are those of :func:`aimfair.analysis.features.portrait`. Only weights of biased models are kept; any other
-        classifier is trained once more for its map. ``scores["agrees"]`` says on how many of the test faces, in per
+        of  name of a method: its classifier of this seed, of the configuration that counts (:mod:`aimfair.search`); or
+            "untrained": the network that it started from
+        The scores are those of :func:`aimfair.analysis.features.portrait`. Only weights of biased models are kept; any
+        other classifier is trained once more for its map. ``scores["agrees"]`` says on how many of the test faces, in per
         cent, it then predicts what the run predicted: 100 where that run was computed on this machine.
         Raises AimfairError for an unknown method.
         """

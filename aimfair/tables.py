@@ -69,32 +69,33 @@ def choose(frame: pd.DataFrame, among: str = "lr", by: Sequence[str] = ("method"
 
 
 def complete(frame: pd.DataFrame, among: str = "lr", by: Sequence[str] = ("method",)) -> pd.DataFrame:
-    """Of each group the rows of the seeds that have all its values of ``among``: paths whose points have equal seeds."""
-    kept = [rows[rows["seed"].isin(_wide(rows, among).dropna().index)] for _, rows in _groups(frame, by)]
-    return pd.concat(kept).sort_index() if kept else frame
+    """Of each group the rows of the seeds that have all its values of ``among``: paths whose points have equal seeds.
+
+    frame  columns ``seed``, ``among`` and ``by``; several rows of one seed and value (draws) may be in it
+    """
+    if frame.empty:
+        return frame
+    in_all, in_one = (
+        frame.groupby(names, dropna=False)[among].transform("nunique", dropna=False) for names in ([*by], [*by, "seed"])
+    )
+    return frame[in_one == in_all]
 
 
 def _groups(frame: pd.DataFrame, by: Sequence[str]) -> Iterable[tuple[object, pd.DataFrame]]:
     return frame.groupby(list(by), sort=False, dropna=False) if len(frame) else ()
 
 
-def _wide(rows: pd.DataFrame, among: str) -> pd.DataFrame:
-    """Seed x place of the value -> selection. A missing value is one too: of a method that has nothing to search."""
-    places = pd.factorize(rows[among], sort=True, use_na_sentinel=False)[0]
-    if rows.assign(place=places).duplicated(["seed", "place"]).any():
-        raise AimfairError(f"several runs have the same seed and {among}: choose by what tells them apart, too")
-    return pd.DataFrame({"seed": rows["seed"], "place": places, "s": rows["selection"]}).pivot(
-        index="seed", columns="place", values="s"
-    )
-
-
 def _best(rows: pd.DataFrame, among: str) -> pd.DataFrame:
-    wide = _wide(rows, among)
+    places = pd.factorize(rows[among], sort=True, use_na_sentinel=False)[0]  # a method with nothing to search has one
+    placed = pd.DataFrame({"seed": rows["seed"], "place": places, "selection": rows["selection"]})
+    if placed.duplicated(["seed", "place"]).any():
+        raise AimfairError(f"several runs have the same seed and {among}: choose by what tells them apart, too")
+    wide = placed.pivot(index="seed", columns="place", values="selection")
     first = wide.dropna().head(SEARCH_SEEDS)
     if first.empty or wide.shape[1] < (rows["searched"].max() if "searched" in rows else 1):
         return rows.iloc[:0]
     best = first.mean().round(9).idxmax()  # the first of equals, whatever the order of the sum did to the last digit
-    return rows[pd.factorize(rows[among], sort=True, use_na_sentinel=False)[0] == best]
+    return rows[places == best]
 
 
 def summary(

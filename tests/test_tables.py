@@ -68,3 +68,16 @@ def test_unpaired_or_repeated_seeds_are_refused():
         tables.summary(frame, reference="AIM-Fair", metric=("acc",))
     with pytest.raises(AimfairError, match="one run per method and seed"):
         tables.summary(pd.concat([frame, frame]))
+
+
+def test_complete_keeps_the_seeds_that_have_all_values_of_their_group_draws_and_missing_values_among_them():
+    rows = [{"method": "a", "seed": seed, "lr": lr} for seed in (1, 2) for lr in (0.1, 0.2) for _ in range(2)]
+    rows += [{"method": "a", "seed": 3, "lr": 0.1}] * 2  # twice one value are not two values
+    rows += [{"method": "nothing to search", "seed": seed, "lr": None} for seed in (1, 2, 3)]
+    kept = tables.complete(pd.DataFrame(rows))
+    assert kept.groupby(["method", "seed"]).size().to_dict() == {
+        ("a", 1): 4,
+        ("a", 2): 4,
+        **{("nothing to search", seed): 1 for seed in (1, 2, 3)},
+    }
+    assert tables.complete(pd.DataFrame()).empty

@@ -43,8 +43,8 @@ def rows(lab: Study, experiment: Experiment) -> pd.DataFrame:
     the fairness report of the test set.
 
     lab  the study that ``experiment`` was made for
-    Beside them ``run`` itself and its ``scores`` (mask, history, seconds), ``place`` among the values that the row searches, and
-    ``searched``: how many these are. The learning rate of a method without one is 0. Nothing is trained.
+    Beside them ``run`` itself and its ``scores`` (mask, history, seconds), ``place`` among the values that the row
+    searches, and ``searched``: how many these are. The learning rate of a method without one is 0. Nothing is trained.
     """
     known: dict[Any, list[Run]] = {}
     found = []

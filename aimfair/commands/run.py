@@ -17,7 +17,7 @@ def command_run(options: argparse.Namespace) -> None:
 
     $ aimfair run erm aim-fair --seeds 100 200 300
     $ aimfair run full-finetuning --hyper lr=0.003
-    $ aimfair run aim-fair --search --seeds all       every value that it searches with three seeds, then the best with all
+    $ aimfair run aim-fair --search --seeds all       every value with three seeds, then the best of them with all
     $ aimfair run --methods all --profile smoke       every registered method, in small
     $ aimfair run erm --no-reuse                      train even where a published run exists
 
@@ -33,9 +33,9 @@ def command_run(options: argparse.Namespace) -> None:
     print(
         f"{'method':24} {'seed':>5} {'ACC':>6} {'WST':>6} {'EO max':>6} {'EO mean':>7} {'STD':>5}   (test set, per cent)"
     )
+    given = pairs(options.hyper)
     for method in known:
         for seed in seeds:
-            given = pairs(options.hyper)
             for hyper in search.wanted(opened, method.name, seed, **given) if options.search else [given]:
                 run = opened.run(method.name, seed, **hyper)
                 report = run.report()

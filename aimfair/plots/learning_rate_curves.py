@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from aimfair import tables
 from aimfair.plots._style import WIDTH, as_frame, better, look, styled
 
 
@@ -13,16 +14,18 @@ from aimfair.plots._style import WIDTH, as_frame, better, look, styled
 def learning_rate_curves(
     frame: pd.DataFrame, fairness: str = "wst", accuracy: str = "acc", rate: str = "lr", chosen: str = "chosen"
 ) -> Figure:
-    """Each method's path along its learning rates in the accuracy-fairness plane, means over the seeds that have all; up and right is better.
+    """Each method's path along its learning rates in the accuracy-fairness plane; up and right is better.
 
-    frame   a row per method, rate and seed (or several: draws); a boolean column ``chosen``, where there is one, rings the rates
-            that the selection rule took
+    The points are means over the seeds that have all rates, see :func:`aimfair.tables.complete`.
+
+    frame   a row per method, rate and seed (or several: draws); a boolean column ``chosen``, where there is one, rings
+            the rates that the selection rule took
     """
-    frame = as_frame(frame, "method", rate, fairness, accuracy)
+    frame = as_frame(frame, "method", "seed", rate, fairness, accuracy)
+    whole = tables.complete(frame, among=rate)
     figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
     for i, (method, rows) in enumerate(frame.groupby("method", sort=False)):
-        whole = rows.pivot_table(index="seed", columns=rate, values=accuracy).dropna().index
-        path = rows[rows["seed"].isin(whole)].groupby(rate)[[fairness, accuracy]].mean()
+        path = whole[whole["method"] == method].groupby(rate)[[fairness, accuracy]].mean()
         if path.empty:  # no seed has all rates
             continue
         axes.plot(path[fairness], path[accuracy], lw=1.2, label=method, **look(i))
