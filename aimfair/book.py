@@ -20,7 +20,7 @@ from aimfair.publishing import publish
 def make(profile: str, parameters: Mapping[str, Any], **how: Any) -> Path:
     """Run the chapters of ``profile``, publish them and build the book; returns the path of its first page.
 
-    how  only, fresh, timeout: see :func:`aimfair.chapters.run`
+    how  only, fresh, everything, timeout: see :func:`aimfair.chapters.run`
     """
     for executed in chapters.run(profile, parameters, **how):
         publish(executed, chapters.published_folder(profile))

@@ -25,7 +25,7 @@ def chapters(profile: str, only: str = "") -> list[Path]:
 
     A notebook may say in its metadata for which data sets it is, and for which profiles: ``{"aimfair": {"datasets":
     ["faceworld"], "profiles": ["demo", "smoke"]}}``; without that it is for all. ``only`` keeps those whose name
-    contains it.
+    contains it. See :func:`plan` for ``"long": true``.
     """
     about = {"datasets": profiles.load(profile).dataset, "profiles": Path(profile).stem}
     found = []
@@ -50,11 +50,13 @@ def published_folder(profile: str) -> Path:
     return folder if name == MAIN else folder / name
 
 
-def plan(notebooks: list[Path], parameters: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
+def plan(notebooks: list[Path], parameters: Mapping[str, Any], everything: bool = False) -> dict[Path, dict[str, Any]]:
     """Parameters for each chapter, checked before anything runs.
 
-    The common ones and the fields of the profile go to every chapter, others to those that declare them. Raises
-    AimfairError where no chapter declares one, and for a value that the profile refuses.
+    The common ones and the fields of the profile go to every chapter, others to those that declare them. A chapter
+    whose runs take hours (``{"aimfair": {"long": true}}`` in its metadata) shows the published runs of the study, where
+    there are any, even if ``reuse`` is False; ``everything`` has it compute its own. Raises AimfairError where no
+    chapter declares a parameter, and for a value that the profile refuses.
     """
     shared = set(profiles.COMMON) | set(profiles.FIELDS)
     declared = {path: set(notebook_parameters(path)) for path in notebooks}
@@ -65,8 +67,18 @@ def plan(notebooks: list[Path], parameters: Mapping[str, Any]) -> dict[Path, dic
     for path, given in planned.items():
         check_parameters(path, given)
     study = {k: v for k, v in parameters.items() if k in profiles.FIELDS and k not in profiles.COMMON}
-    profiles.load(parameters["profile"], **study)
+    profile = profiles.load(parameters["profile"], **study)
+    if not everything and not parameters.get("reuse", True) and _is_published(profile):
+        for path in planned:
+            if read(path).metadata.get("aimfair", {}).get("long"):
+                planned[path]["reuse"] = True
     return planned
+
+
+def _is_published(profile: profiles.Profile) -> bool:
+    from aimfair.study import Study  # waits for torch
+
+    return bool(Study(profile, device="cpu").published("erm"))
 
 
 def run(
@@ -75,17 +87,24 @@ def run(
     *,
     only: str = "",
     fresh: bool = False,
+    everything: bool = False,
     timeout: float | None = None,
 ) -> list[Path]:
     """Run the chapters of ``profile``, one after the other; returns the executed notebooks.
 
-    A chapter that was already run with the same code and parameters is not run again unless ``fresh``. Shows on the
-    terminal which chapter runs, and the time left judged by earlier runs. Raises AimfairError at the first that fails.
+    A chapter that was already run with the same code and parameters is not run again unless ``fresh``; for
+    ``everything`` see :func:`plan`. Shows on the terminal which chapter runs, and the time left judged by earlier runs.
+    Raises AimfairError at the first that fails.
     """
-    planned = plan(chapters(profile, only), {"profile": profile} | dict(parameters))
+    planned = plan(chapters(profile, only), {"profile": profile} | dict(parameters), everything)
     folder = executed_folder(profile)
     expected = {path: _known_seconds(path, profile, given) for path, given in planned.items()}
     print(f"Chapters of profile {profile}: {len(planned)}{_about(expected.values())}.", flush=True)
+    looked_up = [
+        path.stem for path, given in planned.items() if given.get("reuse", True) != parameters.get("reuse", True)
+    ]
+    if looked_up:
+        print(f"Shown from published runs, because their own take hours (--everything): {', '.join(looked_up)}.")
     for position, (path, given) in enumerate(planned.items(), 1):
         out, label = folder / path.name, f"[{position}/{len(planned)}] {path.stem}"
         stamp = stamp_of(out)

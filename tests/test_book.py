@@ -17,6 +17,8 @@ from aimfair.notebook import code_cells, read
 from aimfair.paths import home
 from aimfair.publishing import publish
 
+PUBLISHED = home() / "data" / "published"
+
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
@@ -62,6 +64,21 @@ def test_parameters_go_to_the_chapters_that_declare_them(checkout):
     ):
         with pytest.raises(AimfairError, match=says):
             chapters.plan([first, second], {"profile": "smoke"} | wrong)
+
+
+def test_a_long_chapter_shows_the_published_runs_of_the_study_unless_everything_is_computed(checkout):
+    short, long = notebook(checkout, "01_a.ipynb"), notebook(checkout, "02_b.ipynb", long=True)
+    (checkout / "data").mkdir()
+    (checkout / "data" / "published").symlink_to(PUBLISHED)
+
+    def reuses(everything=False, **parameters):
+        planned = chapters.plan([short, long], {"profile": "demo", "reuse": False} | parameters, everything)
+        return planned[short]["reuse"], planned[long]["reuse"]
+
+    assert reuses() == (False, True)
+    assert reuses(everything=True) == (False, False)
+    assert reuses(train_images=2000) == (False, False), "nobody published this study"
+    assert reuses(reuse=True) == (True, True)
 
 
 def test_a_run_of_the_chapters_that_is_killed_goes_on_with_the_one_that_was_running(checkout, capfd):

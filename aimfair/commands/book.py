@@ -14,17 +14,20 @@ from aimfair.paths import home
 def command_book(options: argparse.Namespace) -> None:
     """Run every chapter of a profile by papermill, publish clean copies, build the book and check its pages.
 
-    $ aimfair book                                                  the demo study, everything computed here
+    $ aimfair book                                                  the demo study, computed here
+    $ aimfair book --everything                                     all its tables too, which takes many hours
     $ aimfair book --profile smoke                                  the same in small, to see that all works
     $ aimfair book --profile utkface --data path/to/UTKFace.tar.gz  real faces
     $ aimfair book --only 06 --reuse                                one chapter, from the published runs
     $ aimfair book -p train_images=2000 --seed 300                  a study of your own
 
-    A chapter that was run before with the same code and parameters is not run again (--fresh: it is)."""
+    A chapter that was run before with the same code and parameters is not run again (--fresh: it is). Chapters whose runs
+    take hours show the published ones where there are any (--everything: they compute their own, of one seed)."""
     from aimfair import book
 
     parameters = common_parameters(options) | {"reuse": options.reuse}
-    page = book.make(options.profile, parameters, only=options.only, fresh=options.fresh, timeout=options.timeout)
+    how = {name: getattr(options, name) for name in ("only", "fresh", "everything", "timeout")}
+    page = book.make(options.profile, parameters, **how)
     print(f"\nThe book is built. Open {page}")
 
 
@@ -42,6 +45,7 @@ def register(commands: Any) -> None:
     book = add(commands, command_book, study=True)
     book.add_argument("--only", default="", metavar="TEXT", help="only chapters whose name contains TEXT")
     book.add_argument("--fresh", action="store_true", help="run chapters again that were already run")
+    book.add_argument("--everything", action="store_true", help="compute also what takes hours")
     book.add_argument("--reuse", action="store_true", help="take published runs instead of computing everything here")
     book.add_argument("--timeout", type=float, metavar="SECONDS", help="the longest that one cell may take (no limit)")
     add(commands, command_build)
