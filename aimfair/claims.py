@@ -19,25 +19,31 @@ VERDICTS = {
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim with its verdict: "holds", "contradicted" or "undecided"."""
+    """A claim with its verdict: "holds", "contradicted" or "undecided".
+
+    opposite  whether a contradicted claim means that its opposite holds, as for an order, and not only that it fails
+    """
 
     text: str
     verdict: str
     evidence: str
+    opposite: bool = True
 
     @property
     def holds(self) -> bool:
         """True if the runs support the claim."""
         return self.verdict == "holds"
 
-    def _said(self) -> str:
-        return f"{self.text} ({self.evidence})" if self.evidence else self.text
+    def _said(self) -> tuple[str, str]:
+        fails = self.verdict == "contradicted" and not self.opposite
+        verdict = "Does not hold here" if fails else VERDICTS[self.verdict]
+        return verdict, f"{self.text} ({self.evidence})" if self.evidence else self.text
 
     def __str__(self) -> str:
-        return f"{VERDICTS[self.verdict]}: {self._said()}"
+        return "{}: {}".format(*self._said())
 
     def _repr_markdown_(self) -> str:
-        return f"**{VERDICTS[self.verdict]}:** {self._said()}"
+        return "**{}:** {}".format(*self._said())
 
     __repr__ = __str__
 
@@ -68,7 +74,7 @@ def above(text: str, values: ArrayLike, bound: float, unit: str = "") -> Claim:
 
 def claim(text: str, facts: Sequence[bool] | bool, evidence: str = "") -> Claim:
     """A claim without a statistic: it holds if every fact is true and is contradicted otherwise."""
-    return Claim(text, "holds" if np.all(facts) else "contradicted", evidence)
+    return Claim(text, "holds" if np.all(facts) else "contradicted", evidence, opposite=False)
 
 
 def decided(low: float, high: float, bound: float = 0.0) -> str:

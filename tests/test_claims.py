@@ -24,7 +24,8 @@ def test_bounds_and_facts():
     assert claims.above("mean above 70", A, 70).holds
     assert claims.above("mean above 90", A, 90).verdict == "contradicted"
     assert claims.claim("all rows match", [True, True], "2 of 2").holds
-    assert claims.claim("all rows match", [True, False], "1 of 2").verdict == "contradicted"
+    failed = claims.claim("all rows match", [True, False], "1 of 2")
+    assert failed.verdict == "contradicted" and str(failed) == "Does not hold here: all rows match (1 of 2)"
 
 
 def test_the_words_show_verdict_effect_interval_and_number_of_seeds():
