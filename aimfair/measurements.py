@@ -7,13 +7,14 @@ from typing import Any
 from torch import nn
 
 from aimfair import gradients, methods, models
-from aimfair.analysis import features, stability
+from aimfair.analysis import features, stability, style
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
+from aimfair.methods import repairing
 from aimfair.profiles import Profile
 from aimfair.runs import Run
 
-MEASURED = ("gradient-gaps", "inspection", "score-noise", "feature-map")
+MEASURED = ("gradient-gaps", "inspection", "score-noise", "feature-map", "style-lean")
 """Names of these runs, where those of trainings have the name of a method."""
 
 MAJORITIES = (0.45, 0.40, 0.35, 0.30)
@@ -82,6 +83,15 @@ def feature_map(model: nn.Module, test: FaceSet, device: str, of: Run | None) ->
     said = of.predictions.loc[of.predictions["split"] == "test", "logit"].to_numpy() >= 0
     says = models.evaluate(model, test, device).numpy() >= 0
     return scores | {"hyper": of.config["hyper"], "agrees": 100 * float((said == says).mean())}
+
+
+def style_lean(
+    model: nn.Module, faces: dict[str, FaceSet], pool: FaceSet, profile: Profile, seed: int, device: str
+) -> dict[str, Any]:
+    """Scores of :meth:`aimfair.study.Study.style_lean`; ``faces`` by the name of their split."""
+    repaired, _, _ = repairing.repaired(faces["train"], profile.shares(), pool, seed + 2)
+    drawn = style.unseen(pool, repaired)
+    return style.treatment(model.to(device), faces["validation"], faces["test"], drawn, device, seed)
 
 
 def of_map(of: str) -> dict[str, str]:

@@ -425,6 +425,21 @@ class Study:
 
         return self._kept("feature-map", seed, measure, hyper)
 
+    def style_lean(self, of: str, seed: int) -> Run:
+        """How a classifier treats real and synthetic faces, as a run without predictions.
+
+        of  name of a method: its classifier of this seed, of the configuration that counts, trained once more
+        The scores are those of :func:`aimfair.analysis.style.treatment`, on synthetic faces with which data repairing did
+        not train, as long as the pool has any left. Raises AimfairError for an unknown method.
+        """
+
+        def measure() -> dict[str, Any]:
+            model = self.classifier(of, seed, **search.chosen(self, of))
+            faces = {split: self.faces(split) for split in ("train", "validation", "test")}
+            return measurements.style_lean(model, faces, self.pool, self.profile, seed, self.device)
+
+        return self._kept("style-lean", seed, measure, {"of": methods.get(of).name})
+
     # Tables
 
     def published(self, method: str, **fixed: Any) -> list[Run]:

@@ -1,4 +1,4 @@
-"""The commands ``aimfair measure noise`` and ``aimfair measure transfer``: what is measured beside trainings."""
+"""The commands ``aimfair measure noise``, ``styles`` and ``transfer``: what is measured beside trainings."""
 
 from __future__ import annotations
 
@@ -28,6 +28,24 @@ def command_measure_noise(options: argparse.Namespace) -> None:
         above = sum(bias[name] > floor[name] for name in bias)
         share = np.median([floor[name] / max(bias[name], 1e-300) for name in bias])
         print(f"{seed:5}   {above} of {len(bias)}, {share:.2f}", flush=True)
+
+
+def command_measure_styles(options: argparse.Namespace) -> None:
+    """Measure whether classifiers tell synthetic faces from real ones, and to which protected value they lean on each.
+
+    $ aimfair measure styles erm repairing --seeds all
+
+    Only ERM's weights are kept: any other classifier is trained again for this. One run per method and seed, kept in
+    data/runs/ like a training, and published with the study."""
+    opened, seeds = _study_and_seeds(options)
+    print(f"{'method':24} {'seed':>5}   probe tells the style, lean on real faces, on synthetic ones")
+    for method in options.names:
+        for seed in seeds:
+            told = opened.style_lean(method, seed).scores
+            print(
+                f"{method:24} {seed:5}   {told['probe']:.1f} %, {told['real']:+.1f}, {told['synthetic']:+.1f} points",
+                flush=True,
+            )
 
 
 def command_measure_transfer(options: argparse.Namespace) -> None:
@@ -75,11 +93,13 @@ def _study_and_seeds(options: argparse.Namespace) -> tuple[Any, list[int]]:
 
 
 def register(commands: Any) -> None:
-    """Add ``aimfair measure`` with its two commands."""
+    """Add ``aimfair measure`` with its commands."""
     among = group_of(commands, "measure", "What is measured beside trainings", "What is to be measured.")
-    for command in (command_measure_noise, command_measure_transfer):
+    for command in (command_measure_noise, command_measure_styles, command_measure_transfer):
         sub = add(among, command, study=True, group="measure")
         sub.add_argument("--seeds", nargs="+", default=["100"], help="seeds, or all (100)")
+        if command is command_measure_styles:
+            sub.add_argument("names", nargs="+", metavar="METHOD", help="names of methods")
         if command is command_measure_transfer:
             sub.add_argument("names", nargs="*", metavar="METHOD", help="names of methods")
             sub.add_argument("--on", nargs="+", default=[], metavar="PLACE", help="some of the places (all)")
