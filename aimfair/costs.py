@@ -13,7 +13,7 @@ from typing import Any
 from aimfair import diffusion, methods, synthetic
 from aimfair.engines import BIASED_MODEL, POOL, Machine, study_of
 from aimfair.experiments import Cell
-from aimfair.measurements import MEASURED
+from aimfair.measurements import MEASUREMENTS
 from aimfair.paths import home
 from aimfair.profiles import Profile
 
@@ -90,7 +90,7 @@ def _drawing(p: Profile) -> float:
 
 def _work(method: str, faces: int, pretrain_epochs: int, finetune_epochs: int) -> int:
     """Faces times epochs, to which the time of a run is taken to be proportional."""
-    scratch = method in MEASURED or methods.get(method).start == "scratch"
+    scratch = method in MEASUREMENTS or methods.get(method).start == "scratch"
     return faces * (pretrain_epochs if scratch else finetune_epochs)
 
 
@@ -108,7 +108,7 @@ def _published(root: Path) -> Iterator[Record]:
 
 def _record(config: Mapping[str, Any], scores: Mapping[str, Any], size: int) -> Iterator[Record]:
     study, method = config["study"], config["method"]
-    if "seconds" in scores and (method in MEASURED or method in methods.registry()):
+    if "seconds" in scores and (method in MEASUREMENTS or method in methods.registry()):
         work = _work(method, study["train_images"], study["pretrain_epochs"], study["finetune_epochs"])
         yield Record(method, (study["backbone"], study["image_size"]), scores["seconds"] / work, size)
 

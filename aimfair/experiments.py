@@ -13,7 +13,7 @@ from typing import Any
 
 from aimfair import methods, profiles, prompts, search
 from aimfair.errors import AimfairError
-from aimfair.measurements import MEASURED
+from aimfair.measurements import MEASUREMENTS
 from aimfair.methods._partial import BLOCKS
 from aimfair.profiles import Profile
 
@@ -22,10 +22,10 @@ PRINTED = ("erm", "cvar-dro", "eiil", "lff", "jtt", "maple", "diga", "full-finet
 thinned, see :func:`at_defaults`."""
 
 GAPS = "gradient-gaps"
-"""A run without a classifier of its own: what AIM-Fair's masks are made from, :meth:`aimfair.study.Study.gradient_gaps`."""
+"""A run without a classifier of its own: what AIM-Fair's masks are made from, :func:`aimfair.measurements.gradient_gaps`."""
 
 MAPS = "feature-map"
-"""Likewise, of the classifier of the method that ``of`` names: :meth:`aimfair.study.Study.feature_map`."""
+"""Likewise, of the classifier of the method that ``of`` names: :func:`aimfair.measurements.feature_map`."""
 
 CHOSEN = "chosen"
 """In place of a hyper-parameter: the value that counts, see :mod:`aimfair.search`."""
@@ -49,7 +49,7 @@ class Row:
 
     def configurations(self) -> list[dict[str, Any]]:
         """Complete hyper-parameters of each run: every value that the method searches and the row does not fix."""
-        return [dict(self.fixed)] if self.method in MEASURED else search.values(self.method, **self.fixed)
+        return [dict(self.fixed)] if self.method in MEASUREMENTS else search.values(self.method, **self.fixed)
 
     def followers(self) -> list[dict[str, Any]]:
         """Likewise for a seed that comes after the search: :data:`CHOSEN` stands for what is found there."""

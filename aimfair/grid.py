@@ -18,7 +18,7 @@ from aimfair import costs, methods, runs, search, tables
 from aimfair.engines import BIASED_MODEL, POOL, Engine, Machine, Outcome, study_of
 from aimfair.errors import AimfairError
 from aimfair.experiments import CHOSEN, GAPS, Cell, Experiment
-from aimfair.measurements import MEASURED
+from aimfair.measurements import MEASUREMENTS
 from aimfair.progress import progress, quiet
 
 _COLUMNS = pd.MultiIndex.from_product([tables.METRICS, ("mean", "low", "high")]).insert(0, ("n", "seeds"))
@@ -138,13 +138,13 @@ def _shared(cells: Sequence[Cell], machine: Machine) -> list[Cell]:
 
 
 def _draws(cell: Cell) -> bool:
-    return cell.method in MEASURED or "synthetic" in methods.get(cell.method).needs
+    return cell.method in MEASUREMENTS or "synthetic" in methods.get(cell.method).needs
 
 
 def _rank(cell: Cell) -> int:
     if cell.method in ("erm", BIASED_MODEL):
         return 0
-    if cell.method in MEASURED:
+    if cell.method in MEASUREMENTS:
         return 2 if cell.method == GAPS else 5
     if _asks(cell):
         return 4
@@ -169,7 +169,7 @@ def described(cell: Cell) -> str:
     where = f"{cell.table}, {cell.setting}"
     if cell.method == POOL:
         return f"{where}: synthetic pool for {cell.row}"
-    if cell.method in (BIASED_MODEL, *MEASURED):
+    if cell.method in (BIASED_MODEL, *MEASUREMENTS):
         of = "".join(f", {value}" for _, value in cell.hyper)
         return f"{where}: {cell.method.replace('-', ' ')}, seed {cell.seed}{of}"
     method = methods.get(cell.method)
@@ -187,12 +187,12 @@ def summary(
     reference  title of the row to which the others are compared, pairwise over the seeds
     The index has a level for the settings if there are several. Raises AimfairError for a figure without accuracies.
     """
-    cells = [cell for cell in cells if cell.method not in MEASURED]
+    cells = [cell for cell in cells if cell.method not in MEASUREMENTS]
     if not cells:
         raise AimfairError(
             f"{experiment.name} is no table of accuracies for this profile: there is nothing to summarise"
         )
-    titles = list(dict.fromkeys(row.title for row in experiment.rows if row.method not in MEASURED))
+    titles = list(dict.fromkeys(row.title for row in experiment.rows if row.method not in MEASUREMENTS))
     if reference not in (None, *titles):
         raise AimfairError(f"{experiment.name} has no row {reference!r}; it has: {', '.join(titles)}")
     found, lacking = chosen(cells, machine)
@@ -201,7 +201,9 @@ def summary(
         rows = found[found["setting"] == setting]
         compared = reference if reference in set(rows["method"]) else None
         there = tables.summary(rows, compared) if len(rows) else pd.DataFrame(columns=_COLUMNS, dtype=float)
-        parts[setting] = there.reindex([row.title for row in experiment.within(setting) if row.method not in MEASURED])
+        parts[setting] = there.reindex(
+            [row.title for row in experiment.within(setting) if row.method not in MEASUREMENTS]
+        )
     if len(parts) == 1:
         return next(iter(parts.values())).rename_axis("method"), lacking
     return pd.concat(parts, names=["setting", "method"]), lacking

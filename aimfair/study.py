@@ -20,21 +20,19 @@ from torch import nn
 from aimfair import (
     datasets,
     editing,
-    measurements,
     methods,
     models,
     processors,
     profiles,
     runs,
     sampling,
-    search,
     selection,
     synthetic,
 )
-from aimfair.analysis import features, inspection
 from aimfair.auditing import judges
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
+from aimfair.measurements import MEASUREMENTS
 from aimfair.methods import Bench
 from aimfair.paths import home, resolve
 from aimfair.profiles import SEEDS, Profile
@@ -335,30 +333,17 @@ class Study:
         places = (self.runs_root / identity / "model.safetensors", published)
         return next((path for path in places if path.exists()), None)
 
-    def gradient_gaps(self, seed: int) -> Run:
-        """The gradient gaps of the seed's biased model, in every form the book needs, as a run without predictions.
-
-        ``scores["train"][score]`` are (domain_gap, bias_gap) in the official form; ``scores["eval"][majority][score]`` the
-        deterministic ones for each assumed bias ratio of :data:`aimfair.measurements.MAJORITIES`, and for the profile's,
-        from one pass per group.
-        """
-
-        def measure() -> dict[str, Any]:
-            real, sets = self.faces("train").without_protected(), self.synthetic_sets(seed)
-            model, pool = self.biased_model(seed), self.selected(seed)
-            return measurements.gradient_gaps(model, real, *sets, pool, self.profile, seed, self.device)
-
-        return self._kept("gradient-gaps", seed, measure)
-
-    def _kept(
-        self, name: str, seed: int, measure: Callable[[], dict[str, Any]], hyper: Mapping[str, Any] | None = None
-    ) -> Run:
-        """The run ``name``: found, or ``measure`` is called for its scores, which are stored with the seconds."""
-        config = self.config(name, hyper or {}, seed)
+    def measure(self, name: str, seed: int | None = None, **hyper: Any) -> Run:
+        """The measurement ``name`` of :data:`aimfair.measurements.MEASUREMENTS` with this seed, as a run without
+        predictions: found, or measured now; its scores also hold the seconds. Raises AimfairError for an unknown name."""
+        if name not in MEASUREMENTS:
+            raise AimfairError(f"no measurement {name!r}; there are: {', '.join(MEASUREMENTS)}")
+        seed = self.seed if seed is None else seed
+        config = self.config(name, hyper, seed)
 
         def compute() -> Run:
             began = perf_counter()
-            scores = measure()
+            scores = MEASUREMENTS[name](self, seed, **hyper)
             scores["seconds"] = round(perf_counter() - began, 1)
             return runs.store(self.runs_root, config, pd.DataFrame({n: [] for n in [*runs.FACES, "logit"]}), scores)
 
@@ -369,76 +354,13 @@ class Study:
     ) -> tuple[dict[str, float], dict[str, float]]:
         """(domain_gap, bias_gap) per tensor; mode "train" is the official form, "eval" the deterministic one."""
         if seed not in self._gaps:
-            self._gaps[seed] = self.gradient_gaps(seed)
+            self._gaps[seed] = self.measure("gradient-gaps", seed)
         scores = self._gaps[seed].scores
         if mode == "train":
             domain, bias = scores["train"][score]
         else:
             domain, bias = scores["eval"][f"{max(self.profile.shares()):.2f}"][score]
         return domain, bias
-
-    def score_noise(self, seed: int) -> Run:
-        """The noise of the gradient gaps, as a run without predictions: ``scores["real"]``, ``["biased"]`` and
-        ``["balanced"]`` are the gaps between two halves of these sets, official form (:func:`aimfair.analysis.stability.half_gap`).
-        """
-
-        def measure() -> dict[str, Any]:
-            real, sets = self.faces("train").without_protected(), self.synthetic_sets(seed)
-            return measurements.score_noise(self.biased_model(seed), real, *sets, self.profile, seed, self.device)
-
-        return self._kept("score-noise", seed, measure)
-
-    def inspection(self) -> Run:
-        """Sizes of the sets and what :func:`aimfair.analysis.inspection.inspect` tells of the pool, as a run without predictions.
-
-        One for all seeds: it looks with the biased model of the first seed of :data:`SEEDS`.
-        """
-
-        def measure() -> dict[str, Any]:
-            validation, model = self.faces("validation"), self.biased_model(SEEDS[0])
-            scores = inspection.inspect(self.profile, self.pool, validation, model, self.device, self.data_root)
-            sets = {split: self.faces(split).counts() for split in ("train", "validation", "test")}
-            corpus = len(self.split.get("corpus", ())) or scores["training"].get("images", 0)
-            return scores | {"sets": sets | {"synthetic pool": self.pool.counts()}, "corpus": corpus}
-
-        return self._kept("inspection", SEEDS[0], measure)
-
-    def feature_map(self, of: str, seed: int) -> Run:
-        """Where a classifier puts the test faces and what its features give away, as a run without predictions.
-
-        of  name of a method: its classifier of this seed, of the configuration that counts (:mod:`aimfair.search`); or
-            "untrained": the network that it started from
-        The scores are those of :func:`aimfair.analysis.features.portrait`. Only weights of biased models are kept; any
-        other classifier is trained once more for its map. ``scores["agrees"]`` says on how many of the test faces, in per
-        cent, it then predicts what the run predicted: 100 where that run was computed on this machine.
-        Raises AimfairError for an unknown method.
-        """
-        hyper = measurements.of_map(of)
-
-        def measure() -> dict[str, Any]:
-            if of == features.UNTRAINED:
-                model, run = models.build(self.profile.backbone, seed, self.profile.weights), None
-            else:
-                run = search.run(self, of, seed)
-                model = self.classifier(of, seed, **run.config["hyper"])
-            return measurements.feature_map(model, self.faces("test"), self.device, run)
-
-        return self._kept("feature-map", seed, measure, hyper)
-
-    def style_lean(self, of: str, seed: int) -> Run:
-        """How a classifier treats real and synthetic faces, as a run without predictions.
-
-        of  name of a method: its classifier of this seed, of the configuration that counts, trained once more
-        The scores are those of :func:`aimfair.analysis.style.treatment`, on synthetic faces with which data repairing did
-        not train, as long as the pool has any left. Raises AimfairError for an unknown method.
-        """
-
-        def measure() -> dict[str, Any]:
-            model = self.classifier(of, seed, **search.chosen(self, of))
-            faces = {split: self.faces(split) for split in ("train", "validation", "test")}
-            return measurements.style_lean(model, faces, self.pool, self.profile, seed, self.device)
-
-        return self._kept("style-lean", seed, measure, {"of": methods.get(of).name})
 
     # Tables
 
@@ -486,7 +408,7 @@ class Study:
         The weights of the biased models (float16) come along where nobody's face was used to train them, so that every
         clone fine-tunes the same ones; of a variation of the profile those of the first seed.
         """
-        names = [*methods.registry(), *measurements.MEASURED]
+        names = [*methods.registry(), *MEASUREMENTS]
         written = runs.publish(
             (r for name in names for r in self.all_fresh(name)), self.published_root, self.profile.profile
         )

@@ -92,8 +92,8 @@ def lab(tmp_path_factory):
 
 @pytest.mark.parametrize("of", ["untrained", "supplementation", "linear-probing"])
 def test_the_map_of_a_method_is_that_of_the_classifier_that_made_its_predictions(lab, of):
-    found = lab.feature_map(of, 100)
-    assert lab.feature_map(of, 100).folder == found.folder and len(found.predictions) == 0
+    found = lab.measure("feature-map", 100, of=of)
+    assert lab.measure("feature-map", 100, of=of).folder == found.folder and len(found.predictions) == 0
     if of == "untrained":
         assert "agrees" not in found.scores
     else:
@@ -102,21 +102,21 @@ def test_the_map_of_a_method_is_that_of_the_classifier_that_made_its_predictions
 
 
 def test_maps_differ_between_models_but_show_the_same_faces(lab):
-    maps = {of: features.unpack(lab.feature_map(of, 100).scores["map"]) for of in ("untrained", "erm")}
+    maps = {of: features.unpack(lab.measure("feature-map", 100, of=of).scores["map"]) for of in ("untrained", "erm")}
     shown = features.on_map(lab.faces("test").target, lab.faces("test").protected)
     assert {len(places) for places in maps.values()} == {len(shown)}
     assert not np.allclose(maps["untrained"], maps["erm"])
 
 
 def test_maps_are_published_and_found(lab, tmp_path):
-    mine = lab.feature_map("erm", 100)
+    mine = lab.measure("feature-map", 100, of="erm")
     lab.published_root = tmp_path / "published"
     written = lab.publish()
     packed = next(path for path in written if path.name == "feature-map.jsonl")
     assert packed.stat().st_size < 4000 * len(lab.published("feature-map"))
     reader = study.open_study("smoke", changes=lab_changes(lab), device="cpu", runs_root=str(tmp_path / "empty"))
     reader.published_root = lab.published_root
-    assert reader.feature_map("erm", 100).scores == mine.scores and not (tmp_path / "empty").exists()
+    assert reader.measure("feature-map", 100, of="erm").scores == mine.scores and not (tmp_path / "empty").exists()
 
 
 def lab_changes(lab):
@@ -126,4 +126,4 @@ def lab_changes(lab):
 
 def test_an_unknown_method_is_refused_before_anything_is_trained(lab):
     with pytest.raises(AimfairError, match="no method 'nothing'"):
-        lab.feature_map("nothing", 100)
+        lab.measure("feature-map", 100, of="nothing")

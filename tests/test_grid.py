@@ -220,7 +220,7 @@ from small_grid import ROWS, machine, some_cells
 from aimfair import measurements, study
 from aimfair.engines import perform
 pool, folder, row = sys.argv[1:]
-train, measure = study.Study._train, measurements.gradient_gaps
+train, measure = study.Study._train, measurements.MEASUREMENTS["gradient-gaps"]
 def told(what, real):
     def write(self, *arguments):
         with (Path(folder) / "log").open("a") as log:
@@ -228,7 +228,7 @@ def told(what, real):
         return real(self, *arguments)
     return write
 study.Study._train = told(lambda method, config: method.name, train)
-measurements.gradient_gaps = told(lambda *_: "gaps", measure)
+measurements.MEASUREMENTS["gradient-gaps"] = told(lambda *_: "gaps", measure)
 (cell,) = some_cells(pool, [ROWS[int(row)]])
 (Path(folder) / f"ready{row}").touch()
 while len(list(Path(folder).glob("ready*"))) < 2:

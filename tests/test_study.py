@@ -81,10 +81,10 @@ def test_what_is_assumed_changes_the_synthetic_sets_and_nothing_of_the_biased_mo
 
 def test_gaps_are_there_for_the_ratio_that_is_assumed(lab):
     odd = lab.varied(assumed_minority=0.6)  # 0.3125 each: none of the paper's
-    exact = odd.gradient_gaps(100).scores["eval"]
+    exact = odd.measure("gradient-gaps", 100).scores["eval"]
     assert list(exact) == ["0.45", "0.40", "0.35", "0.31", "0.30"]
     assert odd.gaps(100, "absolute", "eval") == tuple(exact["0.31"]["absolute"])
-    true = lab.gradient_gaps(100).scores["eval"]
+    true = lab.measure("gradient-gaps", 100).scores["eval"]
     assert list(true) == ["0.45", "0.40", "0.35", "0.30"] and true["0.40"] == exact["0.40"]
 
 
@@ -163,8 +163,8 @@ def test_publishing_a_study_packs_its_runs_and_the_weights_of_one_biased_model(p
 
 
 def test_gaps_are_measured_once_and_the_bias_ranking_ignores_the_assumed_ratio(lab):
-    measured = lab.gradient_gaps(100)
-    assert lab.gradient_gaps(100).folder == measured.folder
+    measured = lab.measure("gradient-gaps", 100)
+    assert lab.measure("gradient-gaps", 100).folder == measured.folder
     exact = measured.scores["eval"]
     orders = [sorted(exact[r]["absolute"][1], key=exact[r]["absolute"][1].get) for r in exact]
     assert len(orders) == 4 and all(order == orders[0] for order in orders)

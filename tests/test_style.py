@@ -63,15 +63,15 @@ def test_the_measurement_is_stored_found_again_and_looks_at_the_repaired_model(t
     given = changes(draw_pool(tmp_path / "pool"))
     lab = study.open_study("smoke", changes=given, device="cpu", runs_root=str(tmp_path / "runs"))
     lab.split["test"] = lab.split["test"][:200]
-    found = lab.style_lean("repairing", 100)
-    assert lab.style_lean("repairing", 100).folder == found.folder and len(found.predictions) == 0
+    found = lab.measure("style-lean", 100, of="repairing")
+    assert lab.measure("style-lean", 100, of="repairing").folder == found.folder and len(found.predictions) == 0
     seen, _, _ = repairing.repaired(lab.faces("train"), lab.profile.shares(), lab.pool, 102)
     drawn, model = style.unseen(lab.pool, seen), lab.classifier("repairing", 100)
     assert found.scores["real"] == style.lean(model, lab.faces("test"))
     assert found.scores["synthetic"] == style.lean(model, drawn)
-    assert lab.style_lean("erm", 100).scores["real"] != found.scores["real"]
+    assert lab.measure("style-lean", 100, of="erm").scores["real"] != found.scores["real"]
     with pytest.raises(AimfairError, match="nothing"):
-        lab.style_lean("nothing", 100)
+        lab.measure("style-lean", 100, of="nothing")
     changed = [part for name, value in given.items() for part in ("-p", f"{name}={value}")]
     command = ["measure", "styles", "erm", "--profile", "smoke", "--device", "cpu", "--runs", str(tmp_path / "runs")]
     assert cli.main([*command, *changed]) == 0

@@ -89,7 +89,7 @@ def test_published_runs_come_first_and_those_of_this_machine_fill_up(lab, monkey
 
 
 def test_gaps_of_this_study_come_first_then_those_of_other_profiles(lab):
-    lab.gradient_gaps(100)
+    lab.measure("gradient-gaps", 100)
     found = table_runs.gaps_by_study(lab)
     labels = list(found)
     assert labels[0] == "Smiling / Male, drawn" and [run.seed for run in found[labels[0]]] == [100]

@@ -124,10 +124,10 @@ def test_places_say_what_the_generator_has_seen():
 
 
 def test_score_noise_is_a_run_of_its_own(lab):
-    run = lab.score_noise(100)
+    run = lab.measure("score-noise", 100)
     assert set(run.scores) == {"real", "biased", "balanced", "seconds"} and len(run.scores["real"]) == 62
     assert min(run.scores["real"].values()) >= 0 and max(run.scores["balanced"].values()) > 0
-    assert lab.score_noise(100).folder == run.folder and run.id != lab.gradient_gaps(100).id
+    assert lab.measure("score-noise", 100).folder == run.folder and run.id != lab.measure("gradient-gaps", 100).id
 
 
 def test_the_commands_list_places_and_tell_what_they_measured(lab, monkeypatch, capsys):

@@ -78,7 +78,7 @@ def compute(lab: Study, experiment: Experiment, seed: int) -> None:
         for row in experiment.within(setting):
             study = lab.varied(**{**changed, **row.changes})
             if row.method == GAPS:
-                study.gradient_gaps(seed)
+                study.measure(GAPS, seed)
                 continue
             search.tried(study, row.method, seed, **row.fixed)
 

@@ -23,7 +23,7 @@ def command_measure_noise(options: argparse.Namespace) -> None:
     opened, seeds = _study_and_seeds(options)
     print(f"{'seed':>5}   tensors whose bias gap is above its noise, share of it that is noise (median)")
     for seed in seeds:
-        noise, (_, bias) = opened.score_noise(seed).scores, opened.gaps(seed)
+        noise, (_, bias) = opened.measure("score-noise", seed).scores, opened.gaps(seed)
         floor = stability.floor(noise["biased"], noise["balanced"])
         above = sum(bias[name] > floor[name] for name in bias)
         share = np.median([floor[name] / max(bias[name], 1e-300) for name in bias])
@@ -41,7 +41,7 @@ def command_measure_styles(options: argparse.Namespace) -> None:
     print(f"{'method':24} {'seed':>5}   probe tells the style, lean on real faces, on synthetic ones")
     for method in options.names:
         for seed in seeds:
-            told = opened.style_lean(method, seed).scores
+            told = opened.measure("style-lean", seed, of=method).scores
             print(
                 f"{method:24} {seed:5}   {told['probe']:.1f} %, {told['real']:+.1f}, {told['synthetic']:+.1f} points",
                 flush=True,

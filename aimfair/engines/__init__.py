@@ -22,7 +22,8 @@ from filelock import FileLock
 
 from aimfair import runs, search, study, synthetic
 from aimfair.errors import AimfairError
-from aimfair.experiments import CHOSEN, GAPS, MAPS, Cell
+from aimfair.experiments import CHOSEN, Cell
+from aimfair.measurements import MEASUREMENTS
 from aimfair.paths import home
 from aimfair.processors import cores, gpus
 from aimfair.study import Study
@@ -108,10 +109,8 @@ def _compute(opened: Study, cell: Cell) -> None:
             synthetic.pool(opened.profile, opened.device, opened.data_root)
     elif cell.method == BIASED_MODEL:
         opened.biased_model(cell.seed)
-    elif cell.method == GAPS:
-        opened.gradient_gaps(cell.seed)
-    elif cell.method == MAPS:
-        opened.feature_map(dict(cell.hyper)["of"], cell.seed)
+    elif cell.method in MEASUREMENTS:
+        opened.measure(cell.method, cell.seed, **dict(cell.hyper))
     else:
         search.run(opened, cell.method, cell.seed, **{k: v for k, v in cell.hyper if v != CHOSEN})
 
