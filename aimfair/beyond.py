@@ -14,6 +14,7 @@ import pandas as pd
 from aimfair import methods
 from aimfair.errors import AimfairError
 from aimfair.experiments import Experiment, Row, lines, own
+from aimfair.methods._partial import BLOCKS
 from aimfair.profiles import Profile
 
 DRAWS = range(5)
@@ -58,6 +59,14 @@ def selection(p: Profile) -> Experiment:
     """The one grid of learning rates for all, five random masks of AIM-Fair's size."""
     rows = lines("erm", "full-finetuning", "aim-fair") + random_rows("Random mask", "random-mask")
     return Experiment("selection", "Selection, full fine-tuning and random masks", own(p), rows)
+
+
+def blocks(p: Profile) -> Experiment:
+    """Each block updated, with the last layer, and each block frozen, where Table 4 has the best by a short profile and
+    Figure 2 the frozen ones."""
+    single = [methods.get(name) for name in ("update-one-block", "freeze-one-block")]
+    rows = [Row(f"{m.title}: {block}", m.name, {"block": block}) for m in single for block in BLOCKS]
+    return Experiment("blocks", "Every block in turn", own(p), lines("erm", "full-finetuning") + rows)
 
 
 def factorial(p: Profile) -> Experiment:
@@ -136,6 +145,7 @@ def extensions(p: Profile) -> Experiment:
 
 ALL: tuple[Callable[[Profile], Experiment], ...] = (
     selection,
+    blocks,
     factorial,
     interpolation,
     batchnorm,

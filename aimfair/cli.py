@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -25,7 +26,8 @@ aimfair COMMAND --help explains a command, with examples. `python -m aimfair` is
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    """Run one command; returns the exit status: 0, 2 for what the user can mend, 130 after Ctrl-C, 141 where
+    nobody reads the output to its end."""
     top = parser()
     options, more = top.parse_known_args(arguments)
     if getattr(options, "passes_on", False):
@@ -33,10 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif more:
         top.error(f"{' '.join(more)}: not an option of this command; see --help")
     try:
-        return options.command(options) or 0
+        status = options.command(options) or 0
+        sys.stdout.flush()
+        return status
     except AimfairError as error:
         print(f"\naimfair: {error}" if sys.stdout.isatty() else f"aimfair: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who reads our output, such as head, has seen enough; nothing more can be said to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("\nStopped. What was finished is kept: the same command goes on from there.", file=sys.stderr)
         return 130

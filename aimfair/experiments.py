@@ -27,6 +27,12 @@ GAPS = "gradient-gaps"
 MAPS = "feature-map"
 """Likewise, of the classifier of the method that ``of`` names: :func:`aimfair.measurements.feature_map`."""
 
+STRATEGIES = (
+    *("erm", "synthetic-only", "supplementation", "repairing", "linear-probing", "full-finetuning", "lora"),
+    *("ltgc-mixing", "aim-fair"),
+)
+"""The methods of Tables 3, 8 and 9: ways to train with real and synthetic faces together."""
+
 CHOSEN = "chosen"
 """In place of a hyper-parameter: the value that counts, see :mod:`aimfair.search`."""
 
@@ -62,12 +68,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table or figure: each of its rows in each of its settings, which are the tables within it."""
+    """A table or figure: each of its rows in each of its settings, which are the tables within it.
+
+    at_least  how many seeds it has where the profile has fewer
+    """
 
     name: str
     title: str
     settings: Settings
     rows: list[Row]
+    at_least: int = 0
+
+    def seeds(self, profile: Profile) -> tuple[int, ...]:
+        """All seeds of the table: those of the profile, and further ones of :data:`aimfair.profiles.SEEDS`."""
+        return profiles.SEEDS[: max(profile.seeds, self.at_least)]
 
     def within(self, setting: str) -> list[Row]:
         """The rows that stand in one of the settings."""
@@ -170,13 +184,34 @@ def every_method() -> list[Row]:
     return lines(*(method.name for method in methods.registry().values() if not method.beyond))
 
 
+def baselines() -> list[str]:
+    """What the chapter on baselines compares: ERM, AIM-Fair, and every method that is told groups or learns from scratch
+    and is none of :data:`STRATEGIES`. A new one appears by itself."""
+    others = [
+        m.name
+        for m in methods.registry().values()
+        if m.name == "aim-fair" or (not m.beyond and m.name not in STRATEGIES and (m.is_oracle or m.start == "scratch"))
+    ]
+    return ["erm", *others]
+
+
+def partial() -> list[str]:
+    """What the chapter on partial fine-tuning compares beside full fine-tuning and AIM-Fair: every other method that goes on
+    from the biased model, is told no group and is none of :data:`STRATEGIES`. A new one appears by itself."""
+    return [
+        m.name
+        for m in methods.registry().values()
+        if not (m.beyond or m.is_oracle or m.start == "scratch" or m.name in STRATEGIES)
+    ]
+
+
 def at_defaults(*settings: str) -> list[Row]:
     """Each of :data:`PRINTED` at the defaults of its file, nothing searched: how Tables 1 and 2 are thinned.
 
-    Every method with its whole search, in two further tasks and three sizes, would be five times the runs of the own
-    task: on ``demo`` with ten seeds 2,880, where all else in the study has about 1,650. So its own task has all methods
+    Every method with its whole search, in two further tasks and three further sizes, would be five times the runs of the
+    own task: on ``demo`` with ten seeds 2,880, where all else in the study has about 1,650. So its own task has all methods
     with their whole search (576 runs), and these settings have one configuration of each method that the paper lists
-    (450 runs). It is the method's default, for all alike: written down in its file before any run, without a look
+    (540 runs, of which those of the whole training set are partly the same). It is the method's default, for all alike: written down in its file before any run, without a look
     at a result, and the middle of what is searched for all but LfF (whose default is its source's). What wins on the
     own task is not carried over: a method whose best value moves with the size or the task would be blamed for it.
     The price: these settings compare methods as they come, not at their best. Whoever wants the whole search makes the
@@ -239,18 +274,20 @@ def table_1(p: Profile) -> Experiment:
 
 def table_2(p: Profile) -> Experiment:
     """Section 4.4, by :func:`at_defaults`. The synthetic sets shrink with the real one."""
-    settings = {
+    settings: Settings = {"100% of the faces": {}}
+    settings |= {
         f"{share:.0%} of the faces": {"train_images": round(share * p.train_images)} for share in (0.5, 0.25, 0.1)
     }
     return Experiment("Table 2", "Methods at their defaults, by size of the training set", settings, at_defaults())
 
 
 def table_3(p: Profile) -> Experiment:
-    """Section 4.5. UTKFace is a profile of its own."""
+    """Section 4.5. UTKFace is a profile of its own. This is the table with ten seeds for photographs, too."""
     rows = lines(
         "erm", "synthetic-only", "supplementation", "repairing", "linear-probing", "full-finetuning", "aim-fair"
     )
-    return Experiment("Table 3", "Training strategies", tasks(p, "Smiling / Male", "Smiling / Young"), rows)
+    at_least = 0 if p.dataset == "faceworld" else 10
+    return Experiment("Table 3", "Training strategies", tasks(p, "Smiling / Male", "Smiling / Young"), rows, at_least)
 
 
 def table_4(p: Profile) -> Experiment:

@@ -185,7 +185,8 @@ def summary(
     cells      all of ``experiment``. Of what a row searches the value counts that :func:`aimfair.tables.choose` finds; a
                row without runs of it is empty
     reference  title of the row to which the others are compared, pairwise over the seeds
-    The index has a level for the settings if there are several. Raises AimfairError for a figure without accuracies.
+    Two more columns say what the method of a row is told and how many configurations it chooses among. The index has a
+    level for the settings if there are several. Raises AimfairError for a figure without accuracies.
     """
     cells = [cell for cell in cells if cell.method not in MEASUREMENTS]
     if not cells:
@@ -201,9 +202,10 @@ def summary(
         rows = found[found["setting"] == setting]
         compared = reference if reference in set(rows["method"]) else None
         there = tables.summary(rows, compared) if len(rows) else pd.DataFrame(columns=_COLUMNS, dtype=float)
-        parts[setting] = there.reindex(
-            [row.title for row in experiment.within(setting) if row.method not in MEASUREMENTS]
-        )
+        shown = [row for row in experiment.within(setting) if row.method not in MEASUREMENTS]
+        parts[setting] = there.reindex([row.title for row in shown])
+        parts[setting]["told", ""] = [methods.get(row.method).told for row in shown]
+        parts[setting]["configurations", ""] = [len(row.configurations()) for row in shown]
     if len(parts) == 1:
         return next(iter(parts.values())).rename_axis("method"), lacking
     return pd.concat(parts, names=["setting", "method"]), lacking

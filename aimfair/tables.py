@@ -172,7 +172,7 @@ def show(summary: pd.DataFrame, metric: Sequence[str] = METRICS, differences: bo
 def export(
     summary: pd.DataFrame,
     path: str | Path,
-    metric: Sequence[str] = ("acc", "wst", "eo_max", "std"),
+    metric: Sequence[str] = METRICS,
     differences: bool = False,
 ) -> Path:
     """Write a table as the suffix of ``path`` says: .csv (numbers), .tex (booktabs) or .md; returns the path.
@@ -190,13 +190,14 @@ def export(
 def text(
     summary: pd.DataFrame,
     suffix: str = ".md",
-    metric: Sequence[str] = ("acc", "wst", "eo_max", "std"),
+    metric: Sequence[str] = METRICS,
     differences: bool = False,
 ) -> str:
     """A table in one of the formats of :data:`WRITERS`: a :func:`summary`, or any frame as it is, without its index.
 
-    Columns of a summary are those of the index, how many seeds, and each metric with its interval, with ``differences`` also its
-    paired difference to the reference. A row without runs says "missing". Raises AimfairError for another format and
+    Columns of a summary are those of the index; where :func:`aimfair.grid.summary` made it, what the method is told and
+    how many configurations it chooses among; how many seeds; each metric with its interval, with ``differences`` also its
+    paired difference to the reference; and beside WST the worst group of the mean accuracies, the paper's order of averaging. A row without runs says "missing". Raises AimfairError for another format and
     for differences that the summary does not have.
     """
     if suffix not in WRITERS:
@@ -205,9 +206,17 @@ def text(
         return WRITERS[suffix](summary)
     if differences and "difference" not in summary.columns.get_level_values(1):
         raise AimfairError("this summary was made without a reference, so it has no differences")
-    left = summary.index.to_frame(index=False).assign(seeds=summary["n", "seeds"].fillna(0).astype(int).to_numpy())
+    left = summary.index.to_frame(index=False)
+    for column in ("told", "configurations"):
+        if column in summary:
+            left[column] = summary[column, ""].to_numpy()
+    left["seeds"] = summary["n", "seeds"].fillna(0).astype(int).to_numpy()
     values = summary.reset_index(drop=True)
     parts = [left, *(_numbers if suffix == ".csv" else _words)(values, metric, differences)]
+    if "wst" in metric:
+        worst = values["wst of means", "mean"].rename("WST of means")
+        as_words = worst.map(lambda value: f"{value:.1f}" if np.isfinite(value) else "missing")
+        parts.append(worst if suffix == ".csv" else as_words)
     return WRITERS[suffix](pd.concat(parts, axis=1))
 
 

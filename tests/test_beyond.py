@@ -13,6 +13,7 @@ RATES = len(methods.LEARNING_RATES)
 
 PER_SEED = {
     "selection": 1 + (2 + 5) * RATES,
+    "blocks": 1 + (1 + 2 * 6) * RATES,
     "factorial": 2 + 2 * (1 + 3 * 3 * RATES),
     "interpolation": 1 + 6 * RATES,
     "batchnorm": 2 + 4 * RATES,
@@ -37,7 +38,9 @@ def test_an_experiment_has_rows_times_searched_values_times_seeds(name):
 def test_each_experiment_has_its_name_and_an_unknown_one_is_answered_with_all():
     p = profiles.load("demo")
     assert [experiment.name for experiment in beyond.selected(p)] == [*PER_SEED, "extensions"]
-    with pytest.raises(AimfairError, match="no experiment 'mask' beyond the paper; there are: selection, factorial"):
+    with pytest.raises(
+        AimfairError, match="no experiment 'mask' beyond the paper; there are: selection, blocks, factorial"
+    ):
         beyond.selected(p, ["mask"])
 
 
@@ -133,7 +136,10 @@ def test_the_grid_lists_computes_and_summarises_an_experiment_by_name(pool, tmp_
     assert "1 runs, 0 are there, 1 to compute" in capsys.readouterr().out
     assert cli.main(["grid", "table", *common, "--beyond", "batchnorm", "--methods", "erm"]) == 0
     table = capsys.readouterr()
-    assert "| Baseline (ERM) | 1 |" in table.out and "AIM-Fair, statistics real | 0 | missing" in table.out
+    assert (
+        "| Baseline (ERM) | nothing | 1 | 1 |" in table.out
+        and "statistics real | synthetic faces | 5 | 0 | missing" in table.out
+    )
     assert cli.main(["grid", "list", *common, "--beyond"]) == 0
     everything = capsys.readouterr().out
     assert all(f"\n{name}: " in everything for name in [*PER_SEED, "extensions"]) and "Table" not in everything

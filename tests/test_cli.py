@@ -10,7 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell
 from small_book import chapter, write
 
-from aimfair import cli, profiles
+from aimfair import cli, methods, profiles
 from aimfair.commands._options import common_parameters, pairs
 from aimfair.paths import home
 
@@ -53,6 +53,23 @@ def test_what_the_user_can_mend_is_one_line_and_status_2(capsys):
         assert cli.main(arguments) == 2, arguments
         said = capsys.readouterr().err
         assert says in said and said.startswith("aimfair: ") and said.count("\n") == 1, said
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    shown = subprocess.run(
+        f"{sys.executable} -m aimfair grid list --table 1 2 4 | head -n 1", shell=True, capture_output=True, text=True
+    )
+    assert shown.stdout == "\n" and shown.stderr == ""
+
+
+def test_every_method_runs_on_the_smoke_profile_by_one_command(tmp_path, capsys):
+    few = {"train_images": 120, "validation_images": 40, "images_per_group": 60, "batch_size": 32}
+    given = [part for name, value in few.items() for part in ("-p", f"{name}={value}")]
+    common = ["--profile", "smoke", "--device", "cpu", "--runs", str(tmp_path), "--no-reuse"]
+    assert cli.main(["run", "--methods", "all", *common, *given]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == list(methods.registry())
+    assert all(0 <= float(line.split()[2]) <= 100 for line in lines)
 
 
 def test_an_unknown_command_or_option_is_refused():

@@ -297,7 +297,10 @@ def test_a_table_shows_the_best_of_what_is_searched_and_names_what_is_missing(po
     summary, lacking = grid.summary(table, cells, here)
     assert list(summary.index) == ["Baseline", "Synthetic", "All"]
     assert [cell.row for cell in lacking] == ["All"] * 4  # of five rates, .03 is there
-    assert summary.loc["All"].isna().all() and summary.loc["Baseline", ("n", "seeds")] == 1
+    assert (
+        summary.loc["All"].drop(["told", "configurations"]).isna().all()
+        and summary.loc["Baseline", ("n", "seeds")] == 1
+    )
     opened = study.open_study("smoke", changes=changes(pool), device="cpu", runs_root=str(tmp_path / "runs"))
     assert summary.loc["Baseline", ("acc", "mean")] == opened.run("erm", 100).report().acc
     assert grid.compute(lacking, here, serial.run) == []
@@ -341,23 +344,23 @@ def test_a_table_is_exported_as_csv_latex_and_markdown(tmp_path):
     numbers = pd.read_csv(tables.export(summary, tmp_path / "t.csv"))
     assert numbers["seeds"].tolist() == [3, 3, 3, 0] and numbers["method"].tolist()[-1] == "C"
     assert numbers["ACC mean"].tolist()[:3] == [72, 73, 72] and numbers.iloc[3, 3:].isna().all()
-    assert list(numbers.columns[3:6]) == ["ACC mean", "ACC low", "ACC high"] and numbers.shape == (4, 3 + 4 * 3)
+    assert list(numbers.columns[3:6]) == ["ACC mean", "ACC low", "ACC high"] and numbers.shape == (4, 3 + 5 * 3 + 1)
     latex = tables.export(summary, tmp_path / "t.tex").read_text().splitlines()
     assert (
-        latex[0] == r"\begin{tabular}{lllllll}"
+        latex[0] == r"\begin{tabular}{lllllllll}"
         and latex[1] == r"\toprule"
         and latex[-2:] == [r"\bottomrule", r"\end{tabular}"]
     )
-    assert latex[2] == r"setting & method & seeds & ACC & WST & EO (max) & STD \\"
+    assert latex[2] == r"setting & method & seeds & ACC & WST & EO (max) & EO (mean) & STD & WST of means \\"
     assert (
         latex[4].startswith(r"one & A \& B\_1 & 3 & 72.0 [")
         and ",~" in latex[4]
         and latex[5].startswith(r"one & k = 50\% & 3")
     )
-    assert latex[7] == r"two & C & 0 & missing & missing & missing & missing \\"
+    assert latex[7] == r"two & C & 0 & missing & missing & missing & missing & missing & missing \\"
     markdown = tables.export(summary, tmp_path / "t.md").read_text().splitlines()
-    assert markdown[0] == "| setting | method | seeds | ACC | WST | EO (max) | STD |" and markdown[1].count("---") == 7
-    assert markdown[-1] == "| two | C | 0 | missing | missing | missing | missing |"
+    assert markdown[0] == "| setting | method | seeds | ACC | WST | EO (max) | EO (mean) | STD | WST of means |"
+    assert markdown[-1] == "| two | C | 0 | missing | missing | missing | missing | missing | missing |"
 
 
 def test_differences_are_exported_where_there_are_any(tmp_path):
@@ -429,7 +432,7 @@ def test_the_commands_show_tables_and_their_state_without_computing_anything(poo
     said = capsys.readouterr()
     assert said.out == f"Figure 6 is in {tmp_path / 't.md'}\n"
     assert "missing: Figure 6, Smiling / Male, AIM-Fair: 4 runs, of seeds 100\n" in said.err
-    assert (tmp_path / "t.md").read_text().splitlines()[2].startswith("| Baseline (ERM) | 1 | ")
+    assert (tmp_path / "t.md").read_text().splitlines()[2].startswith("| Baseline (ERM) | nothing | 1 | 1 | ")
 
 
 def test_a_failed_run_is_exit_status_1(pool, tmp_path, capsys, monkeypatch):

@@ -1,5 +1,7 @@
 """LfF: its loss and its weights against numbers worked out by hand, and which shortcut it unlearns."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -35,6 +37,13 @@ def test_its_limits_are_the_cross_entropy_and_the_error_probability():
     assert torch.equal(generalised_cross_entropy(CE, 0.0), CE)
     assert torch.allclose(generalised_cross_entropy(CE, 1e-4), CE, rtol=1e-3)
     assert torch.allclose(generalised_cross_entropy(CE, 1.0), torch.tensor([0.1, 0.5, 0.9]))
+
+
+def test_weights_that_diverge_are_told_with_the_rate(bench):
+    method = methods.get("lff")
+    wild = replace(bench, pretraining=replace(bench.pretraining, lr=1e10))
+    with pytest.raises(AimfairError, match=r"the loss is not finite in epoch 1 .*smaller"):
+        method.fit(wild.seen_by(method), method.hyper())
 
 
 @pytest.mark.parametrize("q", [0.1, 0.7, 1.0])

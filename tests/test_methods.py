@@ -1,5 +1,7 @@
 """One automatic test for every registered method, and what the methods promise each other."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -69,6 +71,30 @@ def test_labels_that_were_not_asked_for_cannot_be_read(bench):
     seen = bench.seen_by(methods.get("erm"))
     with pytest.raises(AimfairError, match="withheld"):
         seen.train.counts()
+
+
+@pytest.mark.parametrize("name", [name for name, method in methods.registry().items() if method.needs])
+def test_a_bench_without_what_a_method_needs_is_refused_by_name(bench, name):
+    method = methods.get(name)
+    without = {
+        "train protected": replace(bench, train=bench.train.without_protected()),
+        "validation protected": replace(bench, validation=bench.validation.without_protected()),
+        "synthetic": replace(bench, balanced=bench.balanced.subset([])),
+    }
+    for need in method.needs:
+        what = "synthetic faces" if need == "synthetic" else f"protected labels of {need.split()[0]} faces"
+        with pytest.raises(AimfairError, match=f"^{name} needs {what}, and this bench has none$"):
+            without[need].seen_by(method)
+
+
+def test_what_a_method_is_told_is_said_in_words():
+    told = {name: methods.get(name).told for name in ("erm", "aim-fair", "maple", "group-dro")}
+    assert told == {
+        "erm": "nothing",
+        "aim-fair": "synthetic faces",
+        "maple": "group labels (validation)",
+        "group-dro": "group labels (train, validation)",
+    }
 
 
 def test_unknown_names_are_answered_with_the_known_ones():

@@ -6,19 +6,37 @@ import sys
 import pytest
 import torch
 
-from aimfair import methods
+from aimfair import experiments, methods
+from aimfair.errors import AimfairError
 from aimfair.paths import home
 
 
 @pytest.fixture
-def focal(tmp_path, monkeypatch):
-    """The example, copied to where the registry looks."""
-    shutil.copy(home() / "book" / "_examples" / "focal.py", tmp_path)
+def folder(tmp_path, monkeypatch):
+    """A second folder in which the registry looks for files."""
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
     methods.registry.cache_clear()
-    yield methods.get("focal")
+    yield tmp_path
     methods.registry.cache_clear()
-    sys.modules.pop("aimfair.methods.focal", None)
+    for file in tmp_path.glob("*.py"):
+        sys.modules.pop(f"aimfair.methods.{file.stem}", None)
+        vars(methods).pop(file.stem, None)
+
+
+@pytest.fixture
+def focal(folder):
+    """The example, copied to where the registry looks."""
+    shutil.copy(home() / "book" / "_examples" / "focal.py", folder)
+    return methods.get("focal")
+
+
+def copied(name, folder, *changes):
+    """The file of a method, copied under the name ``mine`` with some of its text changed."""
+    text = (home() / "aimfair" / "methods" / f"{name}.py").read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "mine.py").write_text(text)
 
 
 def test_a_file_is_enough_to_be_a_method(bench, focal):
@@ -26,6 +44,44 @@ def test_a_file_is_enough_to_be_a_method(bench, focal):
     fitted = focal.fit(bench.seen_by(focal), focal.hyper(gamma=1.0))
     assert len(fitted.history.loss) == 1
     assert len(focal.search["gamma"]) == len(methods.LEARNING_RATES)  # the page: every method has five
+
+
+def test_it_is_in_the_tables_and_in_its_chapter_by_itself(focal):
+    assert "focal" in experiments.baselines() and "focal" in {row.method for row in experiments.every_method()}
+    assert "focal" not in experiments.partial()
+
+
+def test_a_copy_of_a_fine_tuning_method_is_in_the_other_chapter(bench, folder):
+    copied("full_finetuning", folder, ('name="full-finetuning"', 'name="mine"'), ('title="Full', 'title="My full'))
+    mine = methods.get("mine")
+    assert "mine" in experiments.partial() and "mine" not in experiments.baselines()
+    full = methods.get("full-finetuning")
+    one, other = (m.fit(bench.seen_by(m), m.hyper()).model.state_dict() for m in (mine, full))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("erm", [], r"methods/mine.py has the name or title of another method, erm"),
+        ("erm", [('name="erm"', 'name="mine"')], r"methods/mine.py has the name or title of another method, erm"),
+        ("erm", [("METHOD =", "METHODE =")], r"methods/mine.py declares no METHOD"),
+        (
+            "group_dro",
+            [('name="group-dro"', 'name="mine"'), ("(oracle)", "")],
+            r"mine.py: the title .* ends in \(oracle\)",
+        ),
+        (
+            "erm",
+            [('name="erm"', 'name="mine", needs=frozenset({"labels"})'), ("Baseline", "My")],
+            "unknown need 'labels'",
+        ),
+    ],
+)
+def test_a_copy_that_is_not_finished_is_answered_with_its_file(folder, name, changes, said):
+    copied(name, folder, *changes)
+    with pytest.raises(AimfairError, match=said):
+        methods.registry()
 
 
 def test_without_focus_it_is_erm_bit_for_bit(bench, focal):

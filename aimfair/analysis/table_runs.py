@@ -15,6 +15,7 @@ from aimfair import profiles, search, tables
 from aimfair.claims import Claim
 from aimfair.errors import AimfairError
 from aimfair.experiments import GAPS, Experiment, Row
+from aimfair.measurements import MEASUREMENTS
 from aimfair.profiles import Profile
 from aimfair.progress import in_words
 from aimfair.runs import Run
@@ -77,19 +78,19 @@ def compute(lab: Study, experiment: Experiment, seed: int) -> None:
     for setting, changed in experiment.settings.items():
         for row in experiment.within(setting):
             study = lab.varied(**{**changed, **row.changes})
-            if row.method == GAPS:
-                study.measure(GAPS, seed)
-                continue
-            search.tried(study, row.method, seed, **row.fixed)
+            if row.method in MEASUREMENTS:
+                study.measure(row.method, seed, **row.fixed)
+            else:
+                search.tried(study, row.method, seed, **row.fixed)
 
 
 def missing(lab: Study, experiment: Experiment, chosen: pd.DataFrame) -> dict[str, int]:
-    """How many seeds of the profile each row of a table lacks, where any: by title, such as "LoRA", with the setting
+    """How many seeds of the table each row of a table lacks, where any: by title, such as "LoRA", with the setting
     where there are several."""
     seeds = chosen.groupby(["setting", "method"])["seed"].nunique().to_dict()
-    several = len(experiment.settings) > 1
+    several, wanted = len(experiment.settings) > 1, len(experiment.seeds(lab.profile))
     lacking = {
-        f"{row.title} ({setting})" if several else row.title: lab.profile.seeds - seeds.get((setting, row.title), 0)
+        f"{row.title} ({setting})" if several else row.title: wanted - seeds.get((setting, row.title), 0)
         for setting in experiment.settings
         for row in experiment.within(setting)
     }
@@ -123,10 +124,11 @@ def note(lab: Study, experiment: Experiment, lacking: Mapping[str, int]) -> Any:
 
     if not experiment.settings:
         return Markdown(f"*{experiment.name} has no runs with this profile.*")
-    seeds = in_words(lab.profile.seeds, "seed")
+    wanted = len(experiment.seeds(lab.profile))
+    seeds = in_words(wanted, "seed")
     if not lacking:
         return Markdown(f"*All runs of {experiment.name} are there, {seeds} for each row.*")
-    if set(lacking.values()) == {lab.profile.seeds}:
+    if set(lacking.values()) == {wanted}:
         said = f"Of {experiment.name} not run yet: {'; '.join(lacking)}."
     else:
         named = "; ".join(f"{title} ({count})" for title, count in lacking.items())

@@ -36,7 +36,7 @@ def command_grid_list(options: argparse.Namespace) -> None:
         for setting, changed in experiment.settings.items():
             print(f"  in {setting:38} {listed(changed)}".rstrip())
         for row in experiment.rows if cells else ():
-            searched = seeds_of(row, options.seeds_asked_for, options.seeds_of_search)
+            searched = seeds_of(row, sorted({cell.seed for cell in cells}), options.seeds_of_search)
             only = (
                 f"  (in {' and '.join(row.settings)})" if len(row.settings) not in (0, len(experiment.settings)) else ""
             )
@@ -176,16 +176,18 @@ def grid_cells(options: argparse.Namespace) -> list[tuple[Any, list[Any]]]:
 
     changes = {k: v for k, v in common_parameters(options).items() if k not in profiles.COMMON}
     profile = profiles.load(options.profile, **changes)
-    seeds = [options.seed] if options.seed is not None else chosen_seeds(options.seeds, profiles.SEEDS, profile.seeds)
-    options.seeds_asked_for, options.seeds_of_search = seeds, search.seeds(profile)
+    options.seeds_of_search = search.seeds(profile)
     wanted = [methods.get(name).name for name in options.methods]
     chosen = [] if options.beyond is None else beyond.selected(profile, options.beyond)
     if options.table or options.figure or options.beyond is None:
         chosen = experiments.selected(profile, options.table, options.figure) + chosen
-    return [
-        (e, [c for c in experiments.cells(e, options.profile, changes, seeds) if not wanted or c.method in wanted])
-        for e in chosen
-    ]
+    found = []
+    for experiment in chosen:
+        theirs = experiment.seeds(profile)
+        seeds = [options.seed] if options.seed is not None else chosen_seeds(options.seeds, theirs, len(theirs))
+        cells = experiments.cells(experiment, options.profile, changes, seeds)
+        found.append((experiment, [cell for cell in cells if not wanted or cell.method in wanted]))
+    return found
 
 
 def grid_machine(options: argparse.Namespace) -> Any:
@@ -240,7 +242,7 @@ def register(commands: Any) -> None:
         sub.add_argument("--figure", nargs="+", type=int, default=[], metavar="N", help="numbers of its figures (all)")
         sub.add_argument("--beyond", nargs="*", metavar="NAME", help="experiments beyond the paper (all of them)")
         sub.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help="only the runs of these methods")
-        sub.add_argument("--seeds", nargs="+", default=["all"], help="seeds, or all of the profile (all)")
+        sub.add_argument("--seeds", nargs="+", default=["all"], help="seeds, or all of the table (all)")
         sub.add_argument("--no-reuse", dest="reuse", action="store_false", help="do not look among the published runs")
         if command is command_grid_list:
             sub.add_argument("--long", action="store_true", help="each run with its id, and whether it is there")

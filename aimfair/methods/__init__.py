@@ -63,7 +63,19 @@ class Bench:
     edited: Callable[[int, float, float], FaceSet] | None = None
 
     def seen_by(self, method: Method) -> Bench:
-        """The bench with every label removed that ``method`` did not declare, and every synthetic face."""
+        """The bench with every label removed that ``method`` did not declare, and every synthetic face.
+
+        Raises AimfairError where the bench has none of what the method declares that it needs.
+        """
+        lacking = {
+            "train protected": self.train.protected is None,
+            "validation protected": self.validation.protected is None,
+            "synthetic": len(self.balanced) == 0,
+        }
+        for need in sorted(method.needs):
+            if lacking[need]:
+                what = "synthetic faces" if need == "synthetic" else f"protected labels of {need.split()[0]} faces"
+                raise AimfairError(f"{method.name} needs {what}, and this bench has none")
         train = self.train if "train protected" in method.needs else self.train.without_protected()
         told = "validation protected" in method.needs
         seen = replace(self, train=train, validation=self.validation if told else self.validation.without_protected())
@@ -112,6 +124,13 @@ class Method:
         return bool(self.needs - {"synthetic"})
 
     @property
+    def told(self) -> str:
+        """What it is told beyond real faces and their targets, in words; "nothing" where that is all."""
+        splits = ", ".join(need.split()[0] for need in sorted(self.needs) if "protected" in need)
+        labels = [f"group labels ({splits})"] if splits else []
+        return "; ".join(["synthetic faces"] * ("synthetic" in self.needs) + labels) or "nothing"
+
+    @property
     def usual(self) -> dict[str, Any]:
         """Every hyper-parameter and its usual value, also of those that a run's identity names only where they differ."""
         return {**self.defaults, **self.options}
@@ -135,10 +154,22 @@ def registry() -> dict[str, Method]:
     modules = [
         importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__) if m.name[0] != "_"
     ]
-    methods = [module.METHOD for module in modules]
-    for method in methods:
+    methods: list[Method] = []
+    for module in modules:
+        file = f"aimfair/methods/{module.__name__.rpartition('.')[2]}.py"
+        method = getattr(module, "METHOD", None)
+        if not isinstance(method, Method):
+            raise AimfairError(f"{file} declares no METHOD; a file that is no method has a name that begins with _")
+        for other in methods:
+            if method.name == other.name or method.title == other.title:
+                raise AimfairError(f"{file} has the name or title of another method, {other.name}: give it its own")
         if unknown := method.needs - set(NEEDS):
-            raise AimfairError(f"method {method.name} declares the unknown need {min(unknown)!r}")
+            raise AimfairError(f"{file} declares the unknown need {min(unknown)!r}; known are: {', '.join(NEEDS)}")
+        if method.is_oracle != method.title.endswith("(oracle)"):
+            raise AimfairError(
+                f"{file}: the title of a method ends in (oracle) if it is told group labels, and only then"
+            )
+        methods.append(method)
     methods.sort(key=lambda m: (m.is_oracle, m.start != "scratch", "synthetic" in m.needs))
     return {method.name: method for method in methods}
 

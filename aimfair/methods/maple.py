@@ -112,7 +112,7 @@ def passes(selected: Tensor) -> Order:
 
 METHOD = Method(
     name="maple",
-    title="MAPLE (feature space)",
+    title="MAPLE (oracle)",
     source="Zhou et al., ICML 2022; surrogate on frozen features",
     start="scratch",
     fit=fit,

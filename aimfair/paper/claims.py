@@ -18,7 +18,7 @@ from aimfair.paper.rule import Verdict, together
 
 ERM, FULL, AIM = "Baseline (ERM)", "Full fine-tuning", "AIM-Fair"
 EARLY, LATE = "selected, early half", "selected, late half"
-UNTOLD = ("CVaR DRO", "EIIL", "LfF", "JTT", "MAPLE (feature space)", "Generative editing (DiGA-style)")
+UNTOLD = ("CVaR DRO", "EIIL", "LfF", "JTT", "MAPLE (oracle)", "Generative editing (DiGA-style)")
 AMOUNTS = ("half as many", "1.5 times as many", "twice as many")
 
 

@@ -12,7 +12,7 @@ from aimfair import experiments, grid, masks, methods, paper, profiles, tables
 from aimfair.engines import Machine, study_of
 from aimfair.experiments import GAPS, Cell, Experiment
 from aimfair.paper.rule import PROPOSED, consistent
-from aimfair.profiles import SEEDS, Profile
+from aimfair.profiles import Profile
 
 Block = dict[str, dict[str, Any]]
 """The printed rows of one task of a table, by title."""
@@ -86,7 +86,7 @@ def read(profile: str, changes: Mapping[str, Any] | None = None, machine: Machin
     known: dict[str, pd.DataFrame] = {}
     inventory, printed = {}, []
     for experiment in experiments.selected(p):
-        cells = experiments.cells(experiment, profile, changes, SEEDS[: p.seeds])
+        cells = experiments.cells(experiment, profile, changes, experiment.seeds(p))
         identified = grid.identified(cells, machine)
         lacking = len(grid.missing(identified, machine))
         inventory[experiment.name] = (experiment.title, len(identified), len(identified) - lacking, lacking)
