@@ -66,7 +66,7 @@ def test_the_own_task_of_table_1_has_every_registered_method_with_its_whole_sear
     assert len(found()) == each + 2 and {c.row for c in found() if c.method == "mine"} == {"My own"}
 
 
-@pytest.mark.parametrize(("name", "settings"), [("Table 1", 2), ("Table 2", 4)])
+@pytest.mark.parametrize(("name", "settings"), [("Table 1", 2), ("Table 2", 3)])
 def test_other_tasks_and_sizes_have_the_methods_of_the_paper_at_their_defaults(name, settings):
     thinned = [cell for cell in cells(name) if cell.setting != "Smiling / Male"]
     assert len({cell.setting for cell in thinned}) == settings
@@ -121,9 +121,8 @@ def test_what_a_row_fixes_is_not_searched_and_the_rest_takes_its_default():
 
 
 def test_settings_change_what_they_say_and_nothing_else():
-    sizes = {dict(cell.changes)["train_images"] for cell in cells("Table 2") if cell.changes}
+    sizes = {dict(cell.changes)["train_images"] for cell in cells("Table 2")}
     assert sizes == {2000, 1000, 400}
-    assert chosen("Table 2").settings["100% of the faces"] == {}
     assert {cell.changes for cell in cells("Table 2", minority=0.5) if cell.setting.startswith("50")} == {
         (("minority", 0.5), ("train_images", 2000))
     }
