@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 
 from aimfair import methods
+from aimfair import selection as selection_rules
 from aimfair.errors import AimfairError
-from aimfair.experiments import Experiment, Row, lines, own
+from aimfair.experiments import Experiment, Row, lines, own, table_5
 from aimfair.methods._partial import BLOCKS
 from aimfair.profiles import Profile
 
@@ -56,8 +57,11 @@ def averaged(frame: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
 
 
 def selection(p: Profile) -> Experiment:
-    """The one grid of learning rates for all, five random masks of AIM-Fair's size."""
+    """The one grid of learning rates for all, five random masks of AIM-Fair's size, and no selection at all: the baseline
+    trained on real faces for twice as long, because fine-tuning is longer training, too."""
+    longer = {"pretrain_epochs": 2 * p.pretrain_epochs, "pretrain_decay_at": 2 * p.pretrain_decay_at}
     rows = lines("erm", "full-finetuning", "aim-fair") + random_rows("Random mask", "random-mask")
+    rows.append(Row("ERM, twice the epochs", "erm", changes=longer))
     return Experiment("selection", "Selection, full fine-tuning and random masks", own(p), rows)
 
 
@@ -137,6 +141,27 @@ def scores(p: Profile) -> Experiment:
     return Experiment("scores", "Scale-free scores", own(p), rows)
 
 
+def prompt_variants(p: Profile) -> Experiment:
+    """AIM-Fair on what each kind of prompt draws, where Table 5 has training on synthetic faces only."""
+    rows = [
+        Row(f"AIM-Fair, {row.title[0].lower()}{row.title[1:]}", "aim-fair", changes=row.changes)
+        for row in table_5(p).rows
+    ]
+    return Experiment("prompts", "AIM-Fair by prompts", own(p), rows)
+
+
+def faithful(p: Profile) -> Experiment:
+    """Synthetic faces chosen from the pool by each rule of :mod:`aimfair.selection`: trained on alone, half of the pool or
+    an eighth of it, and given to AIM-Fair."""
+    rules = selection_rules.available()
+    rows = [Row(f"Synthetic only, {rule}", "synthetic-only", changes={"selection": rule}) for rule in rules]
+    for rule in ("random", "faithful"):
+        eighth = {"selection": rule, "selected_per_group": max(1, p.images_per_group // 8)}
+        rows.append(Row(f"Synthetic only, {rule}, an eighth", "synthetic-only", changes=eighth))
+        rows.append(Row(f"AIM-Fair, {rule}", "aim-fair", changes={"selection": rule}))
+    return Experiment("faithful", "Which synthetic faces to take", own(p), rows)
+
+
 def extensions(p: Profile) -> Experiment:
     """Every registered method that is marked as going beyond the paper: a new one appears by itself."""
     marked = [method.name for method in methods.registry().values() if method.beyond]
@@ -151,5 +176,7 @@ ALL: tuple[Callable[[Profile], Experiment], ...] = (
     batchnorm,
     granularity,
     scores,
+    prompt_variants,
+    faithful,
     extensions,
 )

@@ -12,13 +12,15 @@ from aimfair.paths import home
 RATES = len(methods.LEARNING_RATES)
 
 PER_SEED = {
-    "selection": 1 + (2 + 5) * RATES,
+    "selection": 2 + (2 + 5) * RATES,
     "blocks": 1 + (1 + 2 * 6) * RATES,
     "factorial": 2 + 2 * (1 + 3 * 3 * RATES),
     "interpolation": 1 + 6 * RATES,
     "batchnorm": 2 + 4 * RATES,
     "granularity": (2 + 2 * (2 + 5)) * RATES,
     "scores": 5 * RATES,
+    "prompts": 4 * RATES,
+    "faithful": 5 + 2 + 2 * RATES,
 }
 """Runs of one seed, counted by hand: rows that search x five values + rows that learn nothing."""
 
