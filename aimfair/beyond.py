@@ -136,9 +136,11 @@ def granularity(p: Profile) -> Experiment:
 
 
 def scores(p: Profile) -> Experiment:
-    """The same selection by other scores: none of the last three depends on the size of a tensor's gradients."""
+    """The same selection by other scores, of which none depends on the size of a tensor's gradients, and by one of the two
+    rankings alone: that by the bias gap is all that is left to who knows no bias ratio to assume."""
     rows = lines("full-finetuning", "aim-fair", "aim-fair-cosine", "aim-fair-relative", "aim-fair-noise")
-    return Experiment("scores", "Scale-free scores", own(p), rows)
+    rows += [Row(f"AIM-Fair, {one} ranking alone", "aim-fair", {"rankings": one}) for one in ("bias", "domain")]
+    return Experiment("scores", "Other scores, single rankings", own(p), rows)
 
 
 def prompt_variants(p: Profile) -> Experiment:

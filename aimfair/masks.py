@@ -9,17 +9,19 @@ import numpy as np
 from aimfair.errors import AimfairError
 
 
-def select(domain_gap: Mapping[str, float], bias_gap: Mapping[str, float], k: int) -> set[str]:
+def select(domain_gap: Mapping[str, float], bias_gap: Mapping[str, float], k: int, rankings: str = "both") -> set[str]:
     """The tensors that hardly feel the domain gap and strongly feel the bias.
 
     domain_gap  distance of the gradients on biased real and biased synthetic faces: the k smallest are kept
     bias_gap    distance of the gradients on biased and balanced synthetic faces: the k largest are kept
     k           1 to the number of tensors; with all of them the selection is everything: full fine-tuning
+    rankings    "both", or one alone: "bias" needs no assumed bias ratio: a mean gradient is linear in the group
+                shares, so the ratio scales all its scores alike; "domain"
 
     Equal scores are ordered by name, so that the result never depends on the order of the mappings. Between
     ``max(0, 2k - n)`` and ``k`` of n tensors are selected; the set may be empty. Only ranks matter: scaling
     all gradients by a constant changes nothing. Raises AimfairError for mappings that differ, a score that is
-    not finite, or k out of range.
+    not finite, k out of range or unknown rankings.
     """
     if domain_gap.keys() != bias_gap.keys():
         raise AimfairError("the two scores must name the same tensors")
@@ -29,7 +31,10 @@ def select(domain_gap: Mapping[str, float], bias_gap: Mapping[str, float], k: in
         raise AimfairError("a gradient score is not finite: the biased model or its gradients diverged")
     least_domain = sorted(domain_gap, key=lambda name: (domain_gap[name], name))[:k]
     most_bias = sorted(bias_gap, key=lambda name: (-bias_gap[name], name))[:k]
-    return set(least_domain) & set(most_bias)
+    kept = {"both": {*least_domain} & {*most_bias}, "domain": {*least_domain}, "bias": {*most_bias}}
+    if rankings not in kept:
+        raise AimfairError(f"rankings must be one of {', '.join(kept)}, got {rankings!r}")
+    return kept[rankings]
 
 
 def scaled(k: int, tensors: int) -> int:

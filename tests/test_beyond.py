@@ -18,7 +18,7 @@ PER_SEED = {
     "interpolation": 1 + 6 * RATES,
     "batchnorm": 2 + 4 * RATES,
     "granularity": (2 + 2 * (2 + 5)) * RATES,
-    "scores": 5 * RATES,
+    "scores": 7 * RATES,
     "prompts": 4 * RATES,
     "faithful": 5 + 2 + 2 * RATES,
 }

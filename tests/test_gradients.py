@@ -137,6 +137,8 @@ BIAS = dict(zip("abcdef", [0.9, 0.8, 0.1, 0.7, 0.2, 0.3], strict=True))
 
 @pytest.mark.parametrize(("k", "selected"), [(3, "a"), (4, "af"), (5, "adef"), (6, "abcdef")])
 def test_mask_algebra(k, selected):
+    one = {name: masks.select(DOMAIN, BIAS, k, name) for name in ("domain", "bias")}
+    assert all(len(mask) == k for mask in one.values()) and one["domain"] & one["bias"] == set(selected)
     assert masks.select(DOMAIN, BIAS, k) == set(selected)
 
 
@@ -181,5 +183,7 @@ def test_k_out_of_range_says_the_range(k):
 def test_scores_that_are_not_finite_or_do_not_match_are_refused():
     with pytest.raises(AimfairError, match="not finite"):
         masks.select(DOMAIN | {"a": float("nan")}, BIAS, 3)
+    with pytest.raises(AimfairError, match="rankings must be one of both, domain, bias, got 'first'"):
+        masks.select(DOMAIN, BIAS, 3, "first")
     with pytest.raises(AimfairError, match="same tensors"):
         masks.select({"a": 1.0}, BIAS, 1)

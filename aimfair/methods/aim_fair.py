@@ -14,10 +14,11 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     k          tensors kept in each of the two rankings, counted on ResNet-18's 62 (the paper: 55); of another backbone
                the same share, see :func:`aimfair.masks.scaled`
     score      "absolute" difference or "cosine" distance of the mean gradients
+    rankings   "both"; "bias" leaves the ranking by the domain gap out, for who knows no bias ratio to assume; "domain"
     gradients  "train": the official form, batch statistics and random crops; "eval": deterministic
     """
     domain_gap, bias_gap = bench.gaps(hyper["score"], hyper["gradients"])
-    mask = masks.select(domain_gap, bias_gap, masks.scaled(hyper["k"], len(domain_gap)))
+    mask = masks.select(domain_gap, bias_gap, masks.scaled(hyper["k"], len(domain_gap)), hyper.get("rankings", "both"))
     fitted = finetune(bench, hyper, trainable=mask, what=f"AIM-Fair k={hyper['k']}")
     fitted.scores["mask"] = sorted(mask)
     return fitted
@@ -32,5 +33,5 @@ METHOD = Method(
     needs=frozenset({"synthetic"}),
     defaults={"lr": 0.01, "batchnorm": "train", "k": 55, "score": "absolute", "gradients": "train"},
     search={"lr": LEARNING_RATES},
-    options=CHECKPOINT_RULE,
+    options={**CHECKPOINT_RULE, "rankings": "both"},
 )
