@@ -12,7 +12,7 @@ import pandas as pd
 from aimfair.paper import claims as paper_claims
 from aimfair.paper.comparisons import METRICS
 from aimfair.paper.reading import Reading
-from aimfair.paper.rule import INCONSISTENT, NOISE, NOTHING, OPPOSITE, SHORT, ZERO
+from aimfair.paper.rule import INCONSISTENT, NOISE, NOTHING, OPPOSITE, SHORT, WORDS, ZERO
 from aimfair.stats import interval
 from aimfair.tables import HEADINGS
 
@@ -20,6 +20,9 @@ MARKS = {
     "stands": "✓", "contradicted": "✗", ZERO: "○", NOISE: "~", INCONSISTENT: "†", OPPOSITE: "‡",
 }  # fmt: skip
 """Behind a difference: what the verdict on it is, or why there is none."""
+
+VERDICTS = dict(zip(WORDS, "✓✗○", strict=True))
+"""Before the verdict on a claim."""
 
 LEGEND = (
     "✓ stands, ✗ contradicted; not judged: ○ our interval contains zero, ~ the paper's difference is within its own "
@@ -82,8 +85,9 @@ def claims(readings: Sequence[Reading], link: str = "") -> pd.DataFrame:
             for names in table["paper"].str.split(" and ")
         ]
     for reading in readings:
-        word, why = table[reading.name], table[f"{reading.name} why"]
-        shown[reading.name] = np.where(why == NOTHING, "–", word + " (" + why + ")")
+        marked = table[reading.name].map(lambda word: f"{VERDICTS[word]} {word}")
+        word, why = ("<strong>{}</strong>" if link else "{}").format, table[f"{reading.name} why"]
+        shown[reading.name] = np.where(why == NOTHING, "–", marked.map(word) + " (" + why + ")")
     return shown
 
 
@@ -112,7 +116,7 @@ def orders(frame: pd.DataFrame) -> pd.DataFrame:
 
 def html(frame: pd.DataFrame) -> str:
     """A table in words for a notebook, without its index, a line per row: long tables would not fit in one otherwise."""
-    return re.sub(r"\n\s*(?=</?t[dhr])(?!<tr)", "", frame.to_html(index=False, border=0, escape=False))
+    return re.sub(r"\n\s*(?=</?t[dhr])(?!<tr)", "", frame.to_html(index=False, border=0, escape=False, classes="words"))
 
 
 def within(values: pd.Series) -> str:
