@@ -10,7 +10,7 @@ from small_grid import SMALL, draw_pool
 from test_tiny_sd import CAPTIONS
 from toys import toy_faces
 
-from aimfair import audit, cli, profiles, tiny_sd
+from aimfair import audit, cli, grammar, profiles, prompts, tiny_sd
 from aimfair.auditing import clip_judge, datasheet, judges, nuisances, pool_audit
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
@@ -139,6 +139,26 @@ def test_prompts_are_read_by_text_and_by_their_ids():
     assert known[0] == known[1] and known[0] and "smiling" not in known[0]
     assert nuisances.mentions(pd.DataFrame({"prompt_id": ["none"]}), smoke) == []
     assert nuisances.mentions(pd.DataFrame(index=[0, 1]), smoke) == []
+
+
+def test_what_a_written_bank_declares_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("AIMFAIR_HOME", str(tmp_path))
+    (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
+    (tmp_path / "notebooks" / "profiles" / "own.yaml").write_text("profile: own\n")
+    record = grammar.make("faceworld/Smiling_Male")
+    prompts.write(record, prompts.path_of("faceworld/Smiling_Male"))
+    for group in record["groups"].values():
+        first = group["prompts"][0]
+        first["attributes"] = [*first["attributes"], "a blue scarf"]
+        first["text"], first["without_pose"] = (
+            first[key].replace("male", "male with a blue scarf") for key in ("text", "without_pose")
+        )
+    prompts.write(record, prompts.path_of("faceworld/Smiling_Male@mine"))
+    rows = pd.DataFrame({"prompt_id": ["1_0/00"], "prompt": [record["groups"]["1_0"]["prompts"][0]["text"]]})
+    mine = profiles.load("own", prompts="contextual@mine")
+    for manifest in (rows, rows[["prompt_id"]]):
+        assert "a blue scarf" in nuisances.mentions(manifest, mine)[0]
+    assert "a blue scarf" not in nuisances.mentions(rows, profiles.load("own"))[0]
 
 
 # CLIP

@@ -129,8 +129,10 @@ def _task(profile: Profile) -> str:
 
 
 def _bank(profile: Profile) -> dict[str, Mapping[str, Any]]:
-    """Prompts of the profile's bank by their ids; none where there is no bank."""
-    if not prompts.path_of(_task(profile)).exists():
+    """Prompts of the profile's bank by their ids, also of one beside the recorded one; none where there is no bank."""
+    _, at, mine = profile.prompts.partition("@")
+    name = _task(profile) + at + mine
+    if not prompts.path_of(name).exists():
         return {}
-    groups = prompts.read(_task(profile))["groups"].values()
+    groups = prompts.read(name)["groups"].values()
     return {prompt["id"]: prompt for group in groups for prompt in group["prompts"]}

@@ -102,7 +102,7 @@ def command_prompts_write(options: argparse.Namespace) -> None:
 
     The bank is written only when it is complete and even. Stop it at any time: what was accepted lies in a .partial file
     beside it, and the same command goes on. With the default place, data/prompts/<task>@<model>.json, a study takes it
-    by -p prompts=contextual@<model>."""
+    by -p prompts=contextual@<model>. You may edit the file: a study checks it again, and draws nothing from a faulty one."""
     from aimfair import wording, writing
 
     tokens, limit = wording.token_counter(options.tokenizer) if options.tokenizer else (None, wording.MAX_TOKENS)
