@@ -2,7 +2,8 @@
 
 A bank is one JSON file per task. Beside the sentences it holds what they mention, the instruction that a
 language model is given for them, and how they were made: :mod:`aimfair.grammar` writes the banks that come
-with the book, :mod:`aimfair.writing` has others written by a language model.
+with the book, :mod:`aimfair.writing` has others written by a language model. A task may have several: "<task>@<name>" lies
+beside the recorded one, and a study takes it by ``prompts: contextual@<name>``.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def _problem(record: Mapping[str, Any], name: str) -> str:
 
 
 def tasks() -> list[str]:
-    """Tasks that have a recorded bank in ``data/prompts``."""
+    """Tasks that have a recorded bank in ``data/prompts``, without those beside it."""
     return [name for name in banks() if "@" not in name]
 
 

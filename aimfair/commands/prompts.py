@@ -27,7 +27,9 @@ def command_prompts_list(options: argparse.Namespace) -> None:
 
     $ aimfair prompts list
 
-    A name with an @ is a bank that was written beside the recorded one: -p prompts=contextual@NAME takes it."""
+    A name with an @ is a bank beside the recorded one: -p prompts=contextual@NAME takes it. utkface/Female_White says age,
+    race and pose, as the captions of the tiny model do; utkface/Female_White@rich also says expression, hairstyle and a
+    distinguishing feature, for larger models."""
     from aimfair import prompts
 
     for name in prompts.banks():
