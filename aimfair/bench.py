@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from time import perf_counter
@@ -14,6 +14,7 @@ import torch
 
 from aimfair import models
 from aimfair.augment import augment
+from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.gradients import mean_gradients
 from aimfair.training import binary_cross_entropy, set_mode
@@ -119,9 +120,37 @@ def generation(folder: str, device: str, steps: int, guidance: float, n: int = 1
 
 
 def record(rows: list[Row], device: str, path: Path) -> None:
-    """Keep the measurement, with machine and date, for the book's appendix: one entry per machine."""
-    kept = json.loads(path.read_text()) if path.exists() else []
-    entry = {"machine": machine(device), "date": date.today().isoformat(), "rows": rows}
-    kept = [e for e in kept if e["machine"] != entry["machine"]] + [entry]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(kept, indent=1) + "\n")
+    """Keep the measurement, with machine and date, for the book's appendix: one entry per machine and day.
+
+    What was measured before on this machine stays in its entry, unless it was measured again. Raises AimfairError where
+    the file is none of ours or cannot be written.
+    """
+    here, today, measured = machine(device), date.today().isoformat(), _blocks(rows)
+    try:
+        kept = json.loads(path.read_text()) if path.exists() else []
+        for entry in kept:
+            if entry["machine"] == here:
+                blocks = {what: block for what, block in _blocks(entry["rows"]).items() if what not in measured}
+                if entry["date"] == today:
+                    measured = blocks | measured
+                    blocks = {}
+                entry["rows"] = [row for block in blocks.values() for row in block]
+        new = {"machine": here, "date": today, "rows": [row for block in measured.values() for row in block]}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps([entry for entry in kept if entry["rows"]] + [new], indent=1) + "\n")
+    except OSError as error:
+        raise AimfairError(
+            f"cannot write {path} ({error.strerror or error}): name another file with --record"
+        ) from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise AimfairError(f"{path} holds no measurements of aimfair bench: name another file with --record") from error
+
+
+def _blocks(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """What was measured -> its row and the indented rows below it, which say more of the same."""
+    blocks: dict[str, list[Row]] = {}
+    name = ""
+    for row in rows:
+        name = name if row[0].startswith(" ") else row[0]
+        blocks.setdefault(name, []).append(row)
+    return blocks

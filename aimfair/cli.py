@@ -22,7 +22,8 @@ Real faces from your disk:
 
   aimfair book --profile celeba-smiling-male --data path/to/celeba
 
-aimfair COMMAND --help explains a command, with examples. `python -m aimfair` is the same as `aimfair`."""
+aimfair COMMAND --help explains a command, with examples. `python -m aimfair` is the same as `aimfair`. Where output goes to
+a file, long work writes a line about every minute to standard error; AIMFAIR_PROGRESS=off keeps it silent."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,6 +1,8 @@
 """A seeded grammar that stands in for the language model: it writes the prompt banks of ``data/prompts``.
 
-``python -m aimfair.grammar`` writes all of them again, byte for byte.
+``python -m aimfair.grammar`` writes all of them again, byte for byte. UTKFace has two: ``utkface/Female_White``, which says
+age, race and pose, what the captions of FairFace know and so the tiny model that is trained on them (the published runs use
+it), and ``utkface/Female_White@rich``, with expression, hairstyle and a distinguishing feature too, for larger models.
 
 Prompt i is one scene shared by the four groups: the same hair, accessories and head pose, with the words
 that name target and protected attribute exchanged. So nothing that is mentioned can tell the target, in
@@ -97,6 +99,22 @@ CELEBA: Slots = {
 }
 
 
+PEOPLE: Slots = {
+    "expression": same("smiling", "laughing", "neutral", "serious", "surprised", ""),
+    "hair": same(*(f"{form} {tone} hair" for tone in ("black", "brown") for form in ("straight", "wavy", "curly")))
+    + same("straight gray hair", "wavy gray hair", ""),
+    "feature": same("eyeglasses", "freckles", "dimples", "thick eyebrows", "high cheekbones", "deep wrinkles")
+    + same("a mole on the cheek", "", ""),
+}
+"""Beside age and race: expression, hairstyle and a distinguishing feature, none of them typical of one gender."""
+
+OF_AGE = {
+    **{"gray hair": (50, 200), "deep wrinkles": (50, 200), "black hair": (0, 69), "brown hair": (0, 69)},
+    **{"thick eyebrows": (14, 200), "high cheekbones": (14, 200)},
+}
+"""What is said of some ages only: the lowest and the highest, in years."""
+
+
 def alike(slots: Slots) -> Slots:
     """``slots`` without what is typical of one gender, hair length included: where the gender is the target, the rest of
     the sentence must not tell it."""
@@ -119,16 +137,21 @@ NUISANCES: dict[str, tuple[int | None, ...]] = {
 class Grammar:
     """What a bank may say, for one data set and task.
 
-    slots          attributes, or None for a bank of ages and races (UTKFace)
+    slots          attributes; where White is a label (UTKFace) age and race come before them
     corpus         external corpus of the tiny text-to-image model that goes with the data set
     captions_say   which parts of a prompt that corpus' captions use, and so the tiny model understands
     """
 
     target: str
     protected: str
-    slots: Slots | None
+    slots: Slots
     corpus: str
     captions_say: tuple[str, ...]
+
+    @property
+    def ages(self) -> bool:
+        """Whether every prompt says an age in years and a race."""
+        return "White" in (self.target, self.protected)
 
 
 def _grammars() -> dict[str, Grammar]:
@@ -139,7 +162,8 @@ def _grammars() -> dict[str, Grammar]:
         "faceworld/Male_Young": Grammar("Male", "Young", alike(FACEWORLD), "faceworld", everything),
         **{f"celeba/{t}_{p}": Grammar(t, p, CELEBA, "celeba", everything[:2]) for t, p in pairs},
         "celeba/Male_Young": Grammar("Male", "Young", alike(CELEBA), "celeba", everything[:2]),
-        "utkface/Female_White": Grammar("Female", "White", None, "fairface", everything[:2]),
+        "utkface/Female_White": Grammar("Female", "White", {}, "fairface", everything[:2]),
+        "utkface/Female_White@rich": Grammar("Female", "White", PEOPLE, "fairface", everything[:1]),
     }
 
 
@@ -166,7 +190,7 @@ def make(task: str, seed: int = 0) -> dict[str, Any]:
             "prompts": [{"id": f"{name}/{i:02d}", **_write(grammar, scene, values)} for i, scene in enumerate(chosen)],
         }
     return {
-        "task": task,
+        "task": task.partition("@")[0],
         "target": grammar.target,
         "protected": grammar.protected,
         "licence": "MIT",
@@ -217,8 +241,8 @@ def _choose(grammar: Grammar, seed: int) -> list[Scene]:
 
 
 def _slots(grammar: Grammar) -> dict[str, tuple]:
-    if grammar.slots is None:
-        return {"age": AGES, "race": NON_WHITE, "pose": POSES}
+    if grammar.ages:
+        return {"age": AGES, "race": NON_WHITE, **grammar.slots, "pose": POSES}
     free = {name: values for name, values in NUISANCES.items() if name not in _pair(grammar)}
     calm = {"calm": ("neutral", "serious")}
     return {**free, **calm, **grammar.slots, "pose": POSES}
@@ -227,9 +251,13 @@ def _slots(grammar: Grammar) -> dict[str, tuple]:
 def _sound(grammar: Grammar, scene: Scene, values: tuple[int, int]) -> bool:
     """One to three attributes, no contradiction, and no gray-haired young face where the age is free to choose.
 
-    Where the age is target or protected, gray hair is shared by young and old like everything else.
+    Where the age is target or protected, gray hair is shared by young and old like everything else. Where it is said in
+    years, nothing is said that does not go with it (:data:`OF_AGE`), and age and race are not counted.
     """
     written = _write(grammar, scene, values)
+    if grammar.ages:
+        ends = [OF_AGE[what] for what in OF_AGE if what in written["text"]]
+        return all(low <= scene["age"] <= high for low, high in ends) and not contradictions(written["text"])
     gray = scene.get("Young") == 1 and "gray hair" in written["text"]
     return 1 <= len(written["attributes"]) <= 3 and not gray and not contradictions(written["text"])
 
@@ -237,10 +265,14 @@ def _sound(grammar: Grammar, scene: Scene, values: tuple[int, int]) -> bool:
 def _write(grammar: Grammar, scene: Scene, values: tuple[int, int]) -> dict[str, Any]:
     """Text, clauses and attributes of one prompt of the group ``values``."""
     labels = {**scene, **dict(zip(_pair(grammar), values, strict=True))}
-    if grammar.slots is None:
+    if grammar.ages:
         race = "white" if labels["White"] else scene["race"]
+        expression, *clauses = ["" if slot not in scene else scene[slot][0] for slot in PEOPLE]
+        clauses = [said for said in clauses if said]
         attributes = [f"{scene['age']} year old", *([] if labels["White"] else [race])]
-        phrase, clauses = f"{scene['age']} year old {race} {'female' if labels['Female'] else 'male'}", []
+        attributes += [said for said in (expression, *clauses) if said]
+        who = f"{scene['age']} year old {race} {'female' if labels['Female'] else 'male'}"
+        phrase = f"{expression} {who}".strip()
     else:
         attributes = clauses = [said for slot in grammar.slots if (said := scene[slot][labels["Male"]])]
         phrase = _phrase(labels, "smiling" if labels["Smiling"] else scene["calm"])
@@ -261,7 +293,7 @@ def _phrase(labels: Mapping[str, Any], smile: str = "") -> str:
 
 def _plain(grammar: Grammar, values: tuple[int, int]) -> str:
     labels = dict(zip(_pair(grammar), values, strict=True))
-    if grammar.slots is None:
+    if grammar.ages:
         return f"{'white' if labels['White'] else 'non-white'} {'female' if labels['Female'] else 'male'}"
     smile = {1: "smiling", 0: "neutral", None: ""}[labels.get("Smiling")]
     return _phrase(labels, smile)
@@ -280,10 +312,12 @@ def _pair(grammar: Grammar) -> tuple[str, str]:
 
 
 def _instruction(grammar: Grammar) -> dict[str, Any]:
-    if grammar.slots is None:
+    said = [word for options in grammar.slots.values() for pair in options for word in pair if word]
+    if grammar.ages:
         others = "ages from 1 to 90 in years"
+        if said:
+            others += f", one to three of: {', '.join(dict.fromkeys(said))}; nothing that is typical of women or of men"
     else:
-        said = [word for options in grammar.slots.values() for pair in options for word in pair if word]
         others = "one to three of: " + ", ".join(dict.fromkeys(said))
         others += (
             "; nothing that is typical of women or of men"

@@ -1,7 +1,8 @@
-"""Progress with the time left, on a terminal and in a notebook; silent wherever output is stored.
+"""Progress with the time left: a bar on a terminal and in a notebook, a line now and then where output goes to a log.
 
-A notebook that papermill runs stores its output, yet whoever started it wants to know how far it is: there
-``AIMFAIR_PROGRESS`` names a file that holds the latest line of the innermost bar.
+``AIMFAIR_PROGRESS=off`` keeps it silent, as do the workers and the notebooks whose output is stored. A notebook that
+papermill runs stores its output, yet whoever started it wants to know how far it is: there ``AIMFAIR_PROGRESS`` names a
+file that holds the latest line of the innermost bar.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ Item = TypeVar("Item")
 FILE = "file:"
 BAR = {"leave": False, "dynamic_ncols": True}
 LINE = {"leave": False, "mininterval": 1.0, "bar_format": "{desc} {percentage:.0f} %, {remaining} left"}
+UNTOLD = {"bar_format": "{desc} {n_fmt}, {elapsed} so far"}
+"""In place of the format of a line where the total is not known."""
+
+SPEAK_EVERY = 60.0
+"""Seconds before the first line in a log, and between two of one loop."""
 
 
 class LastLine:
@@ -38,8 +44,19 @@ class LastLine:
         pass
 
 
+class Log:
+    """Standard error as tqdm's file: lines in place of one that is written over."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            print(line, file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        pass
+
+
 def quiet() -> bool:
-    """True where a progress bar would end up in a file: switched off by ``AIMFAIR_PROGRESS=off``, or no terminal."""
+    """True where no bar is shown: switched off by ``AIMFAIR_PROGRESS=off``, or no terminal, so that it would end in a file."""
     setting = os.environ.get("AIMFAIR_PROGRESS", "auto")
     if setting in ("on", "off"):
         return setting == "off"
@@ -51,7 +68,7 @@ def quiet() -> bool:
 def progress(
     items: Iterable[Item], what: str, total: int | None = None, unit: str = "it", done: int = 0
 ) -> Iterator[Item]:
-    """Iterate over ``items`` with a bar that shows ``what``, the rate and the time left.
+    """Iterate over ``items`` with a bar that shows ``what``, the rate and the time left; in a log a line about every minute.
 
     done  how many of ``total`` were finished before (a resumed job), so that the bar starts there.
     """
@@ -59,8 +76,11 @@ def progress(
     common: dict[str, Any] = {"desc": what, "total": total, "unit": unit, "initial": done}
     if setting.startswith(FILE):
         yield from plain(items, file=LastLine(Path(setting.removeprefix(FILE))), **common, **LINE)
-    else:
+    elif setting == "off" or not quiet():
         yield from tqdm(items, disable=quiet(), **common, **BAR)
+    else:
+        pace = {"delay": SPEAK_EVERY, "mininterval": SPEAK_EVERY, "miniters": 1}
+        yield from plain(items, file=Log(), **common, **(LINE | ({} if total else UNTOLD) | pace))
 
 
 def in_words(number: int, thing: str) -> str:

@@ -2,7 +2,8 @@
 
 A bank is one JSON file per task. Beside the sentences it holds what they mention, the instruction that a
 language model is given for them, and how they were made: :mod:`aimfair.grammar` writes the banks that come
-with the book, :mod:`aimfair.writing` has others written by a language model.
+with the book, :mod:`aimfair.writing` has others written by a language model. A task may have several: "<task>@<name>" lies
+beside the recorded one, and a study takes it by ``prompts: contextual@<name>``.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from aimfair.coverage import surpluses
 from aimfair.errors import AimfairError
 from aimfair.faces import GROUPS
 from aimfair.paths import home
-from aimfair.wording import MAX_TOKENS, Tokens, faults, says
+from aimfair.wording import MAX_TOKENS, Tokens, faults, fewest_tokens, says
 from aimfair.wording import WORDS as WORDS  # the words that name a label, for those who read banks
 
 PER_GROUP = 50
+TOLERANCE = 0.1
+"""Largest share of the prompts by which a mention may differ between groups; see :func:`check`."""
+
 INSTRUCTION = """Task: {Task}
 Number of prompts: {Number}
 Target attribute, named in every prompt: {Target}
@@ -61,21 +65,44 @@ def bank(task: str, variant: str = "contextual") -> list[Prompt]:
     variant  "contextual" (50 per group, with head poses), "contextual-25" (the first 25), "no-pose" (the 50
              without the pose clause) or "plain" (one per group): the rows of Table 5. "contextual@mine" is that of
              the bank "<task>@mine", which :func:`aimfair.writing.write_bank` wrote beside the recorded one
-    Raises AimfairError for an unknown task or variant and for a file that lacks something, naming file and group.
+    Raises AimfairError for an unknown task or variant, for a file that lacks something, naming file and group, and for a
+    bank in which :func:`check` finds something: nothing is drawn from a bank that was edited and not checked again.
     """
     variant, at, name = variant.partition("@")
     if variant not in VARIANTS:
         raise AimfairError(f"no prompt variant {variant!r}; there are: {', '.join(VARIANTS)}")
-    groups = read(task + at + name)["groups"]
+    record = read(task + at + name)
+    if problem := _problem(record, task + at + name):
+        raise AimfairError(problem)
     return [
         Prompt(id, text, target, protected)
         for target, protected in GROUPS
-        for id, text in VARIANTS[variant](groups[f"{target}_{protected}"])
+        for id, text in VARIANTS[variant](record["groups"][f"{target}_{protected}"])
     ]
 
 
+def _problem(record: Mapping[str, Any], name: str) -> str:
+    """What :func:`check` finds in the bank ``name``, in one line; "" if nothing.
+
+    Checked as it was written: for the number of prompts and the tolerance that it was made with. How long a prompt may be
+    is up to the model that reads it, so only what is too long for CLIP by any count is refused here.
+    """
+    pair = f"{record['target']}_{record['protected']}"
+    if pair != name.partition("/")[2].partition("@")[0]:
+        return f"{path_of(name)} holds prompts for {pair}: name the file after it"
+    per_group = max(len(group["prompts"]) for group in record["groups"].values())
+    tolerance = record.get("made_by", {}).get("tolerance", TOLERANCE)
+    problems = check(record, fewest_tokens, per_group, tolerance)
+    if not problems:
+        return ""
+    same = "" if per_group == PER_GROUP else f" --per-group {per_group}"
+    same += "" if tolerance == TOLERANCE else f" --tolerance {tolerance}"
+    others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{path_of(name)}: {problems[0]}{others}; `aimfair prompts check {name}{same}` shows what to mend"
+
+
 def tasks() -> list[str]:
-    """Tasks that have a recorded bank in ``data/prompts``."""
+    """Tasks that have a recorded bank in ``data/prompts``, without those beside it."""
     return [name for name in banks() if "@" not in name]
 
 
@@ -107,7 +134,7 @@ def read_file(path: Path) -> dict[str, Any]:
         raise AimfairError(f"{path} cannot be read: {error.strerror or error}") from error
     if not isinstance(record, dict):
         raise AimfairError(f"{path} must hold one JSON object")
-    _demand(record, {"target": str, "protected": str, "groups": dict}, str(path))
+    _demand({"made_by": {}} | record, {"target": str, "protected": str, "groups": dict, "made_by": dict}, str(path))
     for target, protected in GROUPS:
         name = f"{target}_{protected}"
         where = f"{path}, group {name}"
@@ -172,7 +199,7 @@ def check(
     record: Mapping[str, Any],
     tokens: Tokens | None = None,
     per_group: int = PER_GROUP,
-    tolerance: float = 0.1,
+    tolerance: float = TOLERANCE,
     limit: int = MAX_TOKENS,
 ) -> list[str]:
     """Everything that is wrong with a bank, one line each; an empty list if nothing is.
@@ -182,9 +209,13 @@ def check(
                protected value, as a share of the prompts: what differs more could give the target away
     limit      how many tokens the text encoder reads
 
-    What one prompt may say is in :mod:`aimfair.wording`, what must be spread evenly in :mod:`aimfair.coverage`.
+    Raises AimfairError where no words are known that name the target or the protected attribute. What one prompt may say is in :mod:`aimfair.wording`, what must be spread evenly in :mod:`aimfair.coverage`.
     """
     pair = (record["target"], record["protected"])
+    if unknown := [name for name in pair if name not in WORDS]:
+        raise AimfairError(
+            f"which words name {unknown[0]}? aimfair/wording.py knows them for {', '.join(WORDS)}: add a line to WORDS"
+        )
     problems = []
     for values in GROUPS:
         name = f"{values[0]}_{values[1]}"

@@ -137,6 +137,17 @@ def binomial_error(cells: ArrayLike, counts: ArrayLike) -> np.ndarray:
     return 100 * np.sqrt(share * (1 - share) / np.asarray(counts, dtype=np.float64))
 
 
+def wilson(shares: ArrayLike, counts: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper ends of Wilson's 95 % interval of shares of ``counts`` things (Wilson, 1927); all in per cent.
+
+    Unlike share plus or minus two standard errors it stays between 0 and 100 and does not shrink to nothing at the ends.
+    """
+    share, n, z = np.asarray(shares, dtype=np.float64) / 100, np.maximum(counts, 1), 1.959964
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    return 100 * (middle - half), 100 * (middle + half)
+
+
 def corrected_std(report: FairnessReport) -> float:
     """Spread of the true group accuracies: the sampling variance that inflates STD is subtracted, floor 0.
 

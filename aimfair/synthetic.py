@@ -78,7 +78,7 @@ def generate(
         )
 
 
-def generator(profile: Profile, device: str, data_root: str) -> Path | str:
+def generator(profile: Profile, device: str, data_root: str, width: int = tiny_sd.WIDTH) -> Path | str:
     """The profile's text-to-image pipeline; a tiny one is first trained on the profile's external corpus if missing."""
     path = home() / profile.generator
     if path.exists() or not profile.corpus:
@@ -94,6 +94,7 @@ def generator(profile: Profile, device: str, data_root: str) -> Path | str:
         seed=0,
         device=device,
         about=profile.corpus,
+        width=width,
     )
 
 

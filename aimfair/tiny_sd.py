@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 CONTEXT = 40
 TEXT_WIDTH = 128
-UNET_CHANNELS = (64, 128)
+VOCABULARY = 1200
+WIDTH = 64
+"""Channels of the UNet's first level; see :func:`channels`."""
+PUBLISHED = 60.0
+"""Megabytes of weights: what is larger does not belong in the repository."""
 CAPTION_DROPOUT = 0.1
 BETAS = {
     "num_train_timesteps": 1000,
@@ -56,6 +60,7 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     about: str = "",
+    width: int = WIDTH,
 ) -> Path:
     """Train autoencoder, text encoder and UNet on (N, 3, H, W) uint8 images with one caption each.
 
@@ -66,11 +71,14 @@ def train(
     minutes  for both stages; ``autoencoder_share`` of it goes to the autoencoder
     steps    (autoencoder, UNet) instead of minutes, for a result that does not depend on the machine's speed
     about    what the corpus is, for ``training.json``
+    width    channels of the UNet's first level, with which all others grow; twice as many make weights about four times as
+             large (:func:`megabytes`), and a step as much more work
 
-    Returns ``out``. Raises AimfairError if images and captions do not match, the size is no multiple of 8, or ``out``
-    exists.
+    Returns ``out``. Raises AimfairError if images and captions do not match, the size is no multiple of 8, the width none
+    of 32, or ``out`` exists.
     """
     out = Path(out)
+    vae_channels, unet_channels = channels(width)
     if len(images) != len(captions) or len(images) == 0:
         raise AimfairError(f"{len(images)} images but {len(captions)} captions: a corpus has one caption per image")
     if images.shape[-1] % 8 or images.shape[-1] != images.shape[-2]:
@@ -83,10 +91,10 @@ def train(
     first: dict[str, Any] = {"minutes": minutes * autoencoder_share} if steps is None else {"steps": steps[0]}
     second: dict[str, Any] = {"minutes": minutes * (1 - autoencoder_share)} if steps is None else {"steps": steps[1]}
     shared: dict[str, Any] = {"folder": folder, "seed": seed, "device": device}
-    vae, vae_record = tiny_vae.train(images, focus=focus, labels=labels, **first, **shared)
+    vae, vae_record = tiny_vae.train(images, focus=focus, labels=labels, channels=vae_channels, **first, **shared)
     latents = tiny_vae.encode(vae, images, device)
     tokenizer = train_tokenizer(captions, folder / "tokenizer")
-    text_encoder, unet = build(len(tokenizer), images.shape[-1] // 8, seed)
+    text_encoder, unet = build(len(tokenizer), images.shape[-1] // 8, seed, unet_channels)
     record = train_unet(
         text_encoder, unet, tokenizer, latents, captions, batch_size=batch_size, lr=lr, **second, **shared
     )
@@ -99,6 +107,7 @@ def train(
         "steps": steps,
         "batch_size": batch_size,
         "lr": lr,
+        "width": width,
         "seed": seed,
         "device": torch.device(device).type,
         "threads": torch.get_num_threads(),
@@ -112,7 +121,25 @@ def train(
     return out
 
 
-def train_tokenizer(captions: Sequence[str], folder: Path, vocabulary: int = 1200) -> CLIPTokenizer:
+def channels(width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Channels of the levels of autoencoder and UNet whose first level has ``width``: at 64 those of the shipped models.
+
+    Raises AimfairError for a width that cannot be divided into groups and attention heads.
+    """
+    if width < 32 or width % 32:
+        raise AimfairError(f"--width must be a multiple of 32, such as 96 or 128, got {width}")
+    return tuple(c * width // WIDTH for c in tiny_vae.CHANNELS), (width, 2 * width)
+
+
+def megabytes(width: int = WIDTH) -> float:
+    """Size of all weights on disk, in float16. Nothing is computed: the networks are built without their weights."""
+    vae_channels, unet_channels = channels(width)
+    with torch.device("meta"):
+        parts = tiny_vae.build(64, channels=vae_channels), *build(VOCABULARY, 8, channels=unet_channels)
+    return 2 * sum(map(tiny_vae.scalars, parts)) / 1e6
+
+
+def train_tokenizer(captions: Sequence[str], folder: Path, vocabulary: int = VOCABULARY) -> CLIPTokenizer:
     """Byte-level BPE over the captions in CLIP's layout: 256 bytes, the same ending a word, merges, two marks.
 
     ``folder`` gets ``vocab.json`` and ``merges.txt``. Any text can be encoded, also words the corpus does not have.
@@ -143,7 +170,7 @@ def train_tokenizer(captions: Sequence[str], folder: Path, vocabulary: int = 120
 
 
 def build(
-    vocabulary: int, latent_size: int, seed: int = 0, channels: tuple[int, ...] = UNET_CHANNELS
+    vocabulary: int, latent_size: int, seed: int = 0, channels: tuple[int, ...] = (WIDTH, 2 * WIDTH)
 ) -> tuple[CLIPTextModel, UNet2DConditionModel]:
     """Fresh text encoder (width 128, 2 layers, 4 heads) and UNet (cross-attention at every level)."""
     from diffusers import UNet2DConditionModel
@@ -221,8 +248,9 @@ def train_unet(
         v = unet(alpha * latent + sigma * noise, t.to(device), text_encoder(text)[0]).sample
         return nn.functional.mse_loss(v.float(), alpha * noise - sigma * latent)
 
+    first_level = unet.config.block_out_channels[0]
     return train_stage(
-        "denoiser",
+        "denoiser" if first_level == WIDTH else f"denoiser-{first_level}",
         both,
         loss,
         n=len(mean),

@@ -7,6 +7,7 @@ of a small label classifier must come out as they went in.
 
 from __future__ import annotations
 
+from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ def build(size: int, seed: int = 0, channels: tuple[int, ...] = CHANNELS, latent
             block_out_channels=channels,
             layers_per_block=1,
             latent_channels=latents,
-            norm_num_groups=min(16, channels[0]),
+            norm_num_groups=gcd(16, channels[0]),
             sample_size=size,
             mid_block_add_attention=False,
         )
@@ -73,13 +74,14 @@ def train(
     lr: float = 1e-3,
     seed: int = 0,
     device: str = "cpu",
+    channels: tuple[int, ...] = CHANNELS,
 ) -> tuple[AutoencoderKL, dict[str, Any]]:
     """Train an autoencoder on (N, 3, H, W) uint8 images; the checkpoint lies in ``folder``.
 
     focus   (N, 1, H, W) or (1, 1, H, W) weights of the pixels, any scale; None: all alike
     labels  (N, L) of {0, 1} to train the classifier whose features the reconstruction must keep; None: pixels only
     """
-    vae = build(images.shape[-1], seed).to(device)
+    vae = build(images.shape[-1], seed, channels).to(device)
     features = None if labels is None else _features(images, labels, folder / "features.safetensors", seed, device)
     weights = None if focus is None else focus / focus.mean((1, 2, 3), keepdim=True)
 
@@ -96,7 +98,7 @@ def train(
         return total if features is None else total + FEATURE_WEIGHT * feature_distance(features, drawn, x)
 
     record = train_stage(
-        "autoencoder",
+        "autoencoder" if channels == CHANNELS else f"autoencoder-{channels[0]}",
         vae,
         loss,
         n=len(images),

@@ -62,6 +62,8 @@ NEGATIONS = ("no", "not", "without", "never", "neither", "nor")
 COLOURED = r"hair|beard|mustache|moustache|goatee|stubble|hat|cap|shirt|glasses|eyeglasses|necktie|background"
 _A_COLOUR = re.compile(rf"\b(black|white) (?=((?!(fe)?male|(wo)?man|girl|boy)[\w-]+ )?({COLOURED})\b)", re.IGNORECASE)
 
+_PARTS = re.compile(r"[^\W\d_]+|\d|(?:[^\s\w]|_)+")
+
 _AN_AGE = re.compile(r"\byears? old\b")
 
 
@@ -131,8 +133,13 @@ def estimated_tokens(text: str) -> int:
     CLIP's tokenizer splits at spaces, around punctuation and between digits, then words into parts. Counted is one part
     per four letters begun, or three for every two words if that is more; then the begin and the end token.
     """
-    parts = re.findall(r"[^\W\d_]+|\d|[^\s\w]+|_", text)
+    parts = _PARTS.findall(text)
     return max(sum(ceil(len(part) / 4) if part.isalpha() else 1 for part in parts), int(1.5 * len(text.split()))) + 2
+
+
+def fewest_tokens(text: str) -> int:
+    """A number that CLIP's tokenizer cannot stay below: one token for each word, digit or run of signs, then the two marks."""
+    return len(_PARTS.findall(text)) + 2
 
 
 def token_counter(model: str) -> tuple[Tokens, int]:

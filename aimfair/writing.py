@@ -18,7 +18,7 @@ from typing import Any
 from aimfair import coverage, prompts, replies, writers
 from aimfair.errors import AimfairError
 from aimfair.faces import GROUPS
-from aimfair.prompts import PER_GROUP
+from aimfair.prompts import PER_GROUP, TOLERANCE
 from aimfair.wording import MAX_TOKENS, Tokens, faults
 from aimfair.writers import NoReply, Request, Setup, Writer
 
@@ -40,7 +40,7 @@ def write_bank(
     seed: int = 0,
     rounds: int = 10,
     per_group: int = PER_GROUP,
-    tolerance: float = 0.1,
+    tolerance: float = TOLERANCE,
     tokens: Tokens | None = None,
     limit: int = MAX_TOKENS,
     tell: Callable[[str], None] = lambda line: None,
@@ -56,9 +56,12 @@ def write_bank(
     tell       is given one line per request
     setup      model, url, revision, device, temperature, timeout: see :class:`aimfair.writers.Setup`
 
-    Raises AimfairError where the file exists, the writer cannot be asked, or the bank is not complete and even after
-    ``rounds``; what was accepted is kept, and the same call goes on with it.
+    Raises AimfairError where fewer than one prompt or round is asked for, the file exists, the writer cannot be asked, or
+    the bank is not complete and even after ``rounds``; what was accepted is kept, and the same call goes on with it.
     """
+    for option, number in (("--per-group", per_group), ("--rounds", rounds)):
+        if number < 1:
+            raise AimfairError(f"{option} must be at least 1, got {number}")
     template = prompts.read(task)
     model = str(setup.get("model", ""))
     path = Path(out) if out else default_path(task, writer, model)
@@ -105,7 +108,9 @@ def default_path(task: str, writer: str, model: str = "") -> Path:
     return prompts.path_of(f"{task}@{name}")
 
 
-def request_text(record: Record, group: str, number: int, per_group: int = PER_GROUP, tolerance: float = 0.1) -> str:
+def request_text(
+    record: Record, group: str, number: int, per_group: int = PER_GROUP, tolerance: float = TOLERANCE
+) -> str:
     """What is asked for ``number`` more prompts of ``group``: the instruction, and what is known from the rounds before."""
     asked = {**record, "instruction": {**record["instruction"], "Number": number}}
     parts = [prompts.instruction(asked, group)]

@@ -10,7 +10,7 @@ from small_grid import SMALL, draw_pool
 from test_tiny_sd import CAPTIONS
 from toys import toy_faces
 
-from aimfair import audit, cli, profiles, tiny_sd
+from aimfair import audit, cli, grammar, profiles, prompts, tiny_sd
 from aimfair.auditing import clip_judge, datasheet, judges, nuisances, pool_audit
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
@@ -104,6 +104,47 @@ def test_the_datasheet_says_what_was_found_and_the_sheet_marks_it(judge, faces, 
         datasheet.write(found, faces, tmp_path / "out" / "audit.csv")
 
 
+def test_a_few_faces_raise_no_alarm_where_nothing_differs(judge):
+    """Twelve faces per group whose looks have nothing to do with their labels: gaps are wide, and no more than chance."""
+    hats = [{"a hat"} if i % 5 == 0 else set() for i in range(48)]
+    for seed in range(20, 27):
+        toys = toy_faces((12,) * 4, seed)
+        other = toys.subset(np.random.default_rng(seed).permutation(48))
+        mixed = FaceSet(toys.images, other.target, other.protected, toys.names)
+        told = "".join(datasheet.caveats(pool_audit.examine(mixed, judge, NAMES, said=hats)))
+        assert "Unevenly spread" not in told and "could be chance, with so few faces" in told
+    hats = [{"a hat"} if group > 1 else set() for group in toys.groups.tolist()]
+    told = "".join(datasheet.caveats(pool_audit.examine(toys, judge, NAMES, said=hats)))
+    assert "Unevenly spread over the target (said): a hat. A classifier can learn these instead." in told
+
+
+def test_what_chance_may_do_shrinks_with_the_number_of_faces():
+    few, many = toy_faces((12,) * 4, 3), toy_faces((1200,) * 4, 3)
+    rng = np.random.default_rng(0)
+    for faces, bound in ((few, 60), (many, 6)):
+        draws = [{"Hat": torch.from_numpy(rng.random(len(faces)) < 0.3)} for _ in range(40)]
+        tables = [nuisances.balance(faces, seen=seen).set_index("nuisance").loc["Hat"] for seen in draws]
+        assert sum(t["gap 0"] > t["chance 0"] or t["gap 1"] > t["chance 1"] for t in tables) <= 2
+        assert all(bound / 2 < t["chance 1"] < bound for t in tables)
+    lone = nuisances.balance(FaceSet(few.images[:1], few.target[:1], few.protected[:1], few.names[:1]))
+    assert not (lone["gap"] > 0).any() and np.isinf(lone["chance 0"]).all()
+
+
+def test_agreement_comes_with_an_interval(judge, faces):
+    found = pool_audit.examine(faces, judge, NAMES)
+    table = datasheet.with_intervals(found.table).set_index("group")
+    assert list(table.columns[:5]) == ["set", "faces", "Bar", "Bar low", "Bar high"]
+    row = table.loc["1_0"]
+    assert row["both low"] < row["both"] < row["both high"] and row["Bar high"] - row["Bar low"] > 20
+    assert table.loc["all", "Bar high"] - table.loc["all", "Bar low"] < 15
+    found.about.update(target="Bar")
+    (warned,) = (line for line in datasheet.caveats(found) if "In group" in line)
+    assert f"% only (95 % interval {row['Bar low']:.1f} to {row['Bar high']:.1f})" in warned
+    few = pool_audit.examine(faces.subset([*range(68, 80), *range(88, 100), *range(120, 124)]), judge, NAMES)
+    few.about.update(target="Bar")
+    assert ", of 12 faces: too few to be sure)" in "".join(datasheet.caveats(few))
+
+
 def test_frames_tell_which_label_is_doubted():
     images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
     marked = datasheet.framed(images, torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]], dtype=torch.bool))
@@ -139,6 +180,26 @@ def test_prompts_are_read_by_text_and_by_their_ids():
     assert known[0] == known[1] and known[0] and "smiling" not in known[0]
     assert nuisances.mentions(pd.DataFrame({"prompt_id": ["none"]}), smoke) == []
     assert nuisances.mentions(pd.DataFrame(index=[0, 1]), smoke) == []
+
+
+def test_what_a_written_bank_declares_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("AIMFAIR_HOME", str(tmp_path))
+    (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
+    (tmp_path / "notebooks" / "profiles" / "own.yaml").write_text("profile: own\n")
+    record = grammar.make("faceworld/Smiling_Male")
+    prompts.write(record, prompts.path_of("faceworld/Smiling_Male"))
+    for group in record["groups"].values():
+        first = group["prompts"][0]
+        first["attributes"] = [*first["attributes"], "a blue scarf"]
+        first["text"], first["without_pose"] = (
+            first[key].replace("male", "male with a blue scarf") for key in ("text", "without_pose")
+        )
+    prompts.write(record, prompts.path_of("faceworld/Smiling_Male@mine"))
+    rows = pd.DataFrame({"prompt_id": ["1_0/00"], "prompt": [record["groups"]["1_0"]["prompts"][0]["text"]]})
+    mine = profiles.load("own", prompts="contextual@mine")
+    for manifest in (rows, rows[["prompt_id"]]):
+        assert "a blue scarf" in nuisances.mentions(manifest, mine)[0]
+    assert "a blue scarf" not in nuisances.mentions(rows, profiles.load("own"))[0]
 
 
 # CLIP

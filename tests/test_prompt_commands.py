@@ -79,6 +79,8 @@ def test_write(capsys, tmp_path, monkeypatch):
         (["write", "--task", TASK, "--writer", "parrot"], "no writer 'parrot'"),
         (["write", "--task", TASK, "--writer", "openai_compatible", "--model", "m"], "which endpoint?"),
         (["write", "--task", TASK, "--writer", "huggingface"], "which model?"),
+        (["write", "--task", TASK, "--per-group", "0"], "--per-group must be at least 1, got 0"),
+        (["write", "--task", TASK, "--rounds", "0"], "--rounds must be at least 1, got 0"),
     ],
 )
 def test_mistakes_end_in_one_line(arguments, said, capsys):

@@ -25,7 +25,7 @@ def test_shipped_bank_is_what_the_grammar_writes(task, tmp_path):
 
 
 def test_every_shipped_bank_has_a_grammar():
-    assert prompts.tasks() == TASKS
+    assert prompts.tasks() == [task for task in TASKS if "@" not in task]
 
 
 def test_another_seed_gives_another_bank():
@@ -104,6 +104,26 @@ def test_utkface_ages_and_races():
     assert max(np.diff(ages)) <= 5
     races = Counter(p["attributes"][1] for p in records)
     assert set(races) == set(wording.NON_WHITE) and max(races.values()) - min(races.values()) <= 1
+
+
+def test_the_rich_bank_of_utkface_varies_looks_beside_age_and_race():
+    groups = prompts.read("utkface/Female_White@rich")["groups"]
+    said = Counter(what for p in groups["0_0"]["prompts"] for what in p["attributes"])
+    assert sum(said[f"{age} year old"] for age in grammar.AGES) == 50 and max(said.values()) <= 10
+    assert max(said[race] for race in wording.NON_WHITE) - min(said[race] for race in wording.NON_WHITE) <= 1
+    for slot, options in grammar.PEOPLE.items():
+        often = [said[phrase] for phrase, _ in set(options) if phrase]
+        assert min(often) >= 3 and max(often) <= 10, slot
+    for prompt in groups["0_0"]["prompts"]:
+        age = int(prompt["attributes"][0].split()[0])
+        assert all(low <= age <= high for what, (low, high) in grammar.OF_AGE.items() if what in prompt["text"])
+        assert not {word for word in coverage.GENDERED if wording.says(prompt["text"], word)}
+    bank = prompts.bank("utkface/Female_White", "contextual@rich")
+    looks = {
+        g: [re.sub(r"(?<=year old ).*male", "", p.text) for p in bank if (p.target, p.protected) == g] for g in GROUPS
+    }
+    assert len(set(map(tuple, looks.values()))) == 1  # all four groups look alike but for their labels
+    assert bank != prompts.bank("utkface/Female_White")
 
 
 def test_faceworld_prompts_speak_like_its_captions():
@@ -319,6 +339,63 @@ def test_a_bank_beside_the_recorded_one_is_taken_by_its_name(checkout):
     assert [p.text for p in mine][:50] == [p["without_pose"] for p in record["groups"]["0_0"]["prompts"]]
     with pytest.raises(AimfairError, match=r"no prompt bank 'faceworld/Smiling_Male@yours'"):
         prompts.bank("faceworld/Smiling_Male", "no-pose@yours")
+
+
+def test_a_bank_is_checked_when_it_is_drawn_from(checkout):
+    mine = prompts.path_of("faceworld/Smiling_Male@mine")
+    prompts.write(grammar.make("faceworld/Smiling_Male"), mine)
+
+    def bearded(record):
+        first = record["groups"]["1_0"]["prompts"][0]
+        for key in ("text", "without_pose"):
+            first[key] = first[key].replace("female", "female with a beard")
+
+    edited(mine, bearded)
+    assert prompts.read("faceworld/Smiling_Male@mine")  # looking at it is no use of it
+    says = r"@mine.json: 1_0/00: both .* \(and 1 more\); `aimfair prompts check faceworld/Smiling_Male@mine` shows"
+    for variant in ("contextual", "plain"):
+        with pytest.raises(AimfairError, match=says):
+            prompts.bank("faceworld/Smiling_Male", f"{variant}@mine")
+    assert len(prompts.bank("faceworld/Smiling_Male")) == 200
+
+
+def test_a_bank_is_checked_as_it_was_written(checkout):
+    """Fewer prompts per group, or a wider tolerance, are no fault of a bank that was made so."""
+
+    def small(record):
+        for group in record["groups"].values():
+            del group["prompts"][6:]
+        record["groups"]["1_1"]["prompts"][0]["text"] = record["groups"]["1_1"]["prompts"][0]["without_pose"]
+        record["groups"]["1_1"]["prompts"][0]["pose"] = ""
+        record["made_by"]["tolerance"] = 0.2
+
+    edited(checkout, small)
+    assert len(prompts.bank("faceworld/Smiling_Male")) == 24
+    edited(checkout, lambda record: record["made_by"].update(tolerance=0.1))
+    with pytest.raises(AimfairError, match=r"is said .*`aimfair prompts check .* --per-group 6`"):
+        prompts.bank("faceworld/Smiling_Male")
+    edited(checkout, lambda record: record["groups"]["0_1"]["prompts"].pop())
+    with pytest.raises(AimfairError, match="group 0_1: 5 prompts, 6 are wanted"):
+        prompts.bank("faceworld/Smiling_Male")
+    edited(checkout, lambda record: record.update(made_by=None))
+    with pytest.raises(AimfairError, match="'made_by' must be a dict"):
+        prompts.bank("faceworld/Smiling_Male")
+
+
+def test_a_bank_is_for_the_task_that_it_is_named_after(checkout):
+    prompts.write(prompts.read("faceworld/Smiling_Male"), prompts.path_of("faceworld/Young_Male"))
+    with pytest.raises(AimfairError, match=r"Young_Male.json holds prompts for Smiling_Male: name the file after it"):
+        prompts.bank("faceworld/Young_Male")
+    record = prompts.read("faceworld/Smiling_Male") | {"target": "Bald"}
+    prompts.write(record, prompts.path_of("faceworld/Bald_Male"))
+    with pytest.raises(AimfairError, match="which words name Bald.* add a line to WORDS"):
+        prompts.bank("faceworld/Bald_Male")
+
+
+def test_no_count_of_tokens_is_below_the_fewest():
+    count, _ = wording.token_counter(str(home() / "data/tiny-sd/faceworld"))
+    for text in ("", "male", "Portrait, of a 25-year-old... (serious) lady's man!", "5 o'clock_shadow --"):
+        assert wording.fewest_tokens(text) <= count(text)
 
 
 def test_a_profile_may_name_a_bank():

@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from aimfair import metrics
 from aimfair.errors import AimfairError
@@ -17,6 +18,7 @@ from aimfair.stats import (
     paired_difference,
     percentile,
     sign_flip,
+    wilson,
 )
 
 
@@ -164,6 +166,16 @@ def test_the_bootstrap_repeats_itself_and_refuses_a_wrong_shape() -> None:
 )
 def test_binomial_errors_of_the_paper_s_test_sets(share, count, error) -> None:
     assert binomial_error(share, count) == pytest.approx(error, abs=0.006)
+
+
+def test_wilson_stays_between_0_and_100_and_wide_at_the_ends() -> None:
+    """Against scipy's; none of 12 may still be a quarter."""
+    hits, counts = np.array([0, 10, 12, 188, 2000]), np.array([12, 12, 12, 200, 2000])
+    low, high = wilson(100 * hits / counts, counts)
+    exact = [binomtest(int(h), int(n)).proportion_ci(method="wilson") for h, n in zip(hits, counts, strict=True)]
+    assert low == pytest.approx([100 * e.low for e in exact], abs=1e-4)
+    assert high == pytest.approx([100 * e.high for e in exact], abs=1e-4)
+    assert low[0] == pytest.approx(0, abs=1e-9) and 24 < high[0] < 25 and high[-1] - low[-1] < 0.3
 
 
 def test_the_corrected_spread_of_a_fair_model_is_near_zero() -> None:

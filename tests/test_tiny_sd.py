@@ -15,6 +15,7 @@ import torch
 
 from aimfair import tiny_sd, tiny_vae
 from aimfair.errors import AimfairError
+from aimfair.paths import home
 from aimfair.stages import train_stage
 
 CAPTIONS = [f"Portrait face photo of a {'smiling' if i % 2 else 'serious'} young female." for i in range(24)]
@@ -73,6 +74,31 @@ def test_steps_give_the_same_weights_again(folder, tmp_path):
         name = f"{part}/diffusion_pytorch_model.safetensors"
         ours, theirs = load_file(folder / name), load_file(again / name)
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_another_width_is_another_size_and_takes_no_state_of_the_default_one(tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    images = corpus(size=32)
+    tiny_vae.train(
+        images, tmp_path / "narrow.partial", steps=1, batch_size=8
+    )  # a run of the default width that was stopped
+    out = tiny_sd.train(images, CAPTIONS, tmp_path / "narrow", steps=(1, 1), batch_size=8, width=32)
+    pipeline = StableDiffusionPipeline.from_pretrained(out)
+    assert pipeline.vae.config.block_out_channels == [8, 16, 32, 64]
+    assert pipeline.unet.config.block_out_channels == [32, 64]
+    assert json.loads((out / "training.json").read_text())["width"] == 32
+
+
+def test_the_width_of_the_shipped_models_is_the_default():
+    shipped = home() / "data" / "tiny-sd" / "faceworld"
+    assert tiny_sd.channels(tiny_sd.WIDTH) == (tiny_vae.CHANNELS, (64, 128))
+    size = sum(file.stat().st_size for file in shipped.rglob("*.safetensors"))
+    assert tiny_sd.megabytes() == pytest.approx(size / 1e6, abs=0.2)
+    assert tiny_sd.megabytes(128) < tiny_sd.PUBLISHED < tiny_sd.megabytes(160)
+    for width in (0, 16, 65):
+        with pytest.raises(AimfairError, match=f"--width must be a multiple of 32, such as 96 or 128, got {width}"):
+            tiny_sd.channels(width)
 
 
 def test_tokenizer_reads_any_text(tmp_path):

@@ -19,7 +19,7 @@ from aimfair.datasets import Catalogue
 from aimfair.errors import AimfairError
 from aimfair.runs import Run
 from aimfair.sampling import positions
-from aimfair.stats import percentile
+from aimfair.stats import percentile, wilson
 
 LEAST = 30
 """A cell with fewer faces is shown with its count, and takes no part in a gap."""
@@ -166,13 +166,9 @@ def _gap(cells: np.ndarray, counted: np.ndarray) -> np.ndarray:
 
 
 def _table(cells: np.ndarray, counts: np.ndarray, counted: np.ndarray) -> pd.DataFrame:
-    share, n, z = cells / 100, np.maximum(counts, 1), 1.959964
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    low, high = wilson(cells, counts)
     table = pd.DataFrame(CELLS, columns=["target", "protected", "second"])
-    return table.assign(
-        faces=counts, accuracy=cells, low=100 * (middle - half), high=100 * (middle + half), counted=counted
-    )
+    return table.assign(faces=counts, accuracy=cells, low=low, high=high, counted=counted)
 
 
 def _share(at_least: np.ndarray) -> float:

@@ -11,12 +11,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from aimfair import plots, tables
+from aimfair import plots, stats, tables
 from aimfair.auditing import nuisances
 from aimfair.auditing.feature_metrics import ALIKE
 from aimfair.auditing.pool_audit import ALL, PoolAudit
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
+from aimfair.progress import in_words
 
 COLUMNS = 12
 """Faces in a row of the contact sheet."""
@@ -26,7 +27,8 @@ FRAMES = {"target": (230, 159, 0), "protected": (0, 114, 178)}
 protected attribute blue, along bottom and right."""
 
 LOW_AGREEMENT, MANY_DUPLICATES, LARGE_GAP, FEW = 90.0, 0.01, {"said": 5.0, "seen": 10.0, "measured": 0.3}, 256
-"""What a datasheet warns of: per cent, share of faces, gap by kind, faces per group that are compared."""
+"""What a datasheet warns of: per cent, share of faces, gap by kind (where it is more than chance as well), faces per group
+that are compared."""
 
 
 def write(found: PoolAudit, faces: FaceSet, out: Path) -> list[Path]:
@@ -34,7 +36,11 @@ def write(found: PoolAudit, faces: FaceSet, out: Path) -> list[Path]:
 
     ``faces`` are those that were audited. Raises AimfairError where nothing can be written.
     """
-    parts = {"audit.csv": found.table, "nuisances.csv": found.nuisances, "duplicates.csv": found.duplicates}
+    parts = {
+        "audit.csv": with_intervals(found.table),
+        "nuisances.csv": found.nuisances,
+        "duplicates.csv": found.duplicates,
+    }
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, table in parts.items():
@@ -84,12 +90,12 @@ def page(found: PoolAudit) -> str:
         "## How it was made\n",
         _made(about),
         "## What was found\n",
-        tables.WRITERS[".md"](_words(found.table)),
+        tables.WRITERS[".md"](_words(with_intervals(found.table))),
         _legend(found.table),
         "## Nuisances with the largest gaps\n",
         tables.WRITERS[".md"](_words(found.nuisances.groupby("kind", observed=True).head(5))),
         "A gap is the difference between target 0 and 1 within protected 0 or 1; of what is measured, in standard "
-        "deviations.\n",
+        "deviations. As large as `chance` it may be where nothing differs, among so many faces and so many gaps.\n",
         "## Caveats\n",
         "".join(f"- {line}\n" for line in caveats(found)),
     ]
@@ -98,19 +104,38 @@ def page(found: PoolAudit) -> str:
 
 def shown(found: PoolAudit) -> str:
     """The table for a terminal: a line per number, a column per row of the audit."""
-    table = found.table.set_index(["set", "group"])
+    table = with_intervals(found.table).set_index(["set", "group"])
     return _words(table).T.rename_axis(index=None, columns=(None, None)).to_string()
+
+
+def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of an audit; behind each share of agreement the ends of its 95 % interval (``... low``, ``... high``)."""
+    columns = list(table.columns)
+    parts = []
+    for name in columns:
+        parts.append(table[name])
+        if columns.index("faces") < columns.index(name) < columns.index("compared"):
+            low, high = stats.wilson(table[name], table["faces"])
+            parts += [
+                pd.Series(low, table.index, name=f"{name} low"),
+                pd.Series(high, table.index, name=f"{name} high"),
+            ]
+    return pd.concat(parts, axis=1)
 
 
 def caveats(found: PoolAudit) -> list[str]:
     """What a user of the set should know, one sentence each, made from the numbers."""
-    drawn = found.table[found.table["set"] == "synthetic"].set_index("group")
-    real = found.table[found.table["set"] == "real"].set_index("group")
+    table = with_intervals(found.table)
+    drawn, real = (table[table["set"] == what].set_index("group") for what in ("synthetic", "real"))
     about, said = found.about, []
     labels = [about[name] for name in ("target", "protected") if name in about]
     for name in labels:
-        low = drawn.index[(drawn[name] < LOW_AGREEMENT) & (drawn.index != ALL)]
-        said += [f"In group {g} the judge sees {name} as asked for in {drawn.at[g, name]:.1f} % only." for g in low]
+        for group, row in drawn[(drawn[name] < LOW_AGREEMENT) & (drawn.index != ALL)].iterrows():
+            ends = f"{row[f'{name} low']:.1f} to {row[f'{name} high']:.1f}"
+            few = "" if row[f"{name} high"] < LOW_AGREEMENT else f", of {row['faces']:.0f} faces: too few to be sure"
+            said.append(
+                f"In group {group} the judge sees {name} as asked for in {row[name]:.1f} % only (95 % interval {ends}{few})."
+            )
         if len(real):
             said.append(
                 f"Of real faces, whose look it did not learn, the judge is right about {name} in "
@@ -125,10 +150,18 @@ def caveats(found: PoolAudit) -> list[str]:
             "before the set is given to anybody."
         )
     for kind, limit in LARGE_GAP.items():
-        rows = found.nuisances[(found.nuisances["kind"] == kind) & (found.nuisances["gap"] > limit)]
-        if len(rows):
-            names = ", ".join(rows["nuisance"].head(5))
+        rows = found.nuisances[found.nuisances["kind"] == kind]
+        gaps = rows[list(nuisances.GAPS)].to_numpy()
+        sure = ((gaps > limit) & (gaps > rows[list(nuisances.CHANCE)].to_numpy())).any(1)
+        unsure = int(((gaps > limit).any(1) & ~sure).sum())
+        if sure.any():
+            names = ", ".join(rows["nuisance"][sure].head(5))
             said.append(f"Unevenly spread over the target ({kind}): {names}. A classifier can learn these instead.")
+        if unsure:
+            said.append(
+                f"{in_words(unsure, 'gap')} ({kind}) of more than {limit:g} {nuisances.KINDS[kind]} could be chance, with so "
+                "few faces: audit more of them to know."
+            )
     if "said gap" not in drawn:
         said.append("The prompts are not known, so what they mention was not compared between groups.")
     if not len(real):
@@ -165,7 +198,8 @@ def _made(about: Mapping[str, Any]) -> str:
 def _legend(table: pd.DataFrame) -> str:
     lines = [
         "Rows: groups as target_protected; `synthetic` is the set, `real` as many real validation faces.",
-        "Per cent: how often the judge sees the label that was asked for (`both`: target and protected label).",
+        "Per cent: how often the judge sees the label that was asked for (`both`: target and protected label); `low` and "
+        "`high`: the ends of its 95 % interval (Wilson).",
         "`vendi`: effective number of different faces; `distance`: mean distance of two faces; `frechet`: distance to one "
         "half of the real faces, in the `real` row that of the other half; all three of `compared` faces, in the judge's "
         "features.",

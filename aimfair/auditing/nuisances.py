@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from scipy.special import ndtri
 from torch import Tensor
 
 from aimfair import audit, coverage, prompts, wording
@@ -27,6 +29,7 @@ KINDS = {"said": "points", "seen": "points", "measured": "standard deviations"}
 
 GROUP_COLUMNS = ("0_0", "0_1", "1_0", "1_1")
 GAPS = ("gap 0", "gap 1")
+CHANCE = ("chance 0", "chance 1")
 
 
 def balance(faces: FaceSet, said: Sequence[set[str]] = (), seen: Mapping[str, Tensor] | None = None) -> pd.DataFrame:
@@ -37,22 +40,35 @@ def balance(faces: FaceSet, said: Sequence[set[str]] = (), seen: Mapping[str, Te
 
     The amount is a share in per cent, of :data:`LOOKS` a mean. ``gap 0`` is the difference between target 0 and 1 within
     protected 0, ``gap 1`` within protected 1, ``gap`` the larger: in points, of :data:`LOOKS` in standard deviations of the
-    whole set.
+    whole set. ``chance 0`` and ``chance 1`` are what each gap may be where nothing differs: of all the gaps of a table the
+    largest passes its bound in one even set of twenty (Bonferroni), if faces are independent. Those of one prompt
+    resemble each other, so the bounds are rather too low.
     """
+    counts = np.array(faces.counts(), dtype=float)
     values: dict[tuple[str, str], Tensor] = {}
     for phrase in sorted(set().union(*said)):
         values["said", phrase] = 100 * torch.tensor([phrase in what for what in said]).double()
     values |= {("seen", name): 100 * there.double() for name, there in (seen or {}).items()}
     values |= {("measured", name): value for name, value in looks(faces.images).items()}
     rows = []
+    with np.errstate(divide="ignore"):  # of an empty group nothing is known
+        spread = np.sqrt(1 / counts[:2] + 1 / counts[2:]) * ndtri(1 - 0.05 / (4 * len(values)))
     for (kind, name), value in values.items():
         means = [float(value[faces.groups == g].mean()) for g in range(4)]  # NaN for an empty group
         unit = float(value.std(correction=0)) or 1.0 if kind == "measured" else 1.0
         gaps = [abs(means[p] - means[2 + p]) / unit for p in (0, 1)]
-        rows.append({"kind": kind, "nuisance": name} | dict(zip([*GROUP_COLUMNS, *GAPS], [*means, *gaps], strict=True)))
+        chance = spread if kind == "measured" else spread * [_deviation(value[faces.protected == p]) for p in (0, 1)]
+        numbers = zip([*GROUP_COLUMNS, *GAPS, *CHANCE], [*means, *gaps, *chance], strict=True)
+        rows.append({"kind": kind, "nuisance": name} | dict(numbers))
     table = pd.DataFrame(rows).astype({"kind": pd.CategoricalDtype(list(KINDS), ordered=True)})
     table["gap"] = table[list(GAPS)].max(axis=1)
     return table.sort_values(["kind", "gap"], ascending=[True, False], kind="stable", ignore_index=True)
+
+
+def _deviation(value: Tensor) -> float:
+    """Standard deviation of (N,) per cent of which each is 0 or 100; half a face of each kind more keeps it above 0."""
+    share = (float(value.sum()) / 100 + 0.5) / (len(value) + 1)
+    return 100 * (share * (1 - share)) ** 0.5
 
 
 def looks(images: Tensor) -> dict[str, Tensor]:
@@ -129,8 +145,10 @@ def _task(profile: Profile) -> str:
 
 
 def _bank(profile: Profile) -> dict[str, Mapping[str, Any]]:
-    """Prompts of the profile's bank by their ids; none where there is no bank."""
-    if not prompts.path_of(_task(profile)).exists():
+    """Prompts of the profile's bank by their ids, also of one beside the recorded one; none where there is no bank."""
+    _, at, mine = profile.prompts.partition("@")
+    name = _task(profile) + at + mine
+    if not prompts.path_of(name).exists():
         return {}
-    groups = prompts.read(_task(profile))["groups"].values()
+    groups = prompts.read(name)["groups"].values()
     return {prompt["id"]: prompt for group in groups for prompt in group["prompts"]}

@@ -50,7 +50,7 @@ def command_bench(options: argparse.Namespace) -> None:
 def register(commands: Any) -> None:
     """Add it to the commands."""
     bench = add(commands, command_bench, study=True)
-    bench.add_argument("--record", metavar="FILE", help="keep the measurement in this JSON file")
+    bench.add_argument("--record", metavar="FILE", help="keep the measurement in this JSON file, beside those there")
     bench.add_argument(
         "--text-to-image", choices=("full", "tiny"), help="only Stable Diffusion 2.1-base, random weights"
     )

@@ -27,7 +27,9 @@ def command_prompts_list(options: argparse.Namespace) -> None:
 
     $ aimfair prompts list
 
-    A name with an @ is a bank that was written beside the recorded one: -p prompts=contextual@NAME takes it."""
+    A name with an @ is a bank beside the recorded one: -p prompts=contextual@NAME takes it. utkface/Female_White says age,
+    race and pose, as the captions of the tiny model do; utkface/Female_White@rich also says expression, hairstyle and a
+    distinguishing feature, for larger models."""
     from aimfair import prompts
 
     for name in prompts.banks():
@@ -102,7 +104,7 @@ def command_prompts_write(options: argparse.Namespace) -> None:
 
     The bank is written only when it is complete and even. Stop it at any time: what was accepted lies in a .partial file
     beside it, and the same command goes on. With the default place, data/prompts/<task>@<model>.json, a study takes it
-    by -p prompts=contextual@<model>."""
+    by -p prompts=contextual@<model>. You may edit the file: a study checks it again, and draws nothing from a faulty one."""
     from aimfair import wording, writing
 
     tokens, limit = wording.token_counter(options.tokenizer) if options.tokenizer else (None, wording.MAX_TOKENS)

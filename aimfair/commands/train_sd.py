@@ -17,9 +17,18 @@ def command_train_sd(options: argparse.Namespace) -> None:
     """Train the tiny Stable Diffusion of a profile on its captioned corpus; ends with a folder that diffusers can load.
 
     $ aimfair train-sd --minutes 45 --out data/synthetic/my-sd
-    $ aimfair train-sd --profile celeba-smiling-male --data path/to/celeba --out data/synthetic/my-celeba-sd"""
-    from aimfair import synthetic
+    $ aimfair train-sd --profile celeba-smiling-male --data path/to/celeba --out data/synthetic/my-celeba-sd
+    $ aimfair train-sd --width 128 --minutes 120 --device cuda --out data/synthetic/my-wide-sd
 
+    The width is the number of channels of the first level of the U-Net; autoencoder and U-Net grow with it. The models that
+    come with the book have 64 and 15 MB of weights. Wider ones want a GPU, or many hours; beyond 60 MB (a width of 128 has
+    less) they are for your machine only and are not published with the book."""
+    from aimfair import synthetic, tiny_sd
+
+    if options.width is not None and not options.out:
+        raise AimfairError("--width makes another model than the profile's: name a folder for it with --out")
+    width = tiny_sd.WIDTH if options.width is None else options.width
+    size = tiny_sd.megabytes(width)
     changes = {"generator": str(Path(options.out).resolve())} if options.out else {}
     opened = open_study(options, changes | ({"generator_minutes": options.minutes} if options.minutes else {}))
     p, out = opened.profile, home() / opened.profile.generator
@@ -29,11 +38,16 @@ def command_train_sd(options: argparse.Namespace) -> None:
         raise AimfairError(
             f"profile {p.profile} names no corpus to train on: set -p corpus=faceworld, celeba or fairface"
         )
-    print(f"The pipeline is in {synthetic.generator(p, opened.device, opened.data_root)}")
+    beyond = f": more than the {tiny_sd.PUBLISHED:.0f} MB that may be published with the book" * (
+        size > tiny_sd.PUBLISHED
+    )
+    print(f"Weights of {size:.0f} MB{beyond}", flush=True)
+    print(f"The pipeline is in {synthetic.generator(p, opened.device, opened.data_root, width)}")
 
 
 def register(commands: Any) -> None:
     """Add it to the commands."""
     train = add(commands, command_train_sd, study=True)
     train.add_argument("--minutes", type=float, help="how long to train (the profile's generator_minutes)")
+    train.add_argument("--width", type=int, help="channels of the first level, a multiple of 32 (64)")
     train.add_argument("--out", metavar="FOLDER", help="where the pipeline goes (the profile's generator)")

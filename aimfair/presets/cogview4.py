@@ -10,7 +10,8 @@ PRESET = Preset(
     guidance=3.5,
     size=1024,
     dtype="bfloat16",
+    batch_size=1,  # the pipeline pads prompts to the longest of a batch, and the padding shows in the images
     gigabytes=31.0,
     billions=6.4,
-    note="most of its memory is the text encoder",
+    note="most of its memory is the text encoder; one image at a time, or images depend on the batch",
 )
