@@ -135,9 +135,7 @@ def tar_as_zip(archive: Path, cache: Path | None = None) -> Path:
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise AimfairError(f"{archive} is damaged or incomplete ({error}): fetch it again") from error
     except OSError as error:
-        raise AimfairError(
-            f"{archive} cannot be unpacked into {cache} ({error}): pass cache=<a folder with room>"
-        ) from error
+        raise AimfairError(f"{archive} cannot be unpacked into {cache} ({error}): make room there") from error
     return target
 
 
@@ -207,9 +205,7 @@ def read_images(
             return torch.from_numpy(np.memmap(file, np.uint8, mode="r+", shape=shape))
     except OSError as error:
         wanted = f"{np.prod(shape) / 2**30:.1f} GiB of decoded images"
-        raise AimfairError(
-            f"no room for {wanted} in {cache} ({error}): free some, or pass cache=<another folder>"
-        ) from error
+        raise AimfairError(f"no room for {wanted} in {cache} ({error}): free some") from error
 
 
 def _each(work: Callable[..., Result], locations: Sequence[Location], what: str) -> Iterator[Result]:
@@ -230,8 +226,7 @@ def _decode_at(fetch: Callable[[Location], bytes], location: Location, size: int
     try:
         return decode(fetch(location), size)
     except BrokenImage as error:
-        hint = "replace it, or pass on_error='skip' to leave it out with its labels"
-        raise BrokenImage(f"{location} {error}; {hint}") from error
+        raise BrokenImage(f"{location} {error}; replace or remove it") from error
 
 
 def _fault(fetch: Callable[[Location], bytes], location: Location, size: int) -> str | None:

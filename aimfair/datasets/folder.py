@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ from aimfair.datasets import Catalogue, _images
 from aimfair.errors import AimfairError
 from aimfair.faces import GROUPS
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def catalogue(
@@ -22,7 +23,7 @@ def catalogue(
     memory_limit: int = _images.MEMORY_LIMIT,
     cache: str | Path | None = None,
 ) -> Catalogue:
-    """PNG and JPEG files in ``root/0_0``, ``0_1``, ``1_0``, ``1_1``, or in those of ``root/{target}_{protected}``.
+    """PNG, JPEG and WebP files in ``root/0_0``, ``0_1``, ``1_0``, ``1_1``, or in those of ``root/{target}_{protected}``.
 
     The folder of a face is its label: the columns named ``target`` and ``protected``. A ``manifest.csv`` beside
     the group folders or in ``root`` (path relative to the manifest, target, protected, more) adds its other
@@ -41,7 +42,7 @@ def catalogue(
         return _images.build(f"folder {root}", names, places, attributes, skipped, on_error, memory_limit, cached)
     members = [f"{t}_{p}/{file}" for t, p in GROUPS for file in _listing(base / f"{t}_{p}")]
     images = [member for member in members if member.lower().endswith(SUFFIXES)]
-    skipped = [f"{member}: not a png or jpg file" for member in members if not member.lower().endswith(SUFFIXES)]
+    skipped = [f"{member}: not a png, jpg or webp file" for member in members if not member.lower().endswith(SUFFIXES)]
     labels = [(int(member[0]), int(member[2])) for member in images]
     attributes = pd.DataFrame(labels, columns=[target, protected], index=images)
     manifest = _images.first([base / "manifest.csv", root / "manifest.csv"])
@@ -51,6 +52,19 @@ def catalogue(
     names = list(attributes.index)
     locations = [_images.Location(base, name) for name in names]
     return _images.build(f"folder {base}", names, locations, attributes, skipped, on_error, memory_limit, cached)
+
+
+def fingerprint(root: Path, target: str, protected: str) -> str:
+    """Eight hex digits that change with the images that :func:`catalogue` would list: their names, labels and sizes in
+    bytes. Empty where there is nothing that it could list."""
+    try:
+        known, base = catalogue(root, target=target, protected=protected), _base(root, target, protected) or root
+    except AimfairError:
+        return ""
+    digest = hashlib.blake2b(digest_size=4)
+    for name, *labels in zip(known.names, known.labels(target), known.labels(protected), strict=True):
+        digest.update(f"{name} {labels} {(base / name).stat().st_size}\n".encode())
+    return digest.hexdigest()
 
 
 def _base(root: Path, target: str, protected: str) -> Path | None:
@@ -63,7 +77,8 @@ def _base(root: Path, target: str, protected: str) -> Path | None:
     inside = ", ".join(sorted(path.name for path in root.iterdir())[:6]) if root.is_dir() else "a file"
     raise AimfairError(
         f"no group folders 0_0, 0_1, 1_0, 1_1 in {root} or its {target}_{protected} (found: {inside or 'nothing'}): "
-        "pass target= and protected= as in the folder's name, or write a manifest.csv (path, target, protected)"
+        "name the attributes as the folder does (-p target=... -p protected=...), or write a manifest.csv (path, target, "
+        "protected)"
     )
 
 
