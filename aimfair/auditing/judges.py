@@ -17,23 +17,38 @@ from aimfair.errors import AimfairError
 from aimfair.paths import home
 from aimfair.profiles import Profile
 
+SHIPPED = {"faceworld": "judge.safetensors", "fairface": "judge-fairface.safetensors"}
+"""Corpus -> the judge of it in ``data/tiny-sd``. Each looks at 64 px, to which it resizes what it is shown."""
+
+
+class NoJudge(AimfairError):
+    """There is nothing here on which a judge of a profile's faces could learn."""
+
 
 def judge_of(profile: Profile, device: str = "cpu", data_root: str = "") -> Judge:
     """The judge of a profile's synthetic faces, which never saw a face or a label that a classifier learns from.
 
-    For FaceWorld the one that the repository ships; else a classifier of the profile's external corpus
-    (:func:`train_corpus_judge`), trained at the first call and kept in ``data/cache``. Raises AimfairError where the
-    profile names no corpus.
+    For FaceWorld and for the corpus FairFace the one that the repository ships; else a classifier of the profile's external
+    corpus (:func:`train_corpus_judge`), trained at the first call and kept in ``data/cache``. Raises NoJudge where the
+    profile names no corpus, or one that is not on this disk.
     """
-    if "faceworld" in (profile.corpus, profile.dataset):
-        return load_judge(_shipped(), device)
-    if not profile.corpus:
-        raise AimfairError(
-            f"profile {profile.profile} names no corpus on which a judge of its faces could be trained: set corpus to "
-            f"{', '.join(corpora.CORPORA)}, or give the audit a CLIP model"
+    known = _corpus(profile)
+    if known in SHIPPED:
+        return load_judge(_shipped(known), device)
+    if not known:
+        raise NoJudge(
+            f"profile {profile.profile} names no corpus on which a judge of its faces could learn: set -p corpus= to "
+            f"{', '.join(corpora.CORPORA)}, or have CLIP judge an audit (--clip FOLDER)"
         )
 
     def train() -> Judge:
+        try:
+            corpora.root_of(profile, data_root)
+        except AimfairError as error:
+            raise NoJudge(
+                f"the judge of the faces learns from {known}, which is not here: give -p corpus_root=FOLDER, or have CLIP "
+                "judge an audit (--clip FOLDER)"
+            ) from error
         return train_corpus_judge(corpora.load(profile, data_root), device=device)[0]
 
     return kept_judge(judge_identity(profile), train, device)
@@ -41,13 +56,19 @@ def judge_of(profile: Profile, device: str = "cpu", data_root: str = "") -> Judg
 
 def judge_identity(profile: Profile) -> str:
     """What tells the judge of one profile from that of another: a digest of the shipped one, or corpus and image size."""
-    if "faceworld" in (profile.corpus, profile.dataset):
-        return f"faceworld@{hashlib.blake2b(_shipped().read_bytes(), digest_size=4).hexdigest()}"
-    return f"{profile.corpus}-{profile.image_size}"
+    known = _corpus(profile)
+    if known in SHIPPED:
+        return f"{known}@{hashlib.blake2b(_shipped(known).read_bytes(), digest_size=4).hexdigest()}"
+    return f"{known}-{profile.image_size}"
 
 
-def _shipped() -> Path:
-    return home() / "data" / "tiny-sd" / "judge.safetensors"
+def _corpus(profile: Profile) -> str:
+    """What the judge of a profile's faces learns from."""
+    return "faceworld" if profile.dataset == "faceworld" else profile.corpus
+
+
+def _shipped(corpus: str) -> Path:
+    return home() / "data" / "tiny-sd" / SHIPPED[corpus]
 
 
 def kept_judge(name: str, train: Callable[[], Judge], device: str = "cpu") -> Judge:
