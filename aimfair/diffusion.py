@@ -20,7 +20,7 @@ from torch import Tensor
 
 from aimfair.drawing.jobs import Job, jobs
 from aimfair.drawing.manifest import COLUMNS, SETTINGS, append, missing, read_manifest, same_settings, tidy
-from aimfair.drawing.pipelines import fingerprint, load_pipeline, refused, side_of
+from aimfair.drawing.pipelines import fingerprint, listed, load_pipeline, refused, side_of
 from aimfair.errors import AimfairError
 from aimfair.presets import Preset
 from aimfair.progress import progress
@@ -121,6 +121,7 @@ def draw(
         "negative_prompt": negative_prompt or preset.negative_prompt,
         "drawn": str(side_of(pipeline) or ""),
         "dtype": str(getattr(pipeline, "dtype", "")).removeprefix("torch."),
+        "arguments": listed(preset.arguments),
     }
     same_settings(folder, todo, settings)
     paint = (painter or text_to_image)(pipeline, settings)
@@ -247,7 +248,8 @@ def prompt_arguments(pipeline: Any, settings: Mapping[str, Any]) -> Any:
     @torch.inference_mode()
     def encode(text: str) -> Tensor:
         if text not in known:
-            known[text] = pipeline.encode_prompt(text, pipeline.device, 1, do_classifier_free_guidance=False)[0][0]
+            where = pipeline._execution_device
+            known[text] = pipeline.encode_prompt(text, where, 1, do_classifier_free_guidance=False)[0][0]
         return known[text]
 
     def arguments(batch: Sequence[Job]) -> dict[str, Tensor]:

@@ -36,8 +36,10 @@ class Job:
         return f"{self.pair}/{self.target}_{self.protected}/{self.number:05d}.png"
 
 
-def jobs(prompts: Sequence[Prompt], per_group: int, pair: str) -> list[Job]:
+def jobs(prompts: Sequence[Prompt], per_group: int, pair: str, draw: int = 0) -> list[Job]:
     """``per_group`` jobs for each of the four groups, spread evenly over the group's prompts.
+
+    draw  another number gives every job another seed: another pool of the same prompts
 
     Raises AimfairError if a group has no prompt.
     """
@@ -51,7 +53,7 @@ def jobs(prompts: Sequence[Prompt], per_group: int, pair: str) -> list[Job]:
         for number in range(per_group):
             replicate, place = divmod(number, len(bank))
             prompt = bank[place]
-            key = f"{pair}|{target}_{protected}|{prompt.id}|{replicate}".encode()
-            seed = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
+            key = f"{pair}|{target}_{protected}|{prompt.id}|{replicate}" + (f"|draw {draw}" if draw else "")
+            seed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
             todo.append(Job(pair, number, prompt.id, prompt.text, target, protected, replicate, seed))
     return todo

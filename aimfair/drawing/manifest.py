@@ -10,7 +10,7 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from filelock import FileLock
@@ -18,13 +18,22 @@ from filelock import FileLock
 from aimfair.drawing.jobs import Job
 from aimfair.errors import AimfairError
 
-SETTINGS = ("model", "revision", "scheduler", "steps", "guidance", "size", "negative_prompt", "drawn", "dtype")
-"""Shared by all images of a run; ``size`` is the side of the file in pixels, ``drawn`` that of the model's own image."""
+AnyJob = TypeVar("AnyJob", bound=Job)
+
+SETTINGS = (
+    *("model", "revision", "scheduler", "steps", "guidance", "size", "negative_prompt", "drawn", "dtype"),
+    "arguments",
+)
+"""Shared by all images of a run; ``size`` is the side of the file in pixels, ``drawn`` that of the model's own image,
+``arguments`` what else the pipeline was called with."""
+
+UNTOLD = ("revision", "drawn", "arguments")
+"""Settings that may be empty because nobody could tell them, or because an older manifest has no column for them."""
 
 COLUMNS = ("path", "target", "protected", "prompt_id", "replicate", "seed", "prompt", *SETTINGS)
 """Columns of ``manifest.csv``; ``path`` is relative to it. A job with more fields than :class:`Job` has a column for each."""
 
-TEXTS = "path prompt_id prompt face model revision scheduler negative_prompt drawn dtype".split()
+TEXTS = "path prompt_id prompt face model revision scheduler negative_prompt drawn dtype arguments".split()
 
 
 def read_manifest(folder: str | Path) -> pd.DataFrame:
@@ -41,7 +50,7 @@ def read_manifest(folder: str | Path) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(whole), dtype=dict.fromkeys(TEXTS, str), na_values=unknown, keep_default_na=False)
 
 
-def missing(todo: Iterable[Job], folder: str | Path) -> list[Job]:
+def missing(todo: Iterable[AnyJob], folder: str | Path) -> list[AnyJob]:
     """The jobs that have no image with a manifest row in ``folder`` yet."""
     folder = Path(folder)
     there = {path for path in read_manifest(folder)["path"] if (folder / path).exists()}
@@ -90,17 +99,17 @@ def tidy(folder: Path, columns: Sequence[str]) -> None:
 def same_settings(folder: Path, todo: Sequence[Job], settings: Mapping[str, Any]) -> None:
     """Raise AimfairError if an image of ``todo`` is there but was made in another way.
 
-    The number format is not compared: a pool may be begun on a processor and finished on a GPU. Nor is what an older
-    manifest does not record.
+    ``settings`` are all, or those that are known before a model is loaded. The number format is not compared: a pool may be
+    begun on a processor and finished on a GPU. Nor is what an older manifest does not record.
     """
-    there = {row["path"]: row for row in read_manifest(folder).to_dict("records")}
+    rows = {row["path"]: row for row in read_manifest(folder).to_dict("records")}
     for job in todo:
-        if (row := there.get(job.path)) is None:
+        if (row := rows.get(job.path)) is None:
             continue
         own = {name: value for name, value in vars(job).items() if name in row}
         for name, value in {**settings, **own}.items():
-            unknown = name not in row or pd.isna(row[name]) or (name in ("revision", "drawn") and row[name] == "")
-            if name != "dtype" and not unknown and row[name] != value:
+            unknown = name not in row or pd.isna(row[name]) or (name in UNTOLD and row[name] == "")
+            if name != "dtype" and not unknown and row[name] != value and (folder / job.path).exists():
                 raise AimfairError(
                     f"{folder / job.path} was made with {name} {row[name]!r}, not {value!r}: choose another folder, or remove it"
                 )

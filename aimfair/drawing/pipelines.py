@@ -13,6 +13,7 @@ import torch
 
 from aimfair import presets
 from aimfair.errors import AimfairError
+from aimfair.presets import Preset
 
 DTYPES = ("float32", "float16", "bfloat16")
 LARGEST_BATCH = 64
@@ -31,6 +32,7 @@ class Compute:
     channels_last  memory format of a U-Net
     compile        torch.compile: minutes before the first batch, then faster; for thousands of images
     batch_size     images at a time
+    offload        each part of the model waits in main memory for its turn on the GPU: slower, for models larger than it
     """
 
     dtype: str | None = None
@@ -40,6 +42,7 @@ class Compute:
     channels_last: bool | None = None
     compile: bool | None = None
     batch_size: int | None = None
+    offload: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype is not None and self.dtype not in DTYPES:
@@ -95,25 +98,23 @@ def load_pipeline(
     The pipeline gets four attributes more: ``source``, its name and revision (of a hub model the commit that was
     loaded, of a folder a fingerprint); ``scheduler_name``, with the options that were set; ``preset``; ``compute``.
 
-    Raises AimfairError if the model is not there, cannot be fetched, has no safetensors, or does not fit the GPU.
+    Raises AimfairError if the model is not there, cannot be fetched, has no safetensors, or does not fit the GPU; and
+    where parts are to be kept off a GPU that there is not.
     """
     try:
         import diffusers
         import transformers
     except ImportError as error:
         raise AimfairError("generation needs diffusers and transformers: pip install 'aimfair[generate]'") from error
-    preset = presets.find(str(name_or_folder))
+    preset = located(name_or_folder)
     name, folder = preset.model, Path(preset.model)
-    if folder.is_dir() and not (folder / "model_index.json").exists():
-        raise AimfairError(f"{name} holds no diffusers pipeline (model_index.json is missing)")
-    if not folder.is_dir() and (name.count("/") != 1 or folder.is_absolute() or name.startswith(".")):
-        raise AimfairError(
-            f"no folder {name}, and a model on the Hugging Face hub is called owner/name; "
-            "aimfair generate --list-models shows those with a short name"
-        )
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     given = compute or Compute(dtype=str(dtype).removeprefix("torch.") if dtype else None)
+    if given.offload and torch.device(device).type == "cpu":
+        raise AimfairError(
+            "--offload has the parts of a model wait for their turn on a GPU, and the device is cpu: leave it out"
+        )
     if torch.device(device).type != "cpu":  # a preset is written for GPUs
         given = replace(
             given, dtype=given.dtype or preset.dtype or None, batch_size=given.batch_size or preset.batch_size
@@ -138,13 +139,59 @@ def load_pipeline(
     pipeline.set_progress_bar_config(disable=True)
     pipeline.source = (folder.name, fingerprint(folder)) if folder.is_dir() else (name, _commit(name, **where))
     pipeline.preset = preset
+    return set_up(place(pipeline, device, given.offload), given)
+
+
+def located(name_or_folder: str | Path) -> Preset:
+    """The preset of a model. Raises AimfairError for a folder without a pipeline, and for what can be no model at all."""
+    preset = presets.find(str(name_or_folder))
+    name, folder = preset.model, Path(preset.model)
+    if folder.is_dir() and not (folder / "model_index.json").exists():
+        raise AimfairError(f"{name} holds no diffusers pipeline (model_index.json is missing)")
+    if not folder.is_dir() and (name.count("/") != 1 or folder.is_absolute() or name.startswith(".")):
+        raise AimfairError(
+            f"no folder {name}, and a model on the Hugging Face hub is called owner/name; "
+            "aimfair generate --list-models shows those with a short name"
+        )
+    return preset
+
+
+def expected(name_or_folder: str | Path) -> dict[str, Any]:
+    """What a manifest will say of a model (see :data:`aimfair.drawing.manifest.SETTINGS`), as far as it is known before the
+    model is loaded, or even there."""
+    preset = presets.find(str(name_or_folder))
+    folder = Path(preset.model)
+    local = folder.is_dir() or folder.is_absolute()
+    known = {
+        "model": folder.name if local else preset.model,
+        "revision": fingerprint(folder) if folder.is_dir() else preset.revision,
+        "scheduler": preset.scheduler + _in_brackets(preset.scheduler_options),
+        "negative_prompt": preset.negative_prompt,
+        "drawn": str(preset.size or ""),
+        "arguments": listed(preset.arguments),
+    }
+    unknown = [name for name in ("revision", "scheduler", "drawn") if not known[name]]
+    return {name: value for name, value in known.items() if name not in unknown}
+
+
+def place(pipeline: Any, device: str, offload: bool = False) -> Any:
+    """The pipeline on its device; with ``offload`` each part only while it computes.
+
+    Raises AimfairError where it does not fit, or has no order in which its parts compute.
+    """
+    name = pipeline.source[0]
     try:
-        pipeline = pipeline.to(device)
+        if not offload:
+            return pipeline.to(device)
+        pipeline.enable_model_cpu_offload(device=device)
+        return pipeline
+    except ValueError as error:
+        raise AimfairError(f"{name} cannot be used with --offload: {' '.join(str(error).split())[:200]}") from error
     except torch.OutOfMemoryError as error:
         raise AimfairError(
-            f"{name} does not fit the memory of {device}: aimfair generate --list-models shows what each model needs"
+            f"{name} does not fit the memory of {device}: aimfair generate --list-models shows what each model needs, and "
+            "--offload keeps the parts off the GPU that are not at work"
         ) from error
-    return set_up(pipeline, given)
 
 
 def set_up(pipeline: Any, wanted: Compute) -> Any:
@@ -152,12 +199,12 @@ def set_up(pipeline: Any, wanted: Compute) -> Any:
 
     Raises AimfairError for an attention backend that the network cannot use.
     """
-    device = str(pipeline.device)
-    free = torch.cuda.mem_get_info(pipeline.device)[0] / 1e9 if pipeline.device.type == "cuda" else 0.0
+    device = pipeline._execution_device  # where it computes: with offloading, pipeline.device is the processor
+    free = torch.cuda.mem_get_info(device)[0] / 1e9 if device.type == "cuda" else 0.0
     network: Any = getattr(pipeline, "unet", None)
     unet = network is not None
     network = network if unet else pipeline.transformer
-    compute = choose(wanted, device, unet, side_of(pipeline) or 1024, free)
+    compute = choose(wanted, str(device), unet, side_of(pipeline) or 1024, free)
     for switch, method in ((compute.slicing, "enable_slicing"), (compute.tiling, "enable_tiling")):
         if switch and hasattr(pipeline.vae, method):
             getattr(pipeline.vae, method)()
@@ -167,6 +214,11 @@ def set_up(pipeline: Any, wanted: Compute) -> Any:
     if compute.attention == "sliced":
         pipeline.enable_attention_slicing()
     elif compute.attention:
+        if not any(hasattr(getattr(m, "processor", None), "_attention_backend") for m in network.modules()):
+            raise AimfairError(
+                f"attention {compute.attention!r} cannot be used here: the {type(network).__name__} of this model takes no "
+                "backends; leave it out for PyTorch's own, or choose sliced"
+            )
         try:
             network.set_attention_backend(compute.attention)
         except (ValueError, RuntimeError, ImportError) as error:
@@ -227,8 +279,13 @@ def _scheduler(config: Mapping[str, Any], name: str, options: Mapping[str, Any])
     return getattr(diffusers, name).from_config(dict(config) | dict(options))
 
 
+def listed(options: Mapping[str, Any]) -> str:
+    """``{"steps_offset": 1, "clip_sample": False}`` -> "steps_offset=1, clip_sample=False"."""
+    return ", ".join(f"{name}={value}" for name, value in options.items())
+
+
 def _in_brackets(options: Mapping[str, Any]) -> str:
-    return f"({', '.join(f'{name}={value}' for name, value in options.items())})" if options else ""
+    return f"({listed(options)})" if options else ""
 
 
 def _commit(name: str, revision: str | None, local_files_only: bool) -> str:

@@ -1,0 +1,74 @@
+"""How a pipeline is placed, called and told: offloading, attention backends, what the manifest says of it."""
+
+import diffusers
+import pytest
+from tiny_pipelines import BANK, PAIR, SETTINGS, alike, stable_diffusion
+
+from aimfair import diffusion, presets
+from aimfair.drawing import pipelines
+from aimfair.drawing.pipelines import Compute
+from aimfair.errors import AimfairError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return stable_diffusion(tmp_path_factory.mktemp("model"))
+
+
+def test_a_network_that_takes_no_attention_backend_is_told_so(folder):
+    with pytest.raises(AimfairError, match="attention 'flash' cannot be used here: the UNet2DConditionModel .* sliced"):
+        diffusion.load_pipeline(folder, compute=Compute(attention="flash"))  # which diffusers would take and not use
+
+
+def test_a_transformer_takes_a_backend_that_there_is_and_no_other(folder):
+    pipeline = diffusion.load_pipeline(folder)
+    pipeline.unet = None
+    pipeline.transformer = diffusers.FluxTransformer2DModel(
+        num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2, axes_dims_rope=(2, 2, 4)
+    )
+    try:
+        pipelines.set_up(pipeline, Compute(attention="_native_math"))
+        chosen = {m.processor._attention_backend for m in pipeline.transformer.modules() if hasattr(m, "processor")}
+        assert {backend.value for backend in chosen} == {"_native_math"}
+        with pytest.raises(AimfairError, match="attention 'no-such-thing' cannot be used here: .*must be one of"):
+            pipelines.set_up(pipeline, Compute(attention="no-such-thing"))
+    finally:
+        pipeline.transformer.reset_attention_backend()  # diffusers keeps it for the whole process
+
+
+def test_parts_that_wait_for_their_turn_draw_the_same_images(folder, tmp_path):
+    todo = diffusion.jobs(BANK, 2, PAIR)
+    with pytest.raises(AimfairError, match="--offload has the parts .* the device is cpu: leave it out"):
+        diffusion.load_pipeline(folder, compute=Compute(offload=True))
+    offloaded = pipelines.place(diffusion.load_pipeline(folder), "cpu", offload=True)  # as a GPU would be told
+    assert offloaded._all_hooks and hasattr(offloaded.unet, "_hf_hook")
+    for name, pipeline in (("usual", diffusion.load_pipeline(folder)), ("offloaded", offloaded)):
+        diffusion.generate(pipeline, todo, tmp_path / name, **SETTINGS)
+    assert alike(tmp_path / "usual", tmp_path / "offloaded")
+    offloaded.model_cpu_offload_seq = None
+    with pytest.raises(AimfairError, match="model cannot be used with --offload: .*model_cpu_offload_seq"):
+        pipelines.place(offloaded, "cpu", offload=True)
+
+
+def test_the_manifest_has_what_else_the_pipeline_was_called_with(folder, tmp_path):
+    pipeline = diffusion.load_pipeline(folder)
+    pipeline.preset = presets.Preset(str(folder), arguments={"guidance_rescale": 0.5})
+    manifest = diffusion.generate(pipeline, diffusion.jobs(BANK, 1, PAIR), tmp_path, **SETTINGS)
+    assert set(diffusion.read_manifest(tmp_path)["arguments"]) == {"guidance_rescale=0.5"}
+    with pytest.raises(AimfairError, match="made with arguments 'guidance_rescale=0.5', not ''"):
+        diffusion.generate(diffusion.load_pipeline(folder), diffusion.jobs(BANK, 1, PAIR), tmp_path, **SETTINGS)
+    older = diffusion.read_manifest(tmp_path).drop(columns="arguments")
+    older.to_csv(manifest, index=False)  # which said nothing of it
+    diffusion.generate(diffusion.load_pipeline(folder), diffusion.jobs(BANK, 1, PAIR), tmp_path, **SETTINGS)
+
+
+def test_what_is_known_of_a_model_before_it_is_loaded_is_what_the_manifest_will_say(folder, tmp_path):
+    diffusion.generate(diffusion.load_pipeline(folder), diffusion.jobs(BANK, 1, PAIR), tmp_path, **SETTINGS)
+    row = diffusion.read_manifest(tmp_path).iloc[0]
+    known = pipelines.expected(folder)
+    assert set(known) == {"model", "revision", "negative_prompt", "arguments"}
+    assert all(row[name] == value for name, value in known.items())
+    assert pipelines.expected("flux1-schnell")["arguments"] == "max_sequence_length=256"
+    known = pipelines.expected("sd21-base")
+    assert known["scheduler"].startswith("DDIMScheduler(beta_start=0.00085, ") and known["drawn"] == "512"
+    assert known["revision"] == presets.find("sd21-base").revision and "revision" not in pipelines.expected("prx-512")
