@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from aimfair import diffusion, methods, synthetic
+from aimfair import methods, synthetic
 from aimfair.engines import BIASED_MODEL, POOL, Machine, study_of
 from aimfair.experiments import Cell
 from aimfair.measurements import MEASUREMENTS
@@ -22,6 +22,9 @@ SECONDS_PER_FACE = 0.001
 
 SECONDS_PER_IMAGE = {"tiny": 0.04, "any": 4.0}
 """Of a synthetic face: by a tiny Stable Diffusion in 8 steps on two cores; by one at 512 px on a GPU."""
+
+UNITS = (("second", 1.0), ("minute", 60.0), ("hour", 3600.0), ("day", 86400.0), ("year", 365 * 86400.0))
+"""In which an estimate of time is told."""
 
 BYTES_PER_RUN = 150_000
 """Predictions and scores, where no run lies on this machine."""
@@ -74,18 +77,44 @@ def estimate(cells: Iterable[Cell], machine: Machine, known: list[Record]) -> Es
 
 
 def images_missing(profile: Profile) -> int:
-    """How many images of the profile's synthetic pool are not drawn yet; 0 where they were made elsewhere."""
-    if profile.generator.startswith("folder:"):
+    """How many images of the profile's synthetic pool are not drawn yet; 0 where they were made elsewhere.
+
+    Raises AimfairError where images lie in their place that were made with other settings.
+    """
+    if synthetic.made_elsewhere(profile):
         return 0
-    return len(diffusion.missing(synthetic.pool_jobs(profile), synthetic.pool_folder(profile)))
+    return len(synthetic.lacking(profile, synthetic.pool_jobs(profile), synthetic.pool_folder(profile)))
+
+
+def training_seconds(p: Profile) -> float:
+    """For the training of the profile's generator, if it is missing and trained here."""
+    return 60 * p.generator_minutes if synthetic.to_train(p) else 0.0
+
+
+def seconds_per_image(p: Profile) -> tuple[float, str]:
+    """A guess without the model, and in words for what: a tiny one of this book, or any other."""
+    if synthetic.is_tiny(p):
+        return SECONDS_PER_IMAGE["tiny"] * p.steps / 8, "two processor cores"
+    return SECONDS_PER_IMAGE["any"], "a GPU"
 
 
 def _drawing(p: Profile) -> float:
     """Seconds for what is missing of a pool, and for the training of its generator if that is missing too."""
-    tiny = bool(p.corpus) or p.generator.startswith("data/tiny-sd/")
-    training = 60 * p.generator_minutes if p.corpus and not (home() / p.generator).exists() else 0.0
-    each = SECONDS_PER_IMAGE["tiny"] * p.steps / 8 if tiny else SECONDS_PER_IMAGE["any"]
-    return training + each * images_missing(p)
+    missing = images_missing(p)
+    return (training_seconds(p) + seconds_per_image(p)[0] * missing) if missing else 0.0
+
+
+def in_time(seconds: float) -> str:
+    """An estimate in the unit that fits: "8 seconds", "1.5 hours", "12 days", "2 years"."""
+    name, each = next((unit for unit in reversed(UNITS) if seconds >= 1.5 * unit[1]), UNITS[0])
+    number = round(seconds / each, 1 if seconds < 9.95 * each and each > 60 else None)
+    return f"{number:g} {name}" + ("" if number == 1 else "s") if seconds >= 0.5 else "less than a second"
+
+
+def in_space(gigabytes: float) -> str:
+    """Likewise of a disk: "40 kB", "3.2 MB", "6.4 GB"."""
+    name, each = next((unit for unit in (("GB", 1.0), ("MB", 1e-3)) if gigabytes >= unit[1]), ("kB", 1e-6))
+    return f"{gigabytes / each:.{0 if gigabytes >= 10 * each else 1}f} {name}"
 
 
 def _work(method: str, faces: int, pretrain_epochs: int, finetune_epochs: int) -> int:

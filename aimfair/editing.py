@@ -145,7 +145,7 @@ def edited(
 
     Raises AimfairError for a profile whose synthetic images were made elsewhere.
     """
-    if profile.generator.startswith("folder:"):
+    if synthetic.made_elsewhere(profile):
         raise AimfairError(
             f"profile {profile.profile} takes its synthetic images from {profile.generator}, and a folder cannot edit faces: "
             "set generator to a text-to-image model"
@@ -161,16 +161,19 @@ def edited(
 
 def edits_folder(profile: Profile) -> Path:
     """Where edits lie: one folder per data set, size, generator, steps and guidance; never committed."""
-    name = profile.generator.strip("/").replace("data/", "", 1).replace("/", "-")
     settings = f"{profile.image_size}-{profile.steps}-{profile.guidance:g}"
-    return home() / "data" / "synthetic" / f"edited-{profile.dataset}-{name}-{settings}"
+    name = f"edited-{profile.dataset}-{synthetic.in_a_name(profile.generator)}-{settings}"
+    return home() / "data" / "synthetic" / name
 
 
 def draw_missing(
     profile: Profile, faces: FaceSet, todo: Sequence[Edit], folder: Path, device: str, data_root: str
 ) -> None:
-    """Draw the edits of ``todo`` (one per face) that are not in ``folder`` yet, those of one strength together."""
-    if not diffusion.missing(todo, folder):
+    """Draw the edits of ``todo`` (one per face) that are not in ``folder`` yet, those of one strength together.
+
+    Raises AimfairError for edits there that were made with other settings.
+    """
+    if not synthetic.lacking(profile, todo, folder):
         return
     pipeline = diffusion.load_pipeline(str(synthetic.generator(profile, device, data_root)), device)
     painter = image_to_image({edit.path: image for edit, image in zip(todo, faces.images, strict=True)})

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from aimfair import costs, methods, runs, search, tables
+from aimfair import costs, methods, runs, search, synthetic, tables
 from aimfair.engines import BIASED_MODEL, POOL, Engine, Machine, Outcome, study_of
 from aimfair.errors import AimfairError
 from aimfair.experiments import CHOSEN, GAPS, Cell, Experiment
@@ -105,7 +105,7 @@ def plan(cells: Mapping[str, Cell], machine: Machine) -> list[Cell]:
     for these in _together(cells, lambda cell: (cell.profile, cell.changes)):
         opened = study_of(these[0], machine)
         lacking = costs.images_missing(opened.profile)
-        folder = (opened.profile.generator, opened.profile.task, opened.profile.prompts)
+        folder = (synthetic.pool_folder(opened.profile), opened.profile.task)
         if any(map(_draws, these)) and lacking > pools.get(folder, (0,))[0]:
             pools[folder] = (lacking, replace(these[0], method=POOL, hyper=()))
         ordered += sorted([*these, *_shared(these, machine)], key=_rank)

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from aimfair import datasets, selection
+from aimfair import datasets, presets, selection
 from aimfair.errors import AimfairError
 from aimfair.models import BACKBONES, IMAGE_SIZES
 from aimfair.paths import home
@@ -25,7 +25,7 @@ SELECTION = ("selection", "selected_per_group")
 """Fields of :class:`Profile` that decide nothing where no rule selects."""
 
 SYNTHETIC = (
-    *("generator", "prompts", "images_per_group", "steps", "guidance"),
+    *("generator", "prompts", "images_per_group", "steps", "guidance", "draw"),
     *SELECTION,
     *("assumed_minority", "synthetic_ratio"),
 )
@@ -42,9 +42,12 @@ class Profile:
     dataset, target, protected   which faces, which task
     train_images, minority       size of the biased training set; minority : majority ratio (the paper: 1/9)
     validation_images            0: the data set's whole validation split
-    generator                    folder or hub name of a text-to-image pipeline, or "folder:PATH" for images made elsewhere
-    corpus, generator_minutes    data set (and CPU minutes) on which a tiny generator is trained if the folder is missing
+    generator                    a text-to-image pipeline: folder, hub name, or name of a preset (:mod:`aimfair.presets`), which
+                                 brings its own steps and guidance; or "folder:PATH" for images made elsewhere
+    corpus, generator_minutes    data set (and CPU minutes) on which a tiny generator is trained if its folder below data/ is
+                                 missing; and on which the audit's judge learns
     images_per_group             size of the synthetic pool; each seed draws its balanced and biased set from it
+    draw                         which draw of the pool: another number gives every image another seed
     prompts                      variant of the prompt bank: contextual, contextual-25, no-pose, plain; "contextual@mine" is
                                  that of the bank "<Target>_<Protected>@mine"
     selection                    none, or the rule of :mod:`aimfair.selection` by which each seed chooses from the pool
@@ -85,6 +88,7 @@ class Profile:
     selected_per_group: int = 0
     assumed_minority: float = 0.0
     synthetic_ratio: float = 1.0
+    draw: int = 0
 
     def __post_init__(self) -> None:
         checks = {
@@ -108,6 +112,7 @@ class Profile:
             "crop_scale_min": (0 < self.crop_scale_min <= 1, "a share above 0, at most 1"),
             "image_size": (8 <= self.image_size <= 1024, "between 8 and 1024 pixels"),
             "seeds": (1 <= self.seeds <= 100, "between 1 and 100"),
+            "draw": (self.draw >= 0, "0 or more"),
             "target": (self.target != self.protected, "another attribute than protected"),
         }
         if self.backbone in IMAGE_SIZES:
@@ -157,11 +162,12 @@ class Profile:
         """What identifies the study's numbers: all fields but those that only say where things are or how many.
 
         Fields that change nothing are left out too: those about selection where nothing is selected from the pool, an
-        assumed ratio that is the true one, as many synthetic faces as real ones.
+        assumed ratio that is the true one, as many synthetic faces as real ones, the first draw of the pool.
         """
         beside = ["profile", "seeds", "corpus", "corpus_root", "generator_minutes", *SELECTION]
         beside += ["assumed_minority"] * (self.assumed_minority in (0, self.minority))
         beside += ["synthetic_ratio"] * (self.synthetic_ratio == 1)
+        beside += ["draw"] * (self.draw == 0)
         chosen = {} if self.selection == "none" else dict(zip(SELECTION, (self.selection, self.budget()), strict=True))
         return {k: v for k, v in asdict(self).items() if k not in beside} | chosen
 
@@ -188,6 +194,8 @@ def available() -> list[str]:
 def load(name: str, **changes: Any) -> Profile:
     """The profile ``name`` (or the path of a YAML file), with fields overridden by ``changes``.
 
+    A preset that file or ``changes`` name as generator brings its own steps and guidance, unless the same place gives them.
+
     Raises AimfairError that names the key and what is allowed: unknown key, wrong type, impossible value.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder() / f"{name}.yaml"
@@ -199,7 +207,8 @@ def load(name: str, **changes: Any) -> Profile:
         raise AimfairError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise AimfairError(f"{path} must hold one flat mapping of names to values")
-    values = {k: v for k, v in content.items() if k not in COMMON or k == "profile"} | changes
+    own = {k: v for k, v in content.items() if k not in COMMON or k == "profile"}
+    values = _with_preset(own) | _with_preset(changes)
     for key, value in values.items():
         values[key] = _checked(key, value, FIELDS.get(key), path.name)
     settings: dict[str, Any] = {"profile": path.stem} | values
@@ -234,6 +243,13 @@ def from_parameters(variables: Mapping[str, Any]) -> tuple[Profile, dict[str, An
     common: dict[str, Any] = {name: simple[name] for name in COMMON if name in simple}
     changes = {name: value for name, value in simple.items() if name in FIELDS and name not in COMMON}
     return load(common.get("profile", "demo"), **changes), common
+
+
+def _with_preset(given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given``, and the steps and guidance of the preset that it names as generator where it gives none."""
+    preset = presets.find(given.get("generator", ""))
+    own = {"steps": preset.steps, "guidance": preset.guidance} if preset.steps else {}
+    return own | dict(given)
 
 
 def _checked(key: str, value: Any, expected: Any, where: str) -> Any:

@@ -217,13 +217,18 @@ class Study:
         Which synthetic faces there are decides nothing for a method that is given none: ERM with another generator or
         other prompts is the same run.
         """
-        settings = self.profile.settings() | {"generator": synthetic.generator_identity(self.profile)}
+        settings = self.profile.settings() | {"generator": self._generator}
         known = methods.registry().get(method)
         if known is not None and "synthetic" not in known.needs:
             settings = {name: value for name, value in settings.items() if name not in profiles.SYNTHETIC}
         elif self.profile.selection not in ("none", "random"):
             settings["judge"] = judges.judge_identity(self.profile)
         return {"protocol": PROTOCOL, "study": settings, "method": method, "hyper": dict(hyper), "seed": seed}
+
+    @cached_property
+    def _generator(self) -> str:
+        """What tells its images from others, once and for all: it may take reading a folder."""
+        return synthetic.generator_identity(self.profile)
 
     def find(self, config: Mapping[str, Any]) -> Run | None:
         """A finished run: on this machine, else (with ``reuse``) among the published ones."""

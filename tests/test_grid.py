@@ -18,6 +18,7 @@ from aimfair import cli, costs, grid, runs, search, study, synthetic, tables
 from aimfair.engines import BIASED_MODEL, POOL, available, get, serial
 from aimfair.errors import AimfairError
 from aimfair.experiments import GAPS, MAPS, Experiment, Row
+from aimfair.paths import home
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,8 @@ def test_what_runs_share_comes_first_even_if_nobody_asked_for_it(pool, tmp_path)
 
 
 def test_pools_that_are_not_drawn_come_before_everything_each_once_and_as_large_as_wanted(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tiny-sd").symlink_to(home() / "data" / "tiny-sd")
     monkeypatch.setattr(synthetic, "home", lambda: tmp_path)
     here = machine(tmp_path)
     rows = [Row(v, "synthetic-only", changes={"prompts": v}) for v in ("plain", "no-pose")]

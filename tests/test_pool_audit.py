@@ -1,17 +1,20 @@
 """The audit of a synthetic set: what was planted in it is found, in numbers, pictures and words; for folders made anywhere."""
 
+import json
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from small_grid import SMALL, draw_pool
 from test_tiny_sd import CAPTIONS
 from toys import toy_faces
 
-from aimfair import audit, cli, grammar, profiles, prompts, tiny_sd
+from aimfair import audit, cli, grammar, profiles, prompts, study, tiny_sd
 from aimfair.auditing import clip_judge, datasheet, judges, nuisances, pool_audit
+from aimfair.commands import audit as audit_command
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.metrics import published_report
@@ -269,7 +272,7 @@ def command(folder, *more):
 
 def test_a_folder_made_elsewhere_is_audited_with_and_without_a_manifest(elsewhere, tmp_path, capsys, tiny_clip):
     assert command(elsewhere, "--clip", str(tiny_clip)) == 0
-    out = tmp_path / "home" / "data" / "synthetic" / "audit" / "made"
+    out = tmp_path / "home" / "data" / "synthetic" / "audit" / "made-Smiling_Male"
     table = pd.read_csv(out / "audit.csv")
     assert table["faces"][:5].tolist() == [20] * 4 + [80]
     assert {"Smiling", "Male", "both", "clip Smiling", "frechet", "seen gap", "trained", "copies"} <= set(table)
@@ -279,7 +282,8 @@ def test_a_folder_made_elsewhere_is_audited_with_and_without_a_manifest(elsewher
     assert "there is no manifest" in page and "The prompts are not known" in page
     said = capsys.readouterr().out
     assert "vendi" in said and str(out / "contact-sheet.png") in said
-    assert not list((tmp_path / "runs").glob("*/config.json"))  # images may change: nothing is kept under their name
+    (kept,) = (json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/config.json"))
+    assert kept["method"] == "synthetic-only" and kept["study"]["generator"].startswith(f"folder:{elsewhere}@")
 
     rows = [(f"{t}_{p}/{n:05d}.png", t, p) for t in (0, 1) for p in (0, 1) for n in range(20)]
     manifest = pd.DataFrame(rows[:-1], columns=["path", "target", "protected"])
@@ -311,6 +315,7 @@ def test_what_cannot_be_audited_is_said_in_one_line(elsewhere, tmp_path, capsys)
         ((tmp_path / "flat",), "no group folders 0_0"),
         ((elsewhere, "-p", "protected=Eyeglasses"), "no group folders"),
         ((elsewhere, "--clip", "no-such"), "no folder no-such"),
+        ((elsewhere, "--model", "sdxl"), "--images and --model: one of the two"),
     ):
         assert command(*arguments) == 2
         said = capsys.readouterr().err
@@ -318,8 +323,12 @@ def test_what_cannot_be_audited_is_said_in_one_line(elsewhere, tmp_path, capsys)
 
 
 def test_a_judge_on_photographs_is_trained_on_the_corpus_once(elsewhere, tmp_path, monkeypatch):
-    with pytest.raises(AimfairError, match="names no corpus .* or give the audit a CLIP model"):
+    with pytest.raises(AimfairError, match=r"names no corpus .* or have CLIP judge an audit \(--clip FOLDER\)"):
         judges.judge_of(profiles.load("utkface", corpus=""))
+    with pytest.raises(
+        AimfairError, match=r"learns from celeba, which is not here: give -p corpus_root=FOLDER, or have CLIP"
+    ):
+        judges.judge_of(profiles.load("celeba-smiling-male"))
     trained = []
 
     def train():
@@ -331,3 +340,63 @@ def test_a_judge_on_photographs_is_trained_on_the_corpus_once(elsewhere, tmp_pat
     first, again = (judges.kept_judge("test", train) for _ in range(2))
     assert trained == [1] and first.size == again.size == 32 and again.attributes == ("T",)
     assert torch.equal(first.logits(toy_faces().images), again.logits(toy_faces().images))
+
+
+def test_the_judge_of_fairface_is_shipped_and_looks_at_pictures_of_any_size(elsewhere):
+    utkface = profiles.load("utkface")
+    judge = judges.judge_of(utkface)
+    assert {"Female", "White"} <= set(judge.attributes) and judge.size == 64
+    assert judge.logits(toy_faces((1,) * 4, 1, size=112).images).shape == (4, len(judge.attributes))
+    assert judges.judge_identity(utkface).startswith("fairface@") and not list((home() / "data").glob("cache/judge*"))
+
+
+def test_clip_judges_alone_where_the_corpus_is_not_here(elsewhere, tiny_clip):
+    celeba = study.open_study("celeba-smiling-male", device="cpu")
+    first, second = pool_audit.judges_for(celeba, str(tiny_clip))
+    assert isinstance(first, clip_judge.ClipJudge) and second is None
+    first, second = pool_audit.judges_for(study.open_study("smoke", device="cpu"), str(tiny_clip))
+    assert isinstance(first, audit.Judge) and isinstance(second, clip_judge.ClipJudge)
+    with pytest.raises(judges.NoJudge):
+        pool_audit.judges_for(celeba)
+
+
+def test_a_broken_image_is_named_and_left_out_if_that_is_wanted(elsewhere, tmp_path, capsys):
+    groups = elsewhere / "Smiling_Male"
+    (groups / "0_1" / "00003.png").write_bytes(b"half a picture")
+    Image.open(groups / "1_1" / "00000.png").save(groups / "1_1" / "00000.webp")
+    (groups / "1_1" / "00000.png").unlink()
+    assert command(elsewhere, "--no-training") == 2
+    said = capsys.readouterr().err
+    assert "0_1/00003.png is not a JPEG, PNG, BMP or WebP image; replace or remove it, or leave it out with" in said
+    assert "--skip-broken" in said and said.count("\n") == 1
+    assert command(elsewhere, "--no-training", "--skip-broken", "--out", str(tmp_path / "mine")) == 0
+    assert "1 files were left out, the first: 0_1/00003.png: is not a" in capsys.readouterr().out
+    assert pd.read_csv(tmp_path / "mine" / "audit.csv")["faces"][:5].tolist() == [20, 19, 20, 20, 79]
+    assert "1 files were left out" in (tmp_path / "mine" / "datasheet.md").read_text()
+
+
+def test_a_manifest_stands_for_its_folder(elsewhere, tmp_path):
+    options = cli.parser().parse_args(["audit", "--images", str(elsewhere / "manifest.csv")])
+    assert audit_command.changes(options)["generator"] == f"folder:{elsewhere.resolve()}"
+
+
+def test_one_command_draws_a_set_and_audits_it(elsewhere, tmp_path, capsys, tiny_clip):
+    few = {**SMALL, "images_per_group": 8, "train_images": 40, "steps": 1}
+    model = ["--model", str(home() / "data" / "tiny-sd" / "faceworld"), "--device", "cpu"]
+    given = [*model, *(word for name, value in few.items() for word in ("-p", f"{name}={value}"))]
+    audited = tmp_path / "home" / "data" / "synthetic" / "audit"
+    quick = ["--audit", "--no-training", *given]
+    out = ["--out", str(tmp_path / "set"), "--clip", str(tiny_clip)]
+    assert cli.main(["generate", "--profile", "smoke", *out, *quick]) == 0
+    said = capsys.readouterr().out
+    assert "32 images in" in said and "vendi" in said
+    table = pd.read_csv(audited / "set-Smiling_Male" / "audit.csv")
+    assert table["faces"][:5].tolist() == [8] * 4 + [32] and "clip Smiling" in table
+    page = (audited / "set-Smiling_Male" / "datasheet.md").read_text()
+    assert "- model: faceworld" in page and "negative_prompt" not in page
+    assert cli.main(["generate", "--profile", "smoke", *quick, "--draw", "2"]) == 0  # a pool in its usual place
+    assert "32 images in" in capsys.readouterr().out and len(list(audited.glob("*-draw2-Smiling_Male/audit.csv"))) == 1
+    assert cli.main(["audit", "--profile", "smoke", "--no-training", *given, "--draw", "2"]) == 0  # the same pool
+    assert len(list(tmp_path.glob("home/data/synthetic/faceworld-*/manifest.csv"))) == 1
+    assert cli.main(["generate", "--profile", "utkface", "-p", "corpus=", *quick]) == 2  # before anything is drawn
+    assert "names no corpus" in capsys.readouterr().err and not list(tmp_path.glob("home/data/synthetic/utkface*"))

@@ -15,15 +15,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from aimfair import datasets, methods, synthetic
+from aimfair import synthetic
 from aimfair.audit import Judge
 from aimfair.auditing import clip_judge, feature_metrics, judges, nuisances
 from aimfair.auditing.clip_judge import ClipJudge
 from aimfair.faces import GROUPS, FaceSet
-from aimfair.metrics import FairnessReport, fairness_report
-from aimfair.models import evaluate
-from aimfair.paths import resolve
-from aimfair.profiles import Profile
+from aimfair.metrics import FairnessReport
 from aimfair.study import Study
 
 ALL = "all"
@@ -123,72 +120,64 @@ def examine(
     return PoolAudit(pd.DataFrame(rows), balance, duplicates, ~found[""][0].numpy())
 
 
-def of_study(opened: Study, clip: str = "", training: bool = True) -> PoolAudit:
+def of_study(opened: Study, clip: str = "", training: bool = True, skip_broken: bool = False) -> PoolAudit:
     """Audit what ``opened`` draws its synthetic sets from; see :func:`examine`. With a rule that selects, what is selected.
 
-    clip      folder or hub name of a CLIP model: a second judge, and the only one where the profile has no corpus
-    training  also train a classifier on the synthetic faces alone, unless such a run of the study's seed is there
+    clip         folder or hub name of a CLIP model: a second judge, and the only one where there is no corpus for another
+    training     also train a classifier on the synthetic faces alone, unless such a run of the study's seed is there
+    skip_broken  images that cannot be decoded are left out of the study's pool and listed, in place of ending the audit
 
     The real faces are the validation set, so that the test set is not read before the end: also ``trained`` is told for
     it, a little too high, because its best epoch was chosen there.
     """
     p, device = opened.profile, opened.device
     task = (p.target, p.protected)
-    second = clip_judge.load(clip, device) if clip else None
-    judge: Any = second if second and not p.corpus and p.dataset != "faceworld" else None
-    if judge is None:
-        judge = judges.judge_of(p, device, opened.data_root)
-    faces, manifest = opened.selected(opened.seed), None
-    catalogue = datasets.load("folder", str(pool_folder(p)), target=p.target, protected=p.protected)
+    judge, second = judges_for(opened, clip)
+    catalogue = synthetic.catalogue(p, device, opened.data_root, on_error="skip" if skip_broken else "raise")
+    if skip_broken:
+        opened.pool = synthetic.taken(p, catalogue)
+    faces = opened.selected(opened.seed)
     places = pd.Index(catalogue.names).get_indexer(faces.names)
     manifest = catalogue.attributes.iloc[places].reset_index(drop=True)
-    several = nuisances.judges_of(p, judge, device) if isinstance(judge, Judge) else [judge]
+    several: Any = nuisances.judges_of(p, judge, device) if isinstance(judge, Judge) else [judge]
     found = examine(
         faces,
         judge,
         {"target": p.target, "protected": p.protected},
         opened.faces("validation"),
         train=opened.faces("train").images,
-        clip=second if second is not judge else None,
+        clip=second,
         said=nuisances.mentions(manifest, p),
         seen=nuisances.attributes(several, faces.images, task),
-        trained=_trained(opened) if training else None,
+        trained=opened.run("synthetic-only").report("validation") if training else None,
     )
-    found.about.update(_about(opened, manifest, catalogue.skipped, clip, "CLIP" if judge is second else "classifier"))
+    told = "CLIP" if isinstance(judge, ClipJudge) else "classifier"
+    found.about.update(_about(opened, manifest, catalogue.skipped, clip, told))
     return found
 
 
-def pool_folder(profile: Profile) -> str:
-    """Where the images of a profile's pool lie: made here, or elsewhere."""
-    if profile.generator.startswith("folder:"):
-        return str(resolve(profile.generator.removeprefix("folder:")))
-    return str(synthetic.pool_folder(profile))
+def judges_for(opened: Study, clip: str = "") -> tuple[Judge | ClipJudge, ClipJudge | None]:
+    """The judge of a study's synthetic faces, and CLIP as the second one; CLIP alone where there is no other.
 
-
-def _trained(opened: Study) -> FairnessReport:
-    """A classifier of the synthetic faces alone, on real validation faces.
-
-    Images made elsewhere may change while their folder keeps its name: for those no run is looked up or kept.
+    Raises AimfairError where there is neither.
     """
-    if not opened.profile.generator.startswith("folder:"):
-        return opened.run("synthetic-only").report("validation")
-    method = methods.get("synthetic-only")
-    fitted = method.fit(opened.bench(opened.seed).seen_by(method), method.hyper())
-    faces = opened.faces("validation")
-    return fairness_report(faces.target, evaluate(fitted.model, faces, opened.device) >= 0, faces.protected)
+    second = clip_judge.load(clip, opened.device) if clip else None
+    try:
+        return judges.judge_of(opened.profile, opened.device, opened.data_root), second
+    except judges.NoJudge:
+        if second is None:
+            raise
+        return second, None
 
 
 def _about(opened: Study, manifest: pd.DataFrame, skipped: list[str], clip: str, judge: str) -> dict[str, Any]:
     p = opened.profile
-    made = {
-        name: sorted(map(str, manifest[name].unique()))
-        for name in ("model", "revision", "scheduler", "steps", "guidance", "size", "negative_prompt")
-        if name in manifest
-    }
+    told = ("model", "revision", "scheduler", "steps", "guidance", "drawn", "size", "negative_prompt", "arguments")
+    made = {name: sorted(map(str, manifest[name].dropna().unique())) for name in told if name in manifest}
     if "prompt" in manifest:
         made["distinct prompts"] = [str(manifest["prompt"].nunique())]
     return {
-        "folder": pool_folder(p),
+        "folder": str(synthetic.pool_folder(p)),
         "profile": p.profile,
         "dataset": p.dataset,
         "target": p.target,

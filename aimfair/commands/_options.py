@@ -11,17 +11,24 @@ from typing import Any
 import yaml
 
 from aimfair.errors import AimfairError
+from aimfair.paths import home
 
 # The library is imported inside the functions: `aimfair --help` must not wait for torch.
 
 
 def add(
-    among: Any, command: Callable[[argparse.Namespace], int | None], *, study: bool = False, group: str = ""
+    among: Any,
+    command: Callable[[argparse.Namespace], int | None],
+    *,
+    study: bool = False,
+    pool: bool = False,
+    group: str = "",
 ) -> argparse.ArgumentParser:
     """A sub-command: the function ``command_<group>_<name>``, whose docstring is its help.
 
     among  what :func:`group_of` gave, or all commands
     study  whether it takes the options that describe a study
+    pool   whether it also takes those that say which synthetic faces the study has
     """
     text = command.__doc__ or ""
     name = command.__name__.removeprefix("command_").removeprefix(f"{group}_").replace("_", "-")
@@ -42,6 +49,10 @@ def add(
         sub.add_argument(
             "-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[], help="change a parameter"
         )
+    if pool:
+        about = "text-to-image model: a short name (see generate --list-models), folder or hub name: -p generator=NAME"
+        sub.add_argument("--model", metavar="NAME", help=about)
+        sub.add_argument("--draw", type=int, metavar="N", help="which draw of the synthetic faces: -p draw=N (0)")
     return sub
 
 
@@ -59,8 +70,10 @@ def common_parameters(options: argparse.Namespace) -> dict[str, Any]:
     given = pairs(options.parameters)
     if options.data:
         given["data_root"] = str(existing(options.data))
-    for name in ("seed", "device"):
-        if getattr(options, name) is not None:
+    if getattr(options, "model", None):
+        given["generator"] = named_model(options.model)
+    for name in ("seed", "device", "draw"):
+        if getattr(options, name, None) is not None:
             given[name] = getattr(options, name)
     if options.runs:
         given["runs_root"] = str(Path(options.runs).expanduser().resolve())
@@ -111,6 +124,13 @@ def chosen_seeds(given: Sequence[str], known: Sequence[int], how_many: int) -> l
 def named_profile(given: str) -> str:
     """A name as it is, the path of a YAML file in full: notebooks run in a folder of their own."""
     return str(Path(given).expanduser().resolve()) if given.endswith((".yaml", ".yml")) else given
+
+
+def named_model(given: str) -> str:
+    """A name, or a folder below the checkout, as it is; another folder in full, because notebooks run in a folder of their
+    own."""
+    path = Path(given).expanduser()
+    return str(path.resolve()) if path.is_dir() and not (home() / path).is_dir() else given
 
 
 def existing(path: str) -> Path:

@@ -42,7 +42,7 @@ def command_build(options: argparse.Namespace) -> None:
 
 def register(commands: Any) -> None:
     """Add them to the commands."""
-    book = add(commands, command_book, study=True)
+    book = add(commands, command_book, study=True, pool=True)
     book.add_argument("--only", default="", metavar="TEXT", help="only chapters whose name contains TEXT")
     book.add_argument("--fresh", action="store_true", help="run chapters again that were already run")
     book.add_argument("--everything", action="store_true", help="compute also what takes hours")

@@ -7,7 +7,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from aimfair.commands._options import add, open_study, pairs
+from aimfair.commands import audit
+from aimfair.commands._options import add, open_study
+from aimfair.errors import AimfairError
 
 # The library is imported inside the functions: `aimfair --help` must not wait for torch.
 
@@ -16,42 +18,51 @@ def command_generate(options: argparse.Namespace) -> None:
     """Draw the synthetic faces of a profile, or with any text-to-image pipeline of diffusers; resumable.
 
     $ aimfair generate                                          the pool of the demo study
+    $ aimfair generate --audit                                  and what it shows, as aimfair audit says it
     $ aimfair generate -p images_per_group=50 --out some/folder
     $ aimfair generate --list-models                            models with a short name: licence, memory, settings
-    $ aimfair generate --model sd21-base-fast -p image_size=224 --out some/folder
-    $ aimfair generate --model stabilityai/sd-turbo -p steps=4 -p guidance=0 -p image_size=512 --out some/folder
     $ aimfair generate --model sdxl --dry-run                   what is there, and what the rest costs here
+    $ aimfair generate --model stabilityai/sd-turbo -p steps=4 -p guidance=0 -p image_size=512 --out some/folder
+    $ aimfair generate --profile paper-celeba-smiling-male --model sd21-base-fast --data path/to/celeba \\
+          --audit --clip openai/clip-vit-base-patch32           a balanced, audited set at the paper's scale
 
     Each image has its own seed, made of task, group, prompt and replicate: the same image whatever the batch, the order,
-    the number of processes or of interruptions. manifest.csv in the folder has a row per image. A batch that does not fit
-    the memory is halved. Number format, batch size and the like are chosen for the device unless they are given; a short
-    name brings its own steps and guidance."""
-    from aimfair import diffusion, synthetic
+    the number of processes or of interruptions; --draw 1 is another set. manifest.csv in the folder has a row per image.
+    A batch that does not fit the memory is halved. Number format, batch size and the like are chosen for the device unless
+    they are given; a short name brings its own steps and guidance. Images are kept at the profile's image_size, drawn for
+    its prompts: for large ones choose a profile whose name begins with paper-, or -p image_size=512 -p prompts=contextual."""
+    from aimfair import synthetic
 
     if options.list_models:
         print(model_list(), end="")
         return
+    about_the_audit(options)
     compute = computing(options)
-    opened = open_study(options, changes(options))
-    folder = Path(options.out) if options.out else synthetic.pool_folder(opened.profile)
+    opened = open_study(options)
+    folder = out_folder(options.out) or synthetic.pool_folder(opened.profile)
     if options.dry_run:
         print(cost(opened, folder, compute, options.processes), end="")
         return
-    before = len(diffusion.missing(synthetic.pool_jobs(opened.profile), folder))
+    jobs = synthetic.pool_jobs(opened.profile)
+    before = len(synthetic.lacking(opened.profile, jobs, folder))
+    if options.audit:
+        audit.check(opened, options)
+    if before:
+        print(headline(opened.profile, folder, len(jobs), len(jobs) - before), flush=True)
     began = perf_counter()
     synthetic.generate(opened.profile, folder, opened.device, opened.data_root, compute, options.processes)
     took = perf_counter() - began
     if before:
         print(f"{before} images in {took:.0f} seconds, {before / took:.2f} images/s with loading the model")
-    print(f"The images and their manifest.csv are in {folder}")
+    print(f"The images and their manifest.csv are in {folder}", flush=True)
+    if options.audit:
+        elsewhere = {"generator": f"{synthetic.ELSEWHERE}{folder.resolve()}"} if options.out else {}
+        audit.report(opened.varied(**elsewhere), options)
 
 
 def register(commands: Any) -> None:
     """Add it to the commands."""
-    sub = add(commands, command_generate, study=True)
-    sub.add_argument(
-        "--model", help="a short name, or the folder or hub name of any text-to-image pipeline of diffusers"
-    )
+    sub = add(commands, command_generate, study=True, pool=True)
     sub.add_argument("--out", metavar="FOLDER", help="where the images go (data/synthetic/...)")
     sub.add_argument("--list-models", action="store_true", help="show the models that have a short name, and stop")
     sub.add_argument("--dry-run", action="store_true", help="say what is there and what the rest would cost, and stop")
@@ -63,31 +74,40 @@ def register(commands: Any) -> None:
     sub.add_argument("--slicing", **yes_or_no, help="decode one image after the other")
     sub.add_argument("--tiling", **yes_or_no, help="decode tile by tile; shows in the pixels")
     sub.add_argument("--compile", **yes_or_no, help="torch.compile: minutes to start, then faster")
+    sub.add_argument("--offload", action="store_true", help="parts of the model wait in main memory: for a small GPU")
+    sub.add_argument("--audit", action="store_true", help="then audit them, as aimfair audit does (--seed, --runs too)")
+    audit.how(sub)
 
 
-def changes(options: argparse.Namespace) -> dict[str, Any]:
-    """Fields of the profile that the model brings: a short name its steps and guidance, unless ``-p`` gives them.
-
-    It is there and not to be trained on the profile's corpus.
-    """
-    from aimfair import presets
-
-    if not options.model:
-        return {}
-    if options.model not in presets.available():
-        return {"generator": options.model, "corpus": ""}
-    preset, given = presets.find(options.model), pairs(options.parameters)
-    own = {"steps": preset.steps, "guidance": preset.guidance}
-    return {"generator": options.model, "corpus": ""} | {
-        name: value for name, value in own.items() if name not in given
+def about_the_audit(options: argparse.Namespace) -> None:
+    """Raises AimfairError for options that say how to audit where nothing is to be audited."""
+    given = {
+        "--clip": options.clip,
+        "--no-training": options.no_training,
+        "--seed": options.seed is not None,
+        "--runs": options.runs,
     }
+    named = [name for name, value in given.items() if value]
+    if named and not options.audit:
+        another = "; another set of images is --draw 1" if "--seed" in named else ""
+        raise AimfairError(f"{' and '.join(named)}: only with --audit{another}")
+
+
+def out_folder(given: str | None) -> Path | None:
+    """The folder that ``--out`` names. Raises AimfairError for a file."""
+    if not given:
+        return None
+    folder = Path(given).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise AimfairError(f"--out {given} is a file: name a folder")
+    return folder
 
 
 def computing(options: argparse.Namespace) -> Any:
     """What the options say about how to compute; the rest is chosen for the device."""
     from aimfair.drawing.pipelines import Compute
 
-    names = ("dtype", "attention", "slicing", "tiling", "compile", "batch_size")
+    names = ("dtype", "attention", "slicing", "tiling", "compile", "offload", "batch_size")
     return Compute(**{name: getattr(options, name) for name in names})
 
 
@@ -106,23 +126,33 @@ def model_list() -> str:
     return "\n".join([*lines, "GB: weights in the GPU's memory, and about what is fetched. Read the licence first.\n"])
 
 
+def headline(profile: Any, folder: Path, images: int, there: int) -> str:
+    """How many images by which model, and how they are made."""
+    from aimfair import presets
+
+    side = presets.find(profile.generator).size
+    drawn = f"drawn at {side} px, " if side and side != profile.image_size else ""
+    return (
+        f"{images} images by {profile.generator}, {there} are there, {images - there} to draw: {profile.steps} steps each, "
+        f"guidance {profile.guidance:g}, prompts {profile.prompts}, {drawn}kept at {profile.image_size} px in {folder}"
+    )
+
+
 def cost(opened: Any, folder: Path, compute: Any, processes: int | None) -> str:
     """What ``--dry-run`` says."""
-    from aimfair import processors
+    from aimfair.costs import in_space, in_time
     from aimfair.drawing.forecast import forecast
 
-    p = opened.profile
-    f = forecast(p, folder, opened.device, compute, processes)
-    lines = [
-        f"{f.images} images by {p.generator}, {f.there} are there, {f.missing} to draw: {p.steps} steps each, "
-        f"guidance {p.guidance:g}, kept at {p.image_size} px in {folder}"
-    ]
+    f = forecast(opened.profile, folder, opened.device, compute, processes, opened.data_root)
+    lines = [headline(opened.profile, folder, f.images, f.there)]
     if f.missing:
         by = f"{f.processes} processes" if f.processes > 1 else "one process"
         lines += [
-            f"About {f.hours:.2g} hours on {processors.name(opened.device)} ({by}) and {f.gigabytes:.2g} GB of {f.free:.0f} GB free",
-            f"The hours are {f.basis}",
+            f"About {in_time(f.seconds)} on {f.where} ({by}) and {in_space(f.gigabytes)} of {f.free:.0f} GB free",
+            f"The time is {f.basis}",
         ]
+    if f.training:
+        lines += [f"{in_time(f.training)} of it train the generator on {opened.profile.corpus} first"]
     if f.missing and f.fetch != 0:
         lines += [f"The weights are fetched first: {f'about {f.fetch:g} GB' if f.fetch else 'their size is not known'}"]
     if f.gigabytes + (f.fetch or 0) > f.free:

@@ -96,7 +96,7 @@ def register(commands: Any) -> None:
     """Add ``aimfair measure`` with its commands."""
     among = group_of(commands, "measure", "What is measured beside trainings", "What is to be measured.")
     for command in (command_measure_noise, command_measure_styles, command_measure_transfer):
-        sub = add(among, command, study=True, group="measure")
+        sub = add(among, command, study=True, pool=True, group="measure")
         sub.add_argument("--seeds", nargs="+", default=["100"], help="seeds, or all (100)")
         if command is command_measure_styles:
             sub.add_argument("names", nargs="+", metavar="METHOD", help="names of methods")

@@ -20,6 +20,7 @@ def command_run(options: argparse.Namespace) -> None:
     $ aimfair run aim-fair --search --seeds all       every value with three seeds, then the best of them with all
     $ aimfair run --methods all --profile smoke       every registered method, in small
     $ aimfair run erm --no-reuse                      train even where a published run exists
+    $ aimfair run synthetic-only --model sdxl         with faces by another model, drawn first if need be
 
     Finished runs are kept in data/runs/ and found again: a stopped command goes on where it was."""
     from aimfair import methods, profiles, search
@@ -61,7 +62,7 @@ def command_publish(options: argparse.Namespace) -> None:
 
 def register(commands: Any) -> None:
     """Add them to the commands."""
-    run = add(commands, command_run, study=True)
+    run = add(commands, command_run, study=True, pool=True)
     run.add_argument("names", nargs="*", metavar="METHOD", help="names of methods, or all")
     run.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help="the same, as an option")
     run.add_argument("--seeds", nargs="+", default=["100"], help="seeds, or all (100)")
@@ -72,4 +73,4 @@ def register(commands: Any) -> None:
         help="run each value of what is searched with the first three seeds, the best of them with others",
     )
     run.add_argument("--no-reuse", dest="reuse", action="store_false", help="do not look among the published runs")
-    add(commands, command_publish, study=True)
+    add(commands, command_publish, study=True, pool=True)

@@ -42,7 +42,7 @@ def command_train_sd(options: argparse.Namespace) -> None:
         size > tiny_sd.PUBLISHED
     )
     print(f"Weights of {size:.0f} MB{beyond}", flush=True)
-    print(f"The pipeline is in {synthetic.generator(p, opened.device, opened.data_root, width)}")
+    print(f"The pipeline is in {synthetic.train(p, opened.device, opened.data_root, width)}")
 
 
 def register(commands: Any) -> None:

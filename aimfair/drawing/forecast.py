@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from aimfair import diffusion, presets, synthetic
-from aimfair.costs import SECONDS_PER_IMAGE
+from aimfair import corpora, diffusion, presets, processors, synthetic
+from aimfair.costs import seconds_per_image, training_seconds
 from aimfair.drawing import pipelines, sharing
 from aimfair.drawing.bench_generation import matrix_rate
 from aimfair.drawing.pipelines import Compute
-from aimfair.paths import home
 from aimfair.processors import gpus
 from aimfair.profiles import Profile
+from aimfair.progress import in_words
 
 SHARE = 0.3
 """Of the rate of a large matrix product that a network is taken to reach, where none was timed."""
@@ -31,9 +31,11 @@ class Forecast:
     """Of what is missing of a pool.
 
     images, there   how many the pool has in all, how many are drawn
-    hours           by ``processes`` at once, those of one GPU or one processor not faster than one
+    seconds         by ``processes`` at once, those of one GPU or one processor not faster than one
+    training        how many of them train the generator first
+    where           on what, in words: this device, or what a guess is for
     gigabytes       of the images
-    basis           where the hours come from
+    basis           where the seconds come from
     fetch           gigabytes of weights that are not on this disk; None where they are not known
     free            gigabytes of disk space
     """
@@ -41,7 +43,9 @@ class Forecast:
     images: int
     there: int
     processes: int
-    hours: float
+    seconds: float
+    training: float
+    where: str
     gigabytes: float
     basis: str
     fetch: float | None
@@ -54,34 +58,53 @@ class Forecast:
 
 
 def forecast(
-    profile: Profile, folder: Path, device: str, compute: Compute | None = None, processes: int | None = None
+    profile: Profile,
+    folder: Path,
+    device: str,
+    compute: Compute | None = None,
+    processes: int | None = None,
+    data_root: str = "",
 ) -> Forecast:
     """The cost of the pool of ``profile`` in ``folder`` on this device. Nothing is written and nothing is fetched.
 
     Where the model lies on this disk it is loaded, and a few images are timed. Else, for a preset, the teraflops of its
     calls are divided by :data:`SHARE` of the rate of a large matrix product, which is measured; else it is a guess.
+
+    Raises AimfairError where drawing would: for images of other settings in the folder, a model that cannot be one, a
+    corpus that is not here.
     """
     jobs = synthetic.pool_jobs(profile)
-    rest = diffusion.missing(jobs, folder)
+    rest = synthetic.lacking(profile, jobs, folder)
     number = sharing.how_many(device, processes)
-    training = profile.corpus and not (home() / profile.generator).exists()
-    path = home() / profile.generator
-    name = str(path) if path.exists() else profile.generator
+    name = synthetic.model_of(profile)
+    training = training_seconds(profile) if rest else 0.0
+    if training:
+        corpora.root_of(profile, data_root)
+    elif rest:
+        pipelines.located(name)
     there = not training and pipelines.at_hand(name)
-    seconds, basis = 0.0, "nothing is missing"
+    each, basis, where = 0.0, "nothing is missing", processors.name(device)
     if rest and there:
         pipeline = diffusion.load_pipeline(name, device, local_files_only=True, compute=compute)
-        seconds, basis = timed(pipeline, rest, profile.steps, profile.guidance)
+        each, basis = timed(pipeline, rest, profile.steps, profile.guidance)
+    elif rest and not training and presets.find(name).work():
+        each, basis = by_rule(presets.find(name), profile, device)
     elif rest:
-        seconds, basis = by_rule(presets.find(name), profile, device)
+        each, where = seconds_per_image(profile)
+        basis = f"a guess, {each:.2g} seconds per image: " + (
+            "the model is not trained yet"
+            if training
+            else "the model is not on this disk, and there is no preset of it"
+        )
     at_once = min(number, max(1, gpus(device)))
-    hours = len(rest) * seconds / at_once / 3600 + (profile.generator_minutes / 60 if training else 0)
-    fetch = 0.0 if there or training else presets.find(name).gigabytes or None
+    fetch = 0.0 if there or training or not rest else presets.find(name).gigabytes or None
     return Forecast(
         images=len(jobs),
         there=len(jobs) - len(rest),
         processes=number,
-        hours=hours,
+        seconds=len(rest) * each / at_once + training,
+        training=training,
+        where=where,
         gigabytes=len(rest) * bytes_per_image(folder, profile.image_size) / 1e9,
         basis=basis,
         fetch=fetch,
@@ -104,23 +127,19 @@ def timed(pipeline: Any, todo: list[diffusion.Job], steps: int, guidance: float)
         return perf_counter() - began
 
     alone = took(todo[:1], few)  # warms up too
-    wide = pipeline.compute.batch_size if pipeline.device.type != "cpu" or alone < 0.5 else 1
+    wide = pipeline.compute.batch_size if pipeline._execution_device.type != "cpu" or alone < 0.5 else 1
     batch = (todo * wide)[:wide]
     short = took(batch, few)
     long = took(batch, more) if more > few else short
     each = max(long - short, 0.0) / (more - few) if more > few else 0.0
     seconds = (long + (steps - more) * each) / wide
     at = f" at {side} px" if side else ""
-    return seconds, f"measured here: {wide} images at a time{at}, {few} and {more} of {steps} steps"
+    taken = f"{few} and {more} of {steps} steps" if more > few else f"all {in_words(steps, 'step')}"
+    return seconds, f"measured here: {in_words(wide, 'image')} at a time{at}, {taken}"
 
 
 def by_rule(preset: presets.Preset, profile: Profile, device: str) -> tuple[float, str]:
-    """Seconds per image without the model."""
-    if profile.corpus or not preset.work():
-        known = "tiny" if profile.corpus else "any"
-        return SECONDS_PER_IMAGE[known], "a guess: the model is not on this disk" + (
-            "" if profile.corpus else " and no preset"
-        )
+    """Seconds per image by the teraflops of a preset, without the model."""
     gpu = torch.device(device).type != "cpu"
     dtype = getattr(torch, preset.dtype or "float16") if gpu else torch.float32
     rate = matrix_rate(device, dtype)

@@ -118,7 +118,7 @@ def _compute(opened: Study, cell: Cell) -> None:
 def _generator_lock(opened: Study) -> FileLock | nullcontext:
     """Pools of several prompt variants wait for one training of the generator that they share."""
     generator = home() / opened.profile.generator
-    if generator.exists() or not opened.profile.corpus:
+    if not synthetic.to_train(opened.profile):
         return nullcontext()
     generator.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{generator}.lock")

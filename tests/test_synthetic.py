@@ -1,0 +1,184 @@
+"""Pools: where they lie, what is refused to be mixed, when a generator is trained, what tells one from another."""
+
+from dataclasses import replace
+
+import pytest
+from tiny_pipelines import pictures, stable_diffusion
+
+from aimfair import cli, diffusion, editing, profiles, study, synthetic, tiny_sd
+from aimfair.errors import AimfairError
+from aimfair.paths import home
+
+FEW = {"images_per_group": 2, "image_size": 16}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return stable_diffusion(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A checkout without pools and without generators."""
+    for part in ("notebooks", "data/prompts"):
+        (tmp_path / "home" / part).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "home" / part).symlink_to(home() / part)
+    monkeypatch.setenv("AIMFAIR_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def smoke(generator, **changes):
+    return profiles.load("smoke", generator=str(generator), **FEW | changes)
+
+
+def test_a_pool_of_other_settings_is_refused_though_every_image_is_there(model, tmp_path, capsys):
+    command = ["generate", "--profile", "smoke", "--out", str(tmp_path / "pool"), "--device", "cpu"]
+    command += [part for name, value in FEW.items() for part in ("-p", f"{name}={value}")]
+    assert cli.main([*command, "--model", str(model)]) == 0
+    before = pictures(tmp_path / "pool")
+    capsys.readouterr()
+    for more, says in (
+        (["--model", str(model), "-p", "steps=3"], "made with steps 2, not 3"),
+        (["--model", str(model), "-p", "guidance=5"], "made with guidance 4.0, not 5.0"),
+        (["--model", str(model), "-p", "image_size=32"], "made with size 16, not 32"),
+        (["--model", str(model), "-p", "prompts=plain"], "made with prompt"),
+        (["--model", str(model), "--draw", "1"], "made with seed"),
+        (["--model", "sdxl", "-p", "steps=2", "-p", "guidance=4"], "made with model 'model', not 'stabilityai/"),
+        ([], "made with model 'model', not 'faceworld'"),
+    ):
+        for dry in ([], ["--dry-run"]):
+            assert cli.main([*command, *more, *dry]) == 2
+            said = capsys.readouterr().err
+            assert says in said and "choose another folder, or remove it" in said
+    assert pictures(tmp_path / "pool").keys() == before.keys()
+    assert cli.main([*command, "--model", str(model), "-p", "images_per_group=1"]) == 0  # a part of what is there
+
+
+def test_a_model_that_was_trained_again_does_not_go_on_with_the_old_ones_images(model, checkout):
+    profile = smoke("data/mine", images_per_group=1)
+    (checkout / "data" / "mine").symlink_to(model)
+    synthetic.pool(profile)
+    weights = next((model / "unet").glob("*.safetensors"))
+    kept = weights.read_bytes()
+    try:
+        weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+        with pytest.raises(AimfairError, match="made with revision"):
+            synthetic.pool(profile)
+    finally:
+        weights.write_bytes(kept)
+    synthetic.pool(profile)
+    (checkout / "data" / "mine").unlink()  # what was drawn stays of use
+    assert len(synthetic.pool(profile)) == 4
+
+
+def test_the_folder_tells_apart_what_must_not_be_mixed_and_is_shared_by_tasks():
+    demo = profiles.load("demo")
+    assert synthetic.pool_folder(demo).name == "faceworld-tiny-sd-faceworld-contextual-64-8-4"
+    same = replace(demo, target="Young", images_per_group=9, train_images=80)
+    assert synthetic.pool_folder(same) == synthetic.pool_folder(demo)
+    changes = {"image_size": 32, "steps": 9, "guidance": 5.0, "prompts": "plain", "generator": "sdxl", "draw": 1}
+    others = [replace(demo, **{name: value}) for name, value in (*changes.items(), ("dataset", "celeba"))]
+    assert len({synthetic.pool_folder(p) for p in (demo, *others)}) == 8
+    assert synthetic.pool_folder(replace(demo, draw=3)).name.endswith("-8-4-draw3")
+
+
+def test_edits_of_other_settings_are_refused_though_every_one_is_there(model, tmp_path):
+    profile = smoke(model, train_images=20, validation_images=10)
+    real = study.Study(profile, device="cpu").faces("train").subset(range(3))
+    todo = editing.edits(
+        real.without_protected(), editing.prompts.bank("faceworld/Smiling_Male"), "x_y", 0, 2, 0.4, 0.9
+    )
+    editing.draw_missing(profile, real, todo, tmp_path, "cpu", "")
+    editing.draw_missing(profile, real, todo, tmp_path, "cpu", "")
+    with pytest.raises(AimfairError, match=r"made with guidance 4\.0, not 5\.0"):
+        editing.draw_missing(replace(profile, guidance=5.0), real, todo, tmp_path, "cpu", "")
+
+
+def test_another_draw_has_other_seeds_in_a_folder_of_its_own_and_the_first_is_what_it_was(model, checkout):
+    profile = smoke(model)
+    first, second = synthetic.pool_jobs(profile), synthetic.pool_jobs(replace(profile, draw=1))
+    assert first == diffusion.jobs(synthetic.prompts.bank("faceworld/Smiling_Male"), 2, "Smiling_Male")
+    assert [job.path for job in first] == [job.path for job in second]
+    assert len({job.seed for job in first + second}) == 16
+    ours, theirs = (synthetic.pool(p).images for p in (profile, replace(profile, draw=1)))
+    assert (ours != theirs).any()
+    assert len(list((checkout / "data" / "synthetic").glob("*/manifest.csv"))) == 2
+
+
+def test_a_draw_makes_another_run_of_what_is_given_synthetic_faces_only():
+    demo, other = (study.Study(profiles.load("demo", draw=n), device="cpu") for n in (0, 1))
+    assert "draw" not in demo.config("aim-fair", {}, 100)["study"]
+    assert demo.config("aim-fair", {}, 100) != other.config("aim-fair", {}, 100)
+    assert demo.config("erm", {}, 100) == other.config("erm", {}, 100)
+
+
+# The generator
+
+
+def test_only_a_generator_below_data_is_trained(checkout, model, monkeypatch, tmp_path):
+    trained = []
+    monkeypatch.setattr(tiny_sd, "train", lambda images, captions, out, **given: trained.append(out) or out)
+    monkeypatch.setattr(synthetic.corpora, "load", lambda profile, root: synthetic.corpora.web_faces("", 8, 4))
+    assert synthetic.generator(smoke("data/cache/mine"), "cpu", "") == checkout / "data" / "cache" / "mine"
+    assert trained == [checkout / "data" / "cache" / "mine"]
+    for name in ("sdxl", "owner/name", "somewhere", "../data-of-mine", str(tmp_path / "nowhere")):
+        assert synthetic.generator(smoke(name), "cpu", "") == name and not synthetic.to_train(smoke(name))
+    assert synthetic.generator(smoke(model), "cpu", "") == model
+    monkeypatch.chdir(model.parent)
+    assert str(synthetic.generator(smoke("model"), "cpu", "")) == "model"
+    with pytest.raises(AimfairError, match="the images of folder:x were made elsewhere"):
+        synthetic.generator(smoke("folder:x"), "cpu", "")
+    assert len(trained) == 1 and not list(checkout.glob("somewhere*"))
+
+
+def test_a_preset_brings_its_steps_and_guidance_wherever_it_is_named(tmp_path):
+    options = cli.parser().parse_args(["run", "erm", "--model", "sdxl"])
+    from aimfair.commands._options import common_parameters
+
+    assert common_parameters(options) == {"generator": "sdxl"}
+    changed = profiles.load("demo", generator="sdxl")
+    assert (changed.steps, changed.guidance, changed.corpus) == (30, 5.0, "faceworld")
+    assert profiles.load("demo", generator="flux2-klein", steps=6).steps == 6
+    (tmp_path / "mine.yaml").write_text("generator: sd21-base\nguidance: 7\n")
+    mine = profiles.load(str(tmp_path / "mine.yaml"))
+    assert (mine.steps, mine.guidance) == (50, 7.0)
+    assert profiles.load(str(tmp_path / "mine.yaml"), generator="sdxl").guidance == 5.0  # 7 was for the other
+    other = profiles.load("demo", generator="owner/name")
+    assert (other.steps, other.guidance) == (8, 4.0)  # nobody knows better
+
+
+def test_a_model_in_the_working_directory_is_named_in_full(model, monkeypatch):
+    from aimfair.commands._options import named_model
+
+    monkeypatch.chdir(model.parent)
+    assert named_model("model") == named_model(str(model)) == str(model) and named_model("sdxl") == "sdxl"
+    assert named_model("data/tiny-sd/faceworld") == "data/tiny-sd/faceworld"  # as the profiles say it
+
+
+# Identities
+
+
+def test_shipped_generators_and_the_one_of_celeba_keep_the_identity_of_their_published_runs():
+    known = {
+        "demo": "data/tiny-sd/faceworld@55f4d613",
+        "utkface": "data/tiny-sd/fairface@df7ac191",
+        "celeba-smiling-male": "data/cache/tiny-sd-celeba@celeba-60",
+    }
+    assert {name: synthetic.generator_identity(profiles.load(name)) for name in known} == known
+
+
+def test_other_images_are_other_runs(model, tmp_path):
+    assert synthetic.generator_identity(smoke("sdxl")) == "sdxl@462165984030"
+    assert synthetic.generator_identity(smoke("owner/name")) == "owner/name"
+    assert synthetic.generator_identity(smoke("folder:nowhere")) == "folder:nowhere"
+    assert synthetic.generator_identity(smoke(model)) == f"{model}@{diffusion.fingerprint(model)}"
+    made = tmp_path / "made"
+    synthetic.generate(smoke(model), made, "cpu", "")
+    first = synthetic.generator_identity(smoke(f"folder:{made}"))
+    assert first.startswith(f"folder:{made}@") and first == synthetic.generator_identity(smoke(f"folder:{made}"))
+    (made / "Young_Male" / "0_0").mkdir(parents=True)
+    (made / "Young_Male" / "0_0" / "0.png").write_bytes(b"of another task")
+    assert synthetic.generator_identity(smoke(f"folder:{made}")) == first
+    image = made / "Smiling_Male" / "1_1" / "00000.png"
+    image.write_bytes(image.read_bytes() + b" ")
+    assert synthetic.generator_identity(smoke(f"folder:{made}")) != first
