@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from aimfair import profiles
+from aimfair import profiles, prompts, sampling
 from aimfair.errors import AimfairError
 
 
@@ -22,6 +22,36 @@ def test_every_shipped_profile_loads_under_its_own_name(name):
     profile = profiles.load(name)
     assert profile.profile == name
     assert sum(profile.shares()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", profiles.available())
+def test_every_shipped_profile_has_prompts_for_all_its_groups(name):
+    profile = profiles.load(name)
+    bank = prompts.bank(f"{profile.dataset}/{profile.task}", profile.prompts)
+    assert {(p.target, p.protected) for p in bank} == {(0, 0), (0, 1), (1, 0), (1, 1)} and len(bank) == 200
+
+
+TASKS = ("smiling-male", "smiling-young", "young-male", "male-young")
+
+
+@pytest.mark.parametrize("name", [*(f"paper-celeba-{task}" for task in TASKS), "paper-utkface"])
+def test_the_papers_protocol_at_its_own_scale(name):
+    p = profiles.load(name)
+    assert (p.generator, p.steps, p.guidance, p.image_size) == ("sd21-base", 50, 9.0, 224)
+    assert p.images_per_group == 15 * 14 * 50 and (p.backbone, p.weights) == ("resnet18", "imagenet")
+    assert sampling.quotas(p.train_images, p.minority) == (
+        (500, 4500, 4500, 500) if p.dataset == "utkface" else (1000, 9000, 9000, 1000)
+    )
+    first, then = p.pretraining(), p.finetuning()
+    assert (first.epochs, first.lr, first.milestones, first.crop_scale) == (15, 0.01, (10,), (0.08, 1.0))
+    assert (then.epochs, then.milestones, then.ties, then.batch_size, p.seeds) == (10, (), "first", 128, 10)
+    assert p.shares() == pytest.approx((0.05, 0.45, 0.45, 0.05))
+
+
+def test_photographs_have_a_small_study_for_each_task_of_the_paper():
+    small = [profiles.load(f"celeba-{task}") for task in TASKS]
+    assert [p.task.lower().replace("_", "-") for p in small] == list(TASKS)
+    assert len({p.generator for p in small}) == 1
 
 
 def test_the_shares_are_the_papers():

@@ -75,7 +75,11 @@ def register(commands: Any) -> None:
     sub.add_argument("--tiling", **yes_or_no, help="decode tile by tile; shows in the pixels")
     sub.add_argument("--compile", **yes_or_no, help="torch.compile: minutes to start, then faster")
     sub.add_argument("--offload", action="store_true", help="parts of the model wait in main memory: for a small GPU")
-    sub.add_argument("--audit", action="store_true", help="then audit them, as aimfair audit does (--seed, --runs too)")
+    sub.add_argument(
+        "--audit",
+        action="store_true",
+        help="then audit them, as aimfair audit does; --seed and --runs are of its training",
+    )
     audit.how(sub)
 
 
