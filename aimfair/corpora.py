@@ -68,6 +68,10 @@ def root_of(profile: Profile, data_root: str = "") -> str:
         return ""
     if profile.corpus_root:
         folder = resolve(profile.corpus_root)
+    elif not data_root and profile.corpus == profile.dataset:
+        raise AimfairError(
+            f"profile {profile.profile}: give the folder that holds {profile.corpus}, with --data, or data_root in a notebook"
+        )
     elif not data_root:
         raise AimfairError(f"profile {profile.profile}: set corpus_root to the folder that holds {profile.corpus}")
     elif profile.corpus == profile.dataset:

@@ -208,7 +208,7 @@ def load(name: str, **changes: Any) -> Profile:
     if not isinstance(content, dict):
         raise AimfairError(f"{path} must hold one flat mapping of names to values")
     own = {k: v for k, v in content.items() if k not in COMMON or k == "profile"}
-    values = _with_preset(own) | _with_preset(changes)
+    values = with_preset(own) | with_preset(changes)
     for key, value in values.items():
         values[key] = _checked(key, value, FIELDS.get(key), path.name)
     settings: dict[str, Any] = {"profile": path.stem} | values
@@ -245,7 +245,7 @@ def from_parameters(variables: Mapping[str, Any]) -> tuple[Profile, dict[str, An
     return load(common.get("profile", "demo"), **changes), common
 
 
-def _with_preset(given: Mapping[str, Any]) -> dict[str, Any]:
+def with_preset(given: Mapping[str, Any]) -> dict[str, Any]:
     """``given``, and the steps and guidance of the preset that it names as generator where it gives none."""
     preset = presets.find(given.get("generator", ""))
     own = {"steps": preset.steps, "guidance": preset.guidance} if preset.steps else {}

@@ -76,7 +76,12 @@ class Study:
         """This study with some fields of its profile changed. Both share the real faces that either has decoded, unless
         a field of :data:`REAL` changes. Raises AimfairError for an impossible value."""
         other = Study(
-            replace(self.profile, **changes), self.seed, self.device, self.data_root, str(self.runs_root), self.reuse
+            replace(self.profile, **profiles.with_preset(changes)),
+            self.seed,
+            self.device,
+            self.data_root,
+            str(self.runs_root),
+            self.reuse,
         )
         if all(getattr(self.profile, name) == getattr(other.profile, name) for name in REAL):
             other._faces = self._faces

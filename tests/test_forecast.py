@@ -61,14 +61,16 @@ def test_a_model_that_is_not_here_is_reckoned(tmp_path, monkeypatch):
         ("/no/such/folder", "faceworld", "no folder /no/such/folder"),
         ("data/prompts", "faceworld", "holds no diffusers pipeline"),
         ("data/cache/none", "fairface", "set corpus_root to the folder that holds fairface"),
+        ("data/cache/none", "celeba", "give the folder that holds celeba, with --data"),
         ("folder:some/where", "faceworld", "were made elsewhere, and no more can be drawn: name a text-to-image model"),
     ],
 )
 def test_what_drawing_would_refuse_its_forecast_refuses_in_the_same_words(generator, corpus, says, tmp_path, capsys):
+    profile = "celeba-smiling-male" if corpus == "celeba" else "smoke"
     few = ["-p", "images_per_group=1", "-p", f"generator={generator}", "-p", f"corpus={corpus}", "--device", "cpu"]
     said = []
     for more in ([], ["--dry-run"]):
-        assert cli.main(["generate", "--profile", "smoke", "--out", str(tmp_path / "pool"), *few, *more]) == 2
+        assert cli.main(["generate", "--profile", profile, "--out", str(tmp_path / "pool"), *few, *more]) == 2
         said.append(capsys.readouterr().err)
     assert said[0] == said[1] and says in said[0] and said[0].count("\n") == 1
     assert not (tmp_path / "pool").exists()

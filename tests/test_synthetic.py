@@ -150,6 +150,8 @@ def test_a_preset_brings_its_steps_and_guidance_wherever_it_is_named(tmp_path):
     mine = profiles.load(str(tmp_path / "mine.yaml"))
     assert (mine.steps, mine.guidance) == (50, 7.0)
     assert profiles.load(str(tmp_path / "mine.yaml"), generator="sdxl").guidance == 5.0  # 7 was for the other
+    varied = study.Study(profiles.load("demo"), device="cpu").varied(generator="sdxl").profile
+    assert varied == changed
     other = profiles.load("demo", generator="owner/name")
     assert (other.steps, other.guidance) == (8, 4.0)  # nobody knows better
 
