@@ -30,6 +30,9 @@ LOW_AGREEMENT, MANY_DUPLICATES, LARGE_GAP, FEW = 90.0, 0.01, {"said": 5.0, "seen
 """What a datasheet warns of: per cent, share of faces, gap by kind (where it is more than chance as well), faces per group
 that are compared."""
 
+MISSED = 5.0
+"""Points by which a detector finds fewer synthetic faces than real ones, chance aside, before a datasheet warns."""
+
 
 def write(found: PoolAudit, faces: FaceSet, out: Path) -> list[Path]:
     """Write audit.csv, nuisances.csv, duplicates.csv, contact-sheet.png and datasheet.md into ``out``; returns them.
@@ -141,6 +144,17 @@ def caveats(found: PoolAudit) -> list[str]:
                 f"Of real faces, whose look it did not learn, the judge is right about {name} in "
                 f"{real.at[ALL, name]:.1f} %: it is no oracle."
             )
+    if "face" not in drawn:
+        said.append(
+            "Whether a face is to be seen at all was not measured: there is no detector here (pip install 'aimfair[audit]'). "
+            "What is no face shows as a distance to real faces and on the contact sheet only."
+        )
+    elif len(real) and real.at[ALL, "face low"] - drawn.at[ALL, "face high"] > MISSED:
+        said.append(
+            f"A detector of photographed faces finds one in {drawn.at[ALL, 'face']:.1f} % of the synthetic faces and in "
+            f"{real.at[ALL, 'face']:.1f} % of the real ones: the others may be broken, or drawn in a style that it does not "
+            "know."
+        )
     copied = int(drawn.at[ALL, "duplicates"])
     if copied > MANY_DUPLICATES * drawn.at[ALL, "faces"]:
         said.append(f"{copied} faces have a near-duplicate in the set: it holds fewer different faces than it counts.")
@@ -200,6 +214,10 @@ def _legend(table: pd.DataFrame) -> str:
         "Rows: groups as target_protected; `synthetic` is the set, `real` as many real validation faces.",
         "Per cent: how often the judge sees the label that was asked for (`both`: target and protected label); `low` and "
         "`high`: the ends of its 95 % interval (Wilson).",
+        *[
+            "`face`: in how many per cent a detector finds a face, upright and from the front; compare with the real row."
+        ]
+        * ("face" in table),
         "`vendi`: effective number of different faces; `distance`: mean distance of two faces; `frechet`: distance to one "
         "half of the real faces, in the `real` row that of the other half; all three of `compared` faces, in the judge's "
         "features.",

@@ -19,6 +19,7 @@ from aimfair import synthetic
 from aimfair.audit import Judge
 from aimfair.auditing import clip_judge, feature_metrics, judges, nuisances
 from aimfair.auditing.clip_judge import ClipJudge
+from aimfair.auditing.detection import detected
 from aimfair.faces import GROUPS, FaceSet
 from aimfair.metrics import FairnessReport
 from aimfair.study import Study
@@ -67,7 +68,8 @@ def examine(
     trained  how a classifier that was trained on such faces alone does on real ones
 
     Columns of the table: set ("synthetic", "real"), group ("0_0" ... or "all"), faces; in per cent how often the judge
-    sees the asked-for target, protected label, both, and CLIP likewise (``clip ...``); ``compared``, the number of
+    sees the asked-for target, protected label, both, and CLIP likewise (``clip ...``), and how often a detector finds a
+    ``face`` (where one is installed: :mod:`aimfair.auditing.detection`); ``compared``, the number of
     faces behind the next three: ``vendi`` score, mean pairwise ``distance``, ``frechet`` distance to one half of the
     real faces of that group; faces with a near-duplicate in the set (``duplicates``), faces all but the same as one of
     ``train`` (``copies``); the largest gap over the target of what is said, seen and measured; ``trained``: accuracy in
@@ -79,6 +81,7 @@ def examine(
     labels, seeing = list(names.values()), [("", judge)] + ([("clip ", clip)] if clip else [])
     found = {prefix: _look(who, faces, names) for prefix, who in seeing}
     found_real = {prefix: _look(who, real, names) for prefix, who in seeing} if real is not None else {}
+    there = {"synthetic": detected(faces.images), "real": None if real is None else detected(real.images)}
     balance = nuisances.balance(faces, said, seen)
     twins = _named(feature_metrics.near_duplicates(faces.images), faces.names, faces.names, "each other")
     twins_of_real = pd.DataFrame() if train is None else feature_metrics.near_duplicates(faces.images, train)
@@ -94,6 +97,8 @@ def examine(
             shares = 100 * right[member].double().mean(0)
             row |= {f"{prefix}{name}": float(share) for name, share in zip(labels, shares, strict=True)}
             row[f"{prefix}both"] = 100 * float(right[member].all(1).double().mean())
+        if (found_face := there[what]) is not None:
+            row["face"] = 100 * float(found_face[member].double().mean())
         features = results[""][1]
         row["compared"] = len(parts[group])
         if len(parts[group]):
