@@ -36,8 +36,9 @@ def generator():
 
 
 def test_supplementation_without_synthetic_faces_is_erm_bit_for_bit(bench):
-    alone = replace(bench, balanced=bench.balanced.subset([]))
-    assert same(fitted(alone, "supplementation").model, fitted(bench, "erm").model)
+    method = methods.get("supplementation")  # a study refuses a bench without synthetic faces: the limit of a sum
+    alone = replace(bench.seen_by(method), balanced=bench.balanced.subset([]))
+    assert same(method.fit(alone, method.hyper()).model, fitted(bench, "erm").model)
     assert not same(fitted(bench, "supplementation").model, fitted(bench, "erm").model)
 
 
