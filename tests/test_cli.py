@@ -68,7 +68,7 @@ def test_a_reader_that_has_seen_enough_is_no_error():
 
 
 def test_every_method_runs_on_the_smoke_profile_by_one_command(tmp_path, capsys):
-    few = {"train_images": 120, "validation_images": 40, "images_per_group": 60, "batch_size": 32}
+    few = {"train_images": 120, "validation_images": 40, "images_per_group": 60, "batch_size": 32, "image_size": 32}
     given = [part for name, value in few.items() for part in ("-p", f"{name}={value}")]
     common = ["--profile", "smoke", "--device", "cpu", "--runs", str(tmp_path), "--no-reuse"]
     assert cli.main(["run", "--methods", "all", *common, *given]) == 0
