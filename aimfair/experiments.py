@@ -209,11 +209,11 @@ def at_defaults(*settings: str) -> list[Row]:
     """Each of :data:`PRINTED` at the defaults of its file, nothing searched: how Tables 1 and 2 are thinned.
 
     Every method with its whole search, in two further tasks and three sizes, would be five times the runs of the
-    own task: on ``demo`` with ten seeds 2,880, where all else in the study has about 1,650. So its own task has all methods
-    with their whole search (576 runs), and these settings have one configuration of each method that the paper lists
-    (450 runs). It is the method's default, for all alike: written down in its file before any run, without a look
-    at a result, and the middle of what is searched for all but LfF (whose default is its source's). What wins on the
-    own task is not carried over: a method whose best value moves with the size or the task would be blamed for it.
+    study's own task: on ``demo`` with ten seeds 2,880, where all else in the study has about 1,650. So the own task has
+    all methods with their whole search (576 runs), and these settings have one configuration of each method that the
+    paper lists (450 runs). It is the method's default, for all alike: written down in its file before any run, without
+    a look at a result, and the middle of what is searched for all but LfF (whose default is its source's). What wins on
+    the own task is not carried over: a method whose best value moves with the size or the task would be blamed for it.
     The price: these settings compare methods as they come, not at their best. Whoever wants the whole search makes the
     setting a study of its own: ``aimfair grid run --table 1 --profile demo-smiling-young``, or ``-p train_images=2000``.
 

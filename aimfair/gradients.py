@@ -16,8 +16,6 @@ from aimfair.training import batches, binary_cross_entropy
 
 Gradients = dict[str, Tensor]
 
-BIASED = (0.05, 0.45, 0.45, 0.05)
-"""Group shares of the real training set and of the biased synthetic set at the paper's 1:9."""
 BALANCED = (0.25, 0.25, 0.25, 0.25)
 
 

@@ -209,7 +209,8 @@ def check(
                protected value, as a share of the prompts: what differs more could give the target away
     limit      how many tokens the text encoder reads
 
-    Raises AimfairError where no words are known that name the target or the protected attribute. What one prompt may say is in :mod:`aimfair.wording`, what must be spread evenly in :mod:`aimfair.coverage`.
+    Raises AimfairError where no words are known that name the target or the protected attribute. What one prompt may say
+    is in :mod:`aimfair.wording`, what must be spread evenly in :mod:`aimfair.coverage`.
     """
     pair = (record["target"], record["protected"])
     if unknown := [name for name in pair if name not in WORDS]:

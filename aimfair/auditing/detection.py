@@ -1,10 +1,9 @@
 """In how many pictures does a detector find a face? A check that knows nothing of labels, corpora and generators.
 
 The detector is the cascade of Viola and Jones (CVPR 2001) that OpenCV 4 ships, for upright faces seen from the front. It
-learnt from photographs, of nobody's corpus here, and is a coarse one. Of 300 pictures of 64 px each it finds a face in 91 %
-of CelebA's and 96 % of UTKFace's; in 3 % of CelebA's when cut into sixteen squares that change places, in 15 % when cut into
-four, in 35 % when upper and lower half do; in 75 % of FaceWorld's drawn faces, and in all means of eight people. So the
-share means something beside that of real faces only, and a blurred face is a face to it.
+learnt from photographs, of nobody's corpus here, and is a coarse one: it misses some of FaceWorld's drawn faces, and finds
+one now and then in a picture whose pieces have changed places. So the share means something beside that of real faces
+only. It does not see whether a face is sharp.
 """
 
 from __future__ import annotations

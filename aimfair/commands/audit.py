@@ -62,7 +62,7 @@ def check(opened: Any, options: argparse.Namespace) -> None:
     from aimfair.auditing import pool_audit
 
     pool_audit.judges_for(opened, options.clip or "")
-    opened.split  # noqa: B018
+    opened.faces("validation")
 
 
 def how(command: argparse.ArgumentParser) -> None:

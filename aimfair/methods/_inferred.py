@@ -12,8 +12,8 @@ from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet, group_index
 from aimfair.methods import Bench, Fitted
 from aimfair.methods._group_dro import GroupDRO, balanced_order
+from aimfair.methods._scratch import from_scratch
 from aimfair.models import evaluate
-from aimfair.training import fit
 
 
 def early_logits(bench: Bench, epochs: int, what: str) -> Tensor:
@@ -24,11 +24,9 @@ def early_logits(bench: Bench, epochs: int, what: str) -> Tensor:
     """
     if epochs < 1:
         raise AimfairError(f"{what} needs a first model of at least 1 epoch, got {epochs}")
-    model = bench.fresh_model()
     schedule = replace(bench.pretraining, epochs=epochs, select="last")
-    resume = bench.resume_of("early")
-    fit(model, bench.train, bench.validation, schedule, bench.seed, bench.device, what=what, resume=resume)
-    return evaluate(model, bench.train, bench.device)
+    early = from_scratch(bench, what, schedule=schedule, part="early")
+    return evaluate(early.model, bench.train, bench.device)
 
 
 def wrong(logits: Tensor, target: Tensor) -> Tensor:
@@ -51,27 +49,18 @@ def group_dro(bench: Bench, environment: Tensor, validation: FaceSet, eta: float
     """
     groups = group_index(bench.train.target, environment.long())
     loss = GroupDRO(groups, eta, n_groups=4)
-    model = bench.fresh_model()
-    history = fit(
-        model,
-        bench.train,
-        validation,
-        replace(bench.pretraining, select=select),
-        bench.seed,
-        bench.device,
-        loss=loss,
-        order=balanced_order(groups),
-        what=what,
-        resume=bench.resume,
+    schedule = replace(bench.pretraining, select=select)
+    fitted = from_scratch(
+        bench, what, validation=validation, schedule=schedule, loss=loss, order=balanced_order(groups)
     )
-    scores = {
+    fitted.scores = {
         "groups": torch.bincount(groups, minlength=4).tolist(),
         "group_weights": [round(weight, 4) for weight in loss.q.tolist()],
         "environment": packed(environment),
     }
     if environment.min() == environment.max():
-        scores["note"] = f"environment {1 - int(environment[0])} is empty: Group DRO over the two classes"
-    return Fitted(model, history, scores)
+        fitted.scores["note"] = f"environment {1 - int(environment[0])} is empty: Group DRO over the two classes"
+    return fitted
 
 
 def packed(members: Tensor) -> str:

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from aimfair.methods import Bench, Fitted
-from aimfair.training import Loss, Order, binary_cross_entropy, fit
+from aimfair.methods._scratch import from_scratch
+from aimfair.training import Loss, Order, binary_cross_entropy
 
 WEIGHT_DECAYS = (0.0001, 0.0003, 0.001, 0.003, 0.01)
 """What the oracles search: without strong regularisation a network fits the few minority faces by heart and its training
@@ -21,23 +22,10 @@ def train_oracle(
 
     hyper["lr"] None: the rate of the profile's ERM.
     """
-    model = bench.fresh_model()
     schedule = replace(
         bench.pretraining,
         lr=hyper["lr"] or bench.pretraining.lr,
         weight_decay=hyper["weight_decay"],
         select="validation-worst-group",
     )
-    history = fit(
-        model,
-        bench.train,
-        bench.validation,
-        schedule,
-        bench.seed,
-        bench.device,
-        loss=loss,
-        order=order,
-        what=what,
-        resume=bench.resume,
-    )
-    return Fitted(model, history)
+    return from_scratch(bench, what, schedule=schedule, loss=loss, order=order)

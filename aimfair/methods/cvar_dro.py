@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from aimfair.errors import AimfairError
 from aimfair.methods import Bench, Fitted, Method
+from aimfair.methods._scratch import from_scratch
 from aimfair.training import Loss
-from aimfair.training import fit as train
 
 
 def worst_share(losses: Tensor, alpha: float) -> Tensor:
@@ -78,20 +78,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     reg    0 (default): CVaR itself; more: the smooth variant of the same code, which goes to ERM as reg grows
     The CVaR of a mini-batch is, in expectation, below that of the whole training set.
     """
-    loss = cvar_loss(hyper["alpha"], hyper["reg"])
-    model = bench.fresh_model()
-    history = train(
-        model,
-        bench.train,
-        bench.validation,
-        bench.pretraining,
-        bench.seed,
-        bench.device,
-        loss=loss,
-        what=f"CVaR DRO alpha={hyper['alpha']}",
-        resume=bench.resume,
-    )
-    return Fitted(model, history)
+    return from_scratch(bench, f"CVaR DRO alpha={hyper['alpha']}", loss=cvar_loss(hyper["alpha"], hyper["reg"]))
 
 
 # Where about half of a batch or less counts, a constant answer is a point at which the descent from random weights stays:

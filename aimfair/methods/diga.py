@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from aimfair.errors import AimfairError
 from aimfair.methods import Bench, Fitted, Method
+from aimfair.methods._scratch import from_scratch
 from aimfair.training import Order, binary_cross_entropy
-from aimfair.training import fit as train
 
 
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
@@ -34,26 +34,17 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     if bench.edited is None:
         raise AimfairError("diga needs edited faces: give the bench a function that redraws them (edited)")
     edits = [bench.edited(draw, hyper["weakest"], hyper["strongest"]) for draw in (0, 1)]
-    n, model = len(bench.train), bench.fresh_model()
+    n = len(bench.train)
 
     def loss(logits: Tensor, target: Tensor, index: Tensor) -> Tensor:
         pairs = pair_difference(logits, index, n)
         return binary_cross_entropy(logits, target, index) + hyper["consistency"] * pairs
 
-    history = train(
-        model,
-        bench.train.without_protected() + edits[0] + edits[1],
-        bench.validation,
-        bench.pretraining,
-        bench.seed,
-        bench.device,
-        loss=loss,
-        order=families(n),
-        what="DiGA-style editing",
-        resume=bench.resume,
-    )
+    every = bench.train.without_protected() + edits[0] + edits[1]
+    fitted = from_scratch(bench, "DiGA-style editing", train=every, loss=loss, order=families(n))
     changed = [(edit.images.float() - bench.train.images.float()).abs().mean().item() for edit in edits]
-    return Fitted(model, history, {"mean_change": [round(value, 2) for value in changed]})
+    fitted.scores["mean_change"] = [round(value, 2) for value in changed]
+    return fitted
 
 
 def families(n: int) -> Order:

@@ -4,23 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from aimfair.methods import Bench, Fitted, Method
-from aimfair.training import fit as train
+from aimfair.methods._scratch import from_scratch
 
 
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """Mean cross-entropy on the real training set, no label but the target."""
-    model = bench.fresh_model()
-    history = train(
-        model,
-        bench.train,
-        bench.validation,
-        bench.pretraining,
-        bench.seed,
-        bench.device,
-        what="ERM",
-        resume=bench.resume,
-    )
-    return Fitted(model, history)
+    return from_scratch(bench, "ERM")
 
 
 METHOD = Method(

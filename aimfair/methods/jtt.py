@@ -11,8 +11,8 @@ from torch import Tensor
 from aimfair.errors import AimfairError
 from aimfair.methods import Bench, Fitted, Method
 from aimfair.methods._inferred import early_logits, packed, wrong
+from aimfair.methods._scratch import from_scratch
 from aimfair.training import Order
-from aimfair.training import fit as train
 
 
 def multiplicities(errors: Tensor, upweight: int, added: bool = False) -> Tensor:
@@ -63,22 +63,12 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     logits = early_logits(bench, hyper["first_epochs"], "JTT, first training")
     errors = wrong(logits, bench.train.target)
     times = multiplicities(errors, hyper["upweight"], hyper["added"])
-    model = bench.fresh_model()
-    history = train(
-        model,
-        bench.train,
-        bench.validation,
-        bench.pretraining,
-        bench.seed,
-        bench.device,
-        order=repeated_order(times, hyper["whole_epochs"]),
-        what=f"JTT x{hyper['upweight']}",
-        resume=bench.resume,
-    )
+    fitted = from_scratch(bench, f"JTT x{hyper['upweight']}", order=repeated_order(times, hyper["whole_epochs"]))
     by_class = [int(errors[bench.train.target == c].sum()) for c in (0, 1)]
-    scores = {"errors": int(errors.sum()), "errors_by_class": by_class, "error_set": packed(errors)}
-    note = remark(logits, bench.train.target)
-    return Fitted(model, history, scores | ({"note": note} if note else {}))
+    fitted.scores = {"errors": int(errors.sum()), "errors_by_class": by_class, "error_set": packed(errors)}
+    if note := remark(logits, bench.train.target):
+        fitted.scores["note"] = note
+    return fitted
 
 
 METHOD = Method(

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from aimfair.errors import AimfairError
 from aimfair.methods import Bench, Fitted, Method
 from aimfair.methods._pair import Pair
-from aimfair.training import fit as train
+from aimfair.methods._scratch import from_scratch
 
 
 def generalised_cross_entropy(ce: Tensor, q: float) -> Tensor:
@@ -96,17 +96,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """
     pair = Pair(bench.fresh_model(), bench.fresh_model())
     loss = LearningFromFailure(bench.train.target, pair.other, hyper["q"], hyper["decay"], hyper["gce"])
-    history = train(
-        pair,
-        bench.train,
-        bench.validation,
-        bench.pretraining,
-        bench.seed,
-        bench.device,
-        loss=loss,
-        what=f"LfF q={hyper['q']}",
-        resume=bench.resume,
-    )
+    history = from_scratch(bench, f"LfF q={hyper['q']}", model=pair, loss=loss).history
     everyone = torch.arange(len(bench.train), device=loss.target.device)
     shares = (class_share(table, loss.target, everyone) for table in (loss.biased, loss.debiased))
     return Fitted(pair.first, history, {"mean_weight": round(difficulty(*shares)[loss.seen].mean().item(), 4)})

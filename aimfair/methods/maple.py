@@ -12,9 +12,9 @@ from torch import Tensor
 from aimfair.errors import AimfairError
 from aimfair.methods import Bench, Fitted, Method
 from aimfair.methods._maple import choose
+from aimfair.methods._scratch import from_scratch
 from aimfair.models import evaluate
 from aimfair.training import Order
-from aimfair.training import fit as train
 
 
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
@@ -47,19 +47,11 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     if len(bench.train.target[selected].unique()) < 2:
         selected = torch.ones(n, dtype=torch.bool)
         scores["note"] = "the selection did not hold both classes: trained on all samples"
-    model = bench.fresh_model()
-    history = train(
-        model,
-        bench.train,
-        bench.validation.subset(inner),
-        replace(bench.pretraining, select="validation-worst-group"),
-        bench.seed,
-        bench.device,
-        order=passes(selected),
-        what="MAPLE",
-        resume=bench.resume,
-    )
-    return Fitted(model, history, {"selected": int(selected.sum()), **scores})
+    schedule = replace(bench.pretraining, select="validation-worst-group")
+    held = bench.validation.subset(inner)
+    fitted = from_scratch(bench, "MAPLE", validation=held, schedule=schedule, order=passes(selected))
+    fitted.scores = {"selected": int(selected.sum()), **scores}
+    return fitted
 
 
 def select(bench: Bench, outer: Tensor, hyper: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 from aimfair import sampling
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench, Fitted, Method
-from aimfair.training import fit as train
+from aimfair.methods._scratch import from_scratch
 
 
 def missing(shares: Sequence[float], faces: int) -> list[int]:
@@ -43,18 +43,9 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     scores: dict[str, Any] = {"added": added}
     if added != wanted:
         scores["note"] = f"the groups stay unequal: {wanted} synthetic faces are wanted, the pool has {pool.counts()}"
-    model = bench.fresh_model()
-    history = train(
-        model,
-        faces,
-        bench.validation,
-        bench.pretraining,
-        bench.seed,
-        bench.device,
-        what="repairing",
-        resume=bench.resume,
-    )
-    return Fitted(model, history, scores)
+    fitted = from_scratch(bench, "repairing", train=faces)
+    fitted.scores = scores
+    return fitted
 
 
 METHOD = Method(

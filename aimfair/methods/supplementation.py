@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from aimfair.methods import Bench, Fitted, Method
+from aimfair.methods._scratch import from_scratch
 from aimfair.training import Order
-from aimfair.training import fit as train
 
 
 def shuffled(faces: int, at_most: int) -> Order:
@@ -26,19 +26,8 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
                  ERM's
     """
     both = bench.train + bench.balanced
-    model = bench.fresh_model()
-    history = train(
-        model,
-        both,
-        bench.validation,
-        bench.pretraining,
-        bench.seed,
-        bench.device,
-        order=shuffled(len(both), len(bench.train) if hyper["equal_steps"] else len(both)),
-        what="supplementation",
-        resume=bench.resume,
-    )
-    return Fitted(model, history)
+    order = shuffled(len(both), len(bench.train) if hyper["equal_steps"] else len(both))
+    return from_scratch(bench, "supplementation", train=both, order=order)
 
 
 METHOD = Method(

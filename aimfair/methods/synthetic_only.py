@@ -4,23 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from aimfair.methods import Bench, Fitted, Method
-from aimfair.training import fit as train
+from aimfair.methods._scratch import from_scratch
 
 
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """As ERM, with the balanced synthetic set in place of the real one; the epoch is still chosen on real images."""
-    model = bench.fresh_model()
-    history = train(
-        model,
-        bench.balanced,
-        bench.validation,
-        bench.pretraining,
-        bench.seed,
-        bench.device,
-        what="synthetic only",
-        resume=bench.resume,
-    )
-    return Fitted(model, history)
+    return from_scratch(bench, "synthetic only", train=bench.balanced)
 
 
 METHOD = Method(

@@ -14,8 +14,8 @@ from aimfair.errors import AimfairError
 from aimfair.methods import Bench, Fitted, Method
 from aimfair.methods._inferred import check_eta, group_dro, wrong
 from aimfair.methods._pair import Pair
+from aimfair.methods._scratch import from_scratch
 from aimfair.models import evaluate
-from aimfair.training import fit as train
 
 
 def flip_probability(logits: Tensor) -> Tensor:
@@ -79,17 +79,8 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     # Both start alike: what sets them apart is the half that they learn from.
     twins = Pair(bench.fresh_model(), bench.fresh_model())
     loss = CrossRisk(bench.train.target, twins.other, bench.seed)
-    train(
-        twins,
-        bench.train,
-        bench.validation,
-        replace(bench.pretraining, epochs=hyper["twin_epochs"], select="last"),
-        bench.seed,
-        bench.device,
-        loss=loss,
-        what="XRM, twins",
-        resume=bench.resume_of("twins"),
-    )
+    schedule = replace(bench.pretraining, epochs=hyper["twin_epochs"], select="last")
+    from_scratch(bench, "XRM, twins", model=twins, schedule=schedule, loss=loss, part="twins")
     on_train, on_validation = (
         torch.stack([wrong(evaluate(twin, faces, bench.device), faces.target) for twin in (twins.first, twins.second)])
         for faces in (bench.train, bench.validation)

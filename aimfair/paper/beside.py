@@ -24,11 +24,6 @@ MARKS = {
 VERDICTS = dict(zip(WORDS, "✓✗○", strict=True))
 """Before the verdict on a claim."""
 
-LEGEND = (
-    "✓ stands, ✗ contradicted; not judged: ○ our interval contains zero, ~ the paper's difference is within its own "
-    "noise, † misprinted in the paper"
-)
-
 
 def numbers(readings: Sequence[Reading], table: int) -> pd.DataFrame:
     """A table's values, as printed and as ours with their 95 % interval over seeds, row by row; none of them is judged.

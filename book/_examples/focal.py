@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aimfair.methods import Bench, Fitted, Method
-from aimfair.training import fit as train
+from aimfair.methods._scratch import from_scratch
 
 
 def focal_loss(gamma: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -22,19 +22,7 @@ def focal_loss(gamma: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """As ERM, with another loss: the rare groups are where the loss is large."""
-    model = bench.fresh_model()
-    history = train(
-        model,
-        bench.train,
-        bench.validation,
-        bench.pretraining,
-        bench.seed,
-        bench.device,
-        loss=focal_loss(hyper["gamma"]),
-        what="focal loss",
-        resume=bench.resume,
-    )
-    return Fitted(model, history)
+    return from_scratch(bench, "focal loss", loss=focal_loss(hyper["gamma"]))
 
 
 METHOD = Method(
