@@ -345,6 +345,31 @@ def test_a_picture_of_few_colours_is_smaller_and_looks_the_same(drawn) -> None:
     before, after = (np.asarray(Image.open(f).convert("RGB"), float) for f in (usual, io.BytesIO(few)))
     assert len(few) < 0.6 * len(usual.getvalue()) and before.shape == after.shape
     assert np.abs(before - after).mean() < 1
+    colourful = Figure(figsize=(2, 2))
+    colourful.add_axes((0, 0, 1, 1)).imshow(np.random.default_rng(0).random((90, 90, 3)))
+    assert Image.open(io.BytesIO(plots.png(colourful))).mode == "RGB"
+
+
+def test_a_notebook_stores_figures_in_few_colours() -> None:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    try:
+        figure = plots.counts({"train": (1, 2, 3, 4)})
+        stored, _ = shell.display_formatter.format(figure)
+    finally:
+        InteractiveShell.clear_instance()
+    assert stored["image/png"] == plots.png(figure)
+
+
+def test_rates_at_the_ends_of_paths_do_not_lie_on_each_other() -> None:
+    rows = [
+        {"method": m, "seed": 1, "lr": rate, "wst": 60 + 100 * rate * shift, "acc": 90 + 50 * rate * shift}
+        for m, shift in (("a", 1), ("b", -1), ("c", 0.5))
+        for rate in (0.001, 0.1)
+    ]
+    written = [text.get_text() for text in plots.learning_rate_curves(pd.DataFrame(rows)).axes[0].texts]
+    assert sorted(written) == ["0.001", "0.1", "0.1", "0.1"]
 
 
 def test_counts_are_written_unless_too_thin() -> None:
