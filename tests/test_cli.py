@@ -60,10 +60,12 @@ def test_what_the_user_can_mend_is_one_line_and_status_2(capsys):
         assert says in said and said.startswith("aimfair: ") and said.count("\n") == 1, said
 
 
-def test_a_reader_that_has_seen_enough_is_no_error():
+@pytest.mark.parametrize("seen", ["", "\n"], ids=["nothing", "one line"])
+def test_a_reader_that_has_seen_enough_is_no_error(seen):
     command = [sys.executable, "-m", "aimfair", "grid", "list", "--table", "1", "2", "4"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as shown:
-        shown.stdout.close()  # before a line is written
+        assert shown.stdout.read(len(seen)) == seen
+        shown.stdout.close()
         assert shown.stderr.read() == ""
 
 

@@ -135,7 +135,7 @@ def jpeg(figure: Figure, quality: int = 85) -> Any:
 
 
 def png(figure: Figure, colours: int = 256) -> bytes:
-    """The figure as a PNG of few colours: a third of the usual size, and no difference to the eye for lines and marks.
+    """The figure as a PNG of few colours: much smaller, and no difference to the eye for lines and marks.
 
     Where there is a difference, as in photographs, all colours stay.
     """
