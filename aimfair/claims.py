@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ VERDICTS = {
     "contradicted": "The opposite holds here",
     "undecided": "Cannot be decided here",
 }
+NOT_RUN = "not run here"
+"""The evidence of a claim about runs that do not exist: a chapter can be read before all of its runs are there."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +54,21 @@ def higher(text: str, a: ArrayLike, b: ArrayLike, unit: str = "points", margin: 
     """The claim that a exceeds b by more than ``margin``, seed by seed.
 
     It holds if the 95 % interval of the paired difference lies above the margin, is contradicted if the interval lies
-    below it, and is undecided otherwise: an interval that straddles the margin supports neither side.
+    below it, and is undecided otherwise: an interval that straddles the margin supports neither side. Without a single
+    run of one of them it is undecided, too.
     """
-    difference = paired_difference(a, b)
-    return Claim(text, decided(difference.low, difference.high, margin), _words(difference, unit))
+    return _paired(text, a, b, unit, lambda d: decided(d.low, d.high, margin))
 
 
 def lower(text: str, a: ArrayLike, b: ArrayLike, unit: str = "points", margin: float = 0.0) -> Claim:
     """The claim that a stays below b by more than ``margin``; see :func:`higher`."""
-    difference = paired_difference(a, b)
-    return Claim(text, decided(-difference.high, -difference.low, margin), _words(difference, unit))
+    return _paired(text, a, b, unit, lambda d: decided(-d.high, -d.low, margin))
 
 
 def above(text: str, values: ArrayLike, bound: float, unit: str = "") -> Claim:
-    """The claim that the mean over seeds lies above ``bound``, judged by its 95 % interval."""
+    """The claim that the mean over seeds lies above ``bound``, judged by its 95 % interval; undecided without a value."""
+    if not np.size(values):
+        return Claim(text, "undecided", NOT_RUN)
     low, high = interval(values)
     mean = float(np.mean(np.asarray(values, dtype=np.float64)))
     evidence = f"mean {mean:.2f}{unit and ' ' + unit} [{low:.2f}, {high:.2f}], {np.size(values)} seeds"
@@ -84,6 +87,9 @@ def decided(low: float, high: float, bound: float = 0.0) -> str:
     return "contradicted" if high < bound else "undecided"
 
 
-def _words(difference: Difference, unit: str) -> str:
-    d = difference
-    return f"{d.mean:+.2f} {unit} [{d.low:+.2f}, {d.high:+.2f}], sign-flip p {d.p:.3f}, {d.n} seeds"
+def _paired(text: str, a: ArrayLike, b: ArrayLike, unit: str, verdict: Callable[[Difference], str]) -> Claim:
+    if not (np.size(a) and np.size(b)):
+        return Claim(text, "undecided", NOT_RUN)
+    d = paired_difference(a, b)
+    evidence = f"{d.mean:+.2f} {unit} [{d.low:+.2f}, {d.high:+.2f}], sign-flip p {d.p:.3f}, {d.n} seeds"
+    return Claim(text, verdict(d), evidence)

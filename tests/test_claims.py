@@ -31,3 +31,10 @@ def test_bounds_and_facts():
 def test_the_words_show_verdict_effect_interval_and_number_of_seeds():
     said = str(claims.higher("a beats b", A + 5, A))
     assert said == "Holds here: a beats b (+5.00 points [+5.00, +5.00], sign-flip p 0.062, 5 seeds)"
+
+
+def test_what_was_not_run_is_undecided_on_either_side():
+    for test in (claims.higher, claims.lower):
+        for sides in ((A, []), ([], A), ([], [])):
+            assert str(test("a differs from b", *sides)) == "Cannot be decided here: a differs from b (not run here)"
+    assert claims.above("mean above 70", [], 70).verdict == "undecided"
