@@ -68,7 +68,9 @@ def test_missing_seeds_are_counted_and_told_with_the_command():
     assert table_runs.missing(opened, both, there) == {"B": three - 1}
     said = table_runs.told(opened, both, there).data
     assert f"that are not run yet: B ({three - 1})." in said
-    assert "grid run --table 6 --profile utkface --data path/to/images`" in said
+    assert "grid run --table 6 --methods jtt --profile utkface --data path/to/images`" in said
+    nothing = table_runs.told(opened, both, there.iloc[:0]).data
+    assert "Of Table 6 not run yet: A; B." in nothing and "grid run --table 6 --profile utkface" in nothing
 
 
 def test_a_row_that_stands_in_one_setting_is_missed_in_no_other(lab):

@@ -5,7 +5,7 @@ A chapter that shows one must be readable before all of its runs are there, so n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -88,19 +88,33 @@ def missing(lab: Study, experiment: Experiment, chosen: pd.DataFrame) -> dict[st
     """How many seeds of the table each row of a table lacks, where any: by title, such as "LoRA", with the setting
     where there are several."""
     seeds = chosen.groupby(["setting", "method"])["seed"].nunique().to_dict()
-    several, wanted = len(experiment.settings) > 1, len(experiment.seeds(lab.profile))
+    wanted = len(experiment.seeds(lab.profile))
     lacking = {
-        f"{row.title} ({setting})" if several else row.title: wanted - seeds.get((setting, row.title), 0)
+        label: wanted - seeds.get((setting, row.title), 0) for label, (setting, row) in labelled(experiment).items()
+    }
+    return {label: count for label, count in lacking.items() if count > 0}
+
+
+def labelled(experiment: Experiment) -> dict[str, tuple[str, Row]]:
+    """The setting and row of each line of a table, by title, with the setting where there are several."""
+    several = len(experiment.settings) > 1
+    return {
+        f"{row.title} ({setting})" if several else row.title: (setting, row)
         for setting in experiment.settings
         for row in experiment.within(setting)
     }
-    return {title: count for title, count in lacking.items() if count > 0}
 
 
-def command(lab: Study, experiment: Experiment) -> str:
-    """What to type to have all runs of a table computed."""
+def command(lab: Study, experiment: Experiment, lacking: Collection[str] = ()) -> str:
+    """What to type to have all runs of a table computed; where lines of it (see :func:`missing`) are known to be all that
+    is lacking, the runs of their methods alone."""
     kind, _, number = experiment.name.partition(" ")
     which = f"--{kind.lower()} {number}" if number else f"--beyond {kind}"
+    lines = labelled(experiment)
+    every = [row.method for _, row in lines.values()]
+    some = {row.method for label, (_, row) in lines.items() if label in lacking}
+    if some and some < set(every) and some.isdisjoint(MEASUREMENTS):
+        which += " --methods " + " ".join(name for name in dict.fromkeys(every) if name in some)
     data = "" if lab.profile.dataset == "faceworld" else " --data path/to/images"
     return f"python -m aimfair grid run {which} {options(lab.profile, lab.profile)}{data}"
 
@@ -133,7 +147,7 @@ def note(lab: Study, experiment: Experiment, lacking: Mapping[str, int]) -> Any:
     else:
         named = "; ".join(f"{title} ({count})" for title, count in lacking.items())
         said = f"Seeds of {experiment.name}, of {seeds}, that are not run yet: {named}."
-    return Markdown(f"*{said} To compute them:* `{command(lab, experiment)}`")
+    return Markdown(f"*{said} To compute them:* `{command(lab, experiment, lacking)}`")
 
 
 def common(chosen: pd.DataFrame, by: str = "method") -> pd.DataFrame:
