@@ -55,7 +55,7 @@ class Material:
         self.data_root = data_root
 
     @cached_property
-    def catalogue(self) -> datasets.Catalogue:
+    def catalogue(self) -> Catalogue:
         """Names and attributes of the profile's data set."""
         return datasets.load(self.profile.dataset, str(resolve(self.data_root)) if self.data_root else None)
 

@@ -17,14 +17,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from aimfair import (
-    methods,
-    models,
-    processors,
-    profiles,
-    runs,
-    synthetic,
-)
+from aimfair import methods, models, processors, profiles, runs, synthetic
 from aimfair.auditing import judges
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
