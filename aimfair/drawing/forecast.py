@@ -22,6 +22,9 @@ from aimfair.progress import in_words
 SHARE = 0.3
 """Of the rate of a large matrix product that a network is taken to reach, where none was timed."""
 
+PATIENCE = 30.0
+"""Seconds that a forecast may time for on a processor: a smaller batch there, down to one image, where one draws slowly."""
+
 BYTES_PER_PIXEL = 1.6
 """Of a PNG, where no image is there yet: faces at 64 px; larger ones take less."""
 
@@ -115,7 +118,8 @@ def forecast(
 def timed(pipeline: Any, todo: list[diffusion.Job], steps: int, guidance: float) -> tuple[float, str]:
     """Seconds per image, and how they were measured: a batch in few steps, then in a few more, as many as can be waited for.
 
-    On a processor a single image is timed where a whole batch would take long.
+    On a processor the batch is as large as :data:`PATIENCE` holds, at least one image: what one takes bounds it, and
+    images of a batch take less than one alone.
     """
     side = pipelines.side_of(pipeline)
     few, more = min(steps, 2), min(steps, 4)
@@ -126,8 +130,10 @@ def timed(pipeline: Any, todo: list[diffusion.Job], steps: int, guidance: float)
         diffusion.text_to_image(pipeline, settings)(batch)  # ends with images in memory: nothing is left to wait for
         return perf_counter() - began
 
+    wide = pipeline.compute.batch_size
     alone = took(todo[:1], few)  # warms up too
-    wide = pipeline.compute.batch_size if pipeline._execution_device.type != "cpu" or alone < 0.5 else 1
+    if pipeline._execution_device.type == "cpu":
+        wide = max(1, min(wide, int(PATIENCE / (alone * (few + more) / few))))
     batch = (todo * wide)[:wide]
     short = took(batch, few)
     long = took(batch, more) if more > few else short
