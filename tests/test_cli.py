@@ -83,6 +83,16 @@ def test_every_method_runs_on_the_smoke_profile_by_one_command(tmp_path, capsys,
     assert all(0 <= float(line.split()[2]) <= 100 for line in lines)
 
 
+def test_a_method_that_fails_does_not_stop_the_others(tmp_path, capsys):
+    few = ["-p", "train_images=80", "-p", "validation_images=40", "-p", "image_size=32"]
+    common = ["--profile", "smoke", "--device", "cpu", "--runs", str(tmp_path), "--no-reuse", *few]
+    assert cli.main(["run", "erm", "cvar-dro", *common, "--hyper", "alpha=0.5"]) == 1
+    said = capsys.readouterr()
+    told = said.err.split("\r")[-1]  # after the bar
+    assert told.startswith("failed: erm: erm has no hyper-parameter 'alpha'") and told.count("\n") == 1
+    assert [line.split()[0] for line in said.out.splitlines()[1:]] == ["cvar-dro"]
+
+
 def test_an_unknown_command_or_option_is_refused():
     for arguments in (["bok"], ["book", "--profil", "demo", "--colour"]):
         with pytest.raises(SystemExit) as left:

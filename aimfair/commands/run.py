@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 from aimfair.commands._options import add, chosen_seeds, open_study, pairs
 from aimfair.errors import AimfairError
 from aimfair.paths import home
 
+if TYPE_CHECKING:
+    from aimfair.methods import Method
+    from aimfair.study import Study
+
 # The library is imported inside the functions: `aimfair --help` must not wait for torch.
 
 
-def command_run(options: argparse.Namespace) -> None:
+def command_run(options: argparse.Namespace) -> int:
     """Train methods with seeds, or find their finished runs, and print a fairness report of each on the test set.
 
     $ aimfair run erm aim-fair --seeds 100 200 300
@@ -22,8 +27,9 @@ def command_run(options: argparse.Namespace) -> None:
     $ aimfair run erm --no-reuse                      train even where a published run exists
     $ aimfair run synthetic-only --model sdxl         with faces by another model, drawn first if need be
 
-    Finished runs are kept in data/runs/ and found again: a stopped command goes on where it was."""
-    from aimfair import methods, profiles, search
+    Finished runs are kept in data/runs/ and found again: a stopped command goes on where it was. Of several methods
+    one that fails is told, with exit status 1 at the end, and does not stop the others."""
+    from aimfair import methods, profiles
 
     names = [*options.names, *options.methods]
     if not names:
@@ -35,16 +41,30 @@ def command_run(options: argparse.Namespace) -> None:
         f"{'method':24} {'seed':>5} {'ACC':>6} {'WST':>6} {'EO max':>6} {'EO mean':>7} {'STD':>5}   (test set, per cent)"
     )
     given = pairs(options.hyper)
+    failed: dict[str, list[str]] = {}  # methods by what was wrong
     for method in known:
-        for seed in seeds:
-            for hyper in search.wanted(opened, method.name, seed, **given) if options.search else [given]:
-                run = opened.run(method.name, seed, **hyper)
-                report = run.report()
-                scores = (
-                    f"{report.acc:6.2f} {report.wst:6.2f} {report.eo_max:6.2f} {report.eo_mean:7.2f} {report.std:5.2f}"
-                )
-                shown = ", ".join(f"{k}={v}" for k, v in hyper.items() if k in given or k in method.search)
-                print(f"{method.name:24} {seed:5} {scores}   {shown}", flush=True)
+        try:
+            _fit(opened, method, seeds, given, options.search)
+        except AimfairError as error:
+            if len(known) == 1:
+                raise
+            failed.setdefault(str(error), []).append(method.name)
+    for said, those in failed.items():
+        print(f"failed: {', '.join(those)}: {said}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _fit(opened: Study, method: Method, seeds: list[int], given: dict[str, Any], searched: bool) -> None:
+    """Train ``method`` with each seed, and print a line for each run."""
+    from aimfair import search
+
+    for seed in seeds:
+        for hyper in search.wanted(opened, method.name, seed, **given) if searched else [given]:
+            run = opened.run(method.name, seed, **hyper)
+            report = run.report()
+            scores = f"{report.acc:6.2f} {report.wst:6.2f} {report.eo_max:6.2f} {report.eo_mean:7.2f} {report.std:5.2f}"
+            shown = ", ".join(f"{k}={v}" for k, v in hyper.items() if k in given or k in method.search)
+            print(f"{method.name:24} {seed:5} {scores}   {shown}", flush=True)
 
 
 def command_publish(options: argparse.Namespace) -> None:
