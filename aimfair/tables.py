@@ -11,6 +11,7 @@ import pandas as pd
 
 from aimfair import methods, metrics
 from aimfair.errors import AimfairError
+from aimfair.progress import in_words
 from aimfair.runs import Run
 from aimfair.stats import holm, interval, paired_difference
 
@@ -38,7 +39,7 @@ def selection(run: Run) -> float:
 
 def frame(runs: Iterable[Run], split: str = "test") -> pd.DataFrame:
     """A row per run: method (its title), seed, hyper-parameters, what it is chosen by (:func:`selection`), validation
-    accuracy and the fairness report of ``split``."""
+    accuracy, the fairness report of ``split``, and what the method noted of the run (see :func:`notes`)."""
     rows = [
         {
             "method": methods.get(run.config["method"]).title,
@@ -47,10 +48,23 @@ def frame(runs: Iterable[Run], split: str = "test") -> pd.DataFrame:
             "selection": selection(run),
             "validation_accuracy": run.accuracy("validation"),
             **run.report(split).as_dict(),
+            "note": run.scores.get("note", ""),
         }
         for run in runs
     ]
     return pd.DataFrame(rows)
+
+
+def notes(frame: pd.DataFrame) -> list[str]:
+    """What methods noted where something was not as they need it: a sentence for each method and note of ``frame``.
+
+    Without its note such a row would be read as if the method had had its way.
+    """
+    noted = frame[frame["note"] != ""] if "note" in frame else frame.iloc[:0]
+    if noted.empty:
+        return []
+    counted = noted.groupby(["method", "note"], sort=False).size()
+    return [f"{method}, {in_words(count, 'run')}: {note}." for (method, note), count in counted.items()]
 
 
 def choose(frame: pd.DataFrame, among: str = "lr", by: Sequence[str] = ("method",)) -> pd.DataFrame:

@@ -93,6 +93,16 @@ def test_a_method_that_fails_does_not_stop_the_others(tmp_path, capsys):
     assert [line.split()[0] for line in said.out.splitlines()[1:]] == ["cvar-dro"]
 
 
+def test_what_a_method_noted_is_kept_with_its_run_and_told(tmp_path, capsys):
+    few = ["train_images=40", "minority=0.001", "validation_images=40", "image_size=32"]  # no face of the rare groups
+    given = [part for value in few for part in ("-p", value)]
+    command = ["run", "group-dro", "--profile", "smoke", "--device", "cpu", "--runs", str(tmp_path), *given]
+    for _ in ("trained", "found again"):
+        assert cli.main(command) == 0
+        line = capsys.readouterr().out.splitlines()[1]
+        assert "note: a group has no training face, its weight is 0: counts (0, 20, 20, 0)" in line
+
+
 def test_an_unknown_command_or_option_is_refused():
     for arguments in (["bok"], ["book", "--profil", "demo", "--colour"]):
         with pytest.raises(SystemExit) as left:

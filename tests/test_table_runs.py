@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from small_grid import changes, draw_pool
 
-from aimfair import beyond, experiments, methods, runs, study
+from aimfair import beyond, experiments, methods, runs, study, tables
 from aimfair.analysis import table_runs
 from aimfair.claims import higher, lower
 from aimfair.errors import AimfairError
@@ -59,6 +59,18 @@ def test_rows_of_other_settings_and_hyper_parameters_are_not_shown(lab):
     assert "not run yet: k (larger); k (as it is). To compute" in said
     assert "`python -m aimfair grid run --table 6 --profile smoke" in said
     assert "no runs with this profile" in table_runs.told(lab, Experiment("Table 11", "", {}, []), best).data
+
+
+def test_what_methods_noted_of_their_runs_is_told_once_for_each_note(lab):
+    rows = table_runs.rows(lab, TABLE)
+    assert tables.notes(rows) == [] and tables.notes(rows.iloc[:0]) == []
+    noted = pd.concat(
+        [rows.assign(note=["", "the pool was small", "no"]), rows.assign(note=["", "the pool was small", ""])]
+    )
+    assert tables.notes(noted) == ["All, 2 runs: the pool was small.", "Wrong, 1 run: no."]
+    assert table_runs.told(lab, TABLE, noted).data.endswith(
+        "row.*\n\nAll, 2 runs: the pool was small.\n\nWrong, 1 run: no."
+    )
 
 
 def test_missing_seeds_are_counted_and_told_with_the_command():

@@ -25,7 +25,19 @@ SOURCES = {"faceworld": "drawn", "celeba": "CelebA", "utkface": "UTKFace", "fair
 """What data sets are called beside a task."""
 
 COLUMNS = [
-    *("setting", "method", "seed", "lr", "selection", "validation_accuracy", "run", "scores", "place", "searched"),
+    *(
+        "setting",
+        "method",
+        "seed",
+        "lr",
+        "selection",
+        "validation_accuracy",
+        "note",
+        "run",
+        "scores",
+        "place",
+        "searched",
+    ),
     *tables.METRICS,
 ]
 """Of :func:`rows`, beside the hyper-parameters: all that there are where nothing was run."""
@@ -128,8 +140,12 @@ def options(profile: Profile, base: Profile) -> str:
 
 
 def told(lab: Study, experiment: Experiment, chosen: pd.DataFrame) -> Any:
-    """For the reader of a table, as Markdown: that all its runs are there, or which rows lack seeds and what adds them."""
-    return note(lab, experiment, missing(lab, experiment, chosen))
+    """For the reader of a table, as Markdown: that all its runs are there, or which rows lack seeds and what adds them;
+    and what the methods noted of their runs."""
+    from IPython.display import Markdown
+
+    said = note(lab, experiment, missing(lab, experiment, chosen)).data
+    return Markdown("\n\n".join([said, *tables.notes(chosen)]))
 
 
 def note(lab: Study, experiment: Experiment, lacking: Mapping[str, int]) -> Any:

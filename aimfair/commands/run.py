@@ -63,8 +63,10 @@ def _fit(opened: Study, method: Method, seeds: list[int], given: dict[str, Any],
             run = opened.run(method.name, seed, **hyper)
             report = run.report()
             scores = f"{report.acc:6.2f} {report.wst:6.2f} {report.eo_max:6.2f} {report.eo_mean:7.2f} {report.std:5.2f}"
-            shown = ", ".join(f"{k}={v}" for k, v in hyper.items() if k in given or k in method.search)
-            print(f"{method.name:24} {seed:5} {scores}   {shown}", flush=True)
+            shown = [f"{k}={v}" for k, v in hyper.items() if k in given or k in method.search]
+            if note := run.scores.get("note"):
+                shown.append(f"note: {note}")
+            print(f"{method.name:24} {seed:5} {scores}   {', '.join(shown)}", flush=True)
 
 
 def command_publish(options: argparse.Namespace) -> None:
