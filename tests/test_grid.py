@@ -383,7 +383,7 @@ def test_differences_are_exported_where_there_are_any(tmp_path):
 # -------------------------------------------------------------------------------------------------- the command line
 
 
-@pytest.mark.parametrize("command", ["list", "run", "status", "table"])
+@pytest.mark.parametrize("command", ["list", "run", "status", "table", "publish"])
 def test_each_command_explains_itself_with_an_example(command, capsys):
     with pytest.raises(SystemExit) as left:
         cli.main(["grid", command, "--help"])
@@ -449,3 +449,22 @@ def test_a_failed_run_is_exit_status_1(pool, tmp_path, capsys, monkeypatch):
 
 def test_engines_are_found_by_the_names_of_their_files():
     assert available() == ["dask", "processes", "serial"] and get("serial") is serial.run
+
+
+def test_the_runs_of_a_table_are_published_with_its_variations(tmp_path, monkeypatch, capsys):
+    (tmp_path / "data").mkdir()
+    for part in ("notebooks", "data/prompts", "data/paper"):
+        (tmp_path / part).symlink_to(home() / part)
+    monkeypatch.setenv("AIMFAIR_HOME", str(tmp_path))
+    given = [
+        part for name, value in changes(draw_pool(tmp_path / "pool")).items() for part in ("-p", f"{name}={value}")
+    ]
+    common = ["--profile", "smoke", "--device", "cpu", *given]
+    for ratio in ("0.5", "1.0", "0.25"):  # the last is none of the table's
+        chosen = ["--hyper", "lr=0.03", "-p", f"synthetic_ratio={ratio}"]
+        assert cli.main(["run", "full-finetuning", *common, *chosen]) == 0
+    capsys.readouterr()
+    assert cli.main(["grid", "publish", "--table", "7", *common]) == 0
+    assert "data/published/smoke/full-finetuning.parquet" in capsys.readouterr().out
+    found = runs.published_runs(tmp_path / "data" / "published", "smoke", "full-finetuning")
+    assert sorted(run.config["study"].get("synthetic_ratio", 1.0) for run in found) == [0.5, 1.0]

@@ -136,6 +136,25 @@ def command_grid_table(options: argparse.Namespace) -> None:
         print(f"missing: {experiment.name}, {setting}, {row}: {len(seeds)} runs, of seeds {named}", file=sys.stderr)
 
 
+def command_grid_publish(options: argparse.Namespace) -> None:
+    """Pack the finished runs that tables and figures show into data/published/, where every clone of the repository finds them.
+
+    $ aimfair grid publish --table 6 7
+    $ aimfair grid publish --beyond factorial
+    $ aimfair grid publish                        all of the paper's
+
+    As aimfair publish does it for one study; a table also has runs of its variations, such as another assumed ratio."""
+    from aimfair.engines import study_of
+    from aimfair.paths import home
+
+    machine = grid_machine(options)
+    cells = [cell for _, cells in grid_cells(options) for cell in cells]
+    studies = {(cell.profile, cell.changes): study_of(cell, machine) for cell in cells}
+    written = dict.fromkeys(path for opened in studies.values() for path in opened.publish())
+    for path in written:
+        print(f"{path.relative_to(home())}  {path.stat().st_size / 1e6:.2f} MB")
+
+
 def command_grid_report(options: argparse.Namespace) -> None:
     """Say which of the paper's claims stand in the finished runs, or write all its comparisons as CSV, LaTeX or Markdown.
 
@@ -234,13 +253,16 @@ def register(commands: Any) -> None:
     report.add_argument("--beside", nargs="+", default=[], metavar="PROFILE", help="further studies, a column each")
     report.add_argument("--no-reuse", dest="reuse", action="store_false", help="do not look among the published runs")
     report.add_argument("--out", metavar="FILE", help="a file that ends in .csv, .tex or .md: all comparisons")
-    for command in (command_grid_list, command_grid_run, command_grid_status, command_grid_table):
+    for command in (command_grid_list, command_grid_run, command_grid_status, command_grid_table, command_grid_publish):
         sub = add(parts, command, study=True, group="grid")
         sub.add_argument(
             "--table", nargs="+", type=int, default=[], metavar="N", help="numbers of the paper's tables (all)"
         )
         sub.add_argument("--figure", nargs="+", type=int, default=[], metavar="N", help="numbers of its figures (all)")
         sub.add_argument("--beyond", nargs="*", metavar="NAME", help="experiments beyond the paper (all of them)")
+        if command is command_grid_publish:
+            sub.set_defaults(methods=[], seeds=["all"], reuse=True)
+            continue
         sub.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help="only the runs of these methods")
         sub.add_argument("--seeds", nargs="+", default=["all"], help="seeds, or all of the table (all)")
         sub.add_argument("--no-reuse", dest="reuse", action="store_false", help="do not look among the published runs")
