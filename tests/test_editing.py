@@ -117,6 +117,19 @@ def test_the_stronger_the_edit_the_less_is_left_of_the_face(pipeline, real, tmp_
     assert changes == sorted(changes) and changes[-1] > 1.5 * changes[0]
 
 
+def test_a_very_weak_edit_is_the_autoencoders_reconstruction(pipeline, real, tmp_path):
+    faces = real.subset(range(0, 48, 12))
+    with torch.inference_mode():
+        latents = pipeline.vae.encode(faces.images.float() / 127.5 - 1).latent_dist.mode()
+        decoded = pipeline.vae.decode(latents).sample
+    reconstructed = replace(faces, images=((decoded + 1) * 127.5).clamp(0, 255).round().to(torch.uint8))
+    away = []
+    for steps, strength in ((1000, 0.001), (8, 0.5)):
+        todo = plan(faces, steps=steps, weakest=strength, strongest=strength)
+        away.append(change(redraw(pipeline, faces, todo, tmp_path / str(steps), steps=steps), reconstructed))
+    assert away[0] < 4 and away[1] > 20, away
+
+
 def test_edits_show_the_target_of_the_face_and_the_protected_value_of_the_prompt(pipeline, judge, real, tmp_path):
     faces = real.subset(range(0, 48, 2))
     edited = redraw(pipeline, faces, plan(faces), tmp_path)

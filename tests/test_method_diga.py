@@ -39,8 +39,11 @@ def test_the_penalty_is_the_mean_squared_difference_within_pairs_of_edits():
 
 
 def test_edits_make_a_linear_classifier_fair_and_the_penalty_makes_it_fairer():
-    """Features whose spurious coordinate an edit draws anew, though only half as far as the real one lies."""
-    x, y, s = gaussian_toy(6000)
+    """Features whose spurious coordinate an edit draws anew, though only half as far as the real one lies.
+
+    Worst group: balanced groups .83. Measured: ERM .26 (weight of the shortcut 1.17 to the cue's 1.26), edits .70 (.45 to
+    2.01), with the penalty of .3 .83 (.03 to 2.01), of 3 .84."""
+    x, y, _ = gaussian_toy(6000)
     generator = torch.Generator().manual_seed(1)
     asked = torch.randint(0, 2, (len(x),), generator=generator)
     copies = [x]
@@ -58,9 +61,11 @@ def test_edits_make_a_linear_classifier_fair_and_the_penalty_makes_it_fairer():
         return fit_linear(x3, y3, loss, order=diga.families(len(x)), epochs=8)
 
     erm, alone, paired = fit_linear(x, y, binary_cross_entropy, epochs=8), fitted(0.0), fitted(0.3)
-    worst = [min(group_accuracies(model(x), y, s)) for model in (erm, alone, paired)]
+    fair = gaussian_toy(40_000, agree=0.5, seed=1)
+    worst = [min(group_accuracies(model(fair[0]), *fair[1:])) for model in (erm, alone, paired)]
+    print("DiGA-style editing: worst group of ERM, with edits, with the penalty", [round(value, 3) for value in worst])
     lean = [abs(model.weight[1] / model.weight[0]).item() for model in (erm, alone, paired)]
-    assert worst[0] < 0.5 < worst[1] < worst[2]
+    assert worst[0] < 0.5 < worst[1] < worst[2] < 0.85
     assert lean[0] > 2 * lean[1] > 2 * lean[2]
 
 
@@ -86,9 +91,18 @@ def test_strengths_reach_the_edits_and_the_two_draws_are_zero_and_one(bench):
     assert len(fitted.scores["mean_change"]) == 2 and min(fitted.scores["mean_change"]) > 0
 
 
-def test_the_penalty_changes_the_classifier(bench):
+def test_every_batch_holds_pairs_of_edits_and_the_penalty_changes_the_classifier(bench, monkeypatch):
+    pairs = []
+
+    def counted(logits, index, n):
+        pairs.append(((index[index >= n] % n).bincount() == 2).sum().item())
+        return pair_difference(logits, index, n)
+
+    pair_difference = diga.pair_difference
+    monkeypatch.setattr(diga, "pair_difference", counted)
     with_pairs, without = (FIT(bench, diga.METHOD.hyper(consistency=value)) for value in (1.0, 0.0))
     assert not torch.equal(weights(with_pairs), weights(without))
+    assert len(pairs) == 2 * (3 * 120 // 32) and min(pairs) >= 10
 
 
 def test_a_bench_without_an_editor_is_refused(bench):

@@ -1,6 +1,7 @@
 """EIIL: the split against its closed form and against the released optimisation, and what Group DRO makes of it."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -62,6 +63,21 @@ def test_adam_finds_the_closed_form(seed):
     assert violation(found.float(), d).item() == pytest.approx(violation(exact.float(), d).item(), rel=1e-5)
 
 
+def test_adam_finds_it_among_many_confident_samples_whose_gradients_are_below_its_epsilon():
+    _, y, s = gaussian_toy(20_000)
+    spread = 0.5 + torch.rand(len(y), generator=torch.Generator().manual_seed(2))
+    d = scale_gradients(10 * (2 * s - 1) * spread, y)
+    assert torch.equal(adam_split(d, steps=200, lr=0.05, seed=0), sign_split(d))
+
+
+def test_a_few_small_steps_leave_the_random_split():
+    _, y, s = gaussian_toy(1000)
+    drawn = torch.randn(1000, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    found = adam_split(scale_gradients(3.0 * s - 1.5, y), steps=10, lr=1e-3, seed=3)
+    far = drawn.abs() > 0.02  # more than twice what ten steps can move
+    assert torch.equal(found[far], drawn[far] > 0) or torch.equal(found[far], drawn[far] < 0)
+
+
 @pytest.mark.parametrize(("eta", "at_least"), [(0.001, 0.80), (0.01, 0.65)])
 def test_on_the_gaussian_toy_it_lies_between_erm_and_balanced_groups(eta, at_least):
     """Worst group: ERM .375, balanced groups .83. Measured with a reference of one epoch: .835 at eta .001 (weight of
@@ -88,6 +104,13 @@ def test_both_splits_train_and_are_kept(bench):
     assert sign.scores["environment"] == adam.scores["environment"]
     assert sign.scores["violation"] == pytest.approx(adam.scores["violation"])
     assert sum(sign.scores["group_weights"]) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_reference_that_fits_everything_leaves_the_classes_and_a_note(bench):
+    method = methods.get("eiil")
+    often = replace(bench, pretraining=replace(bench.pretraining, batch_size=8))
+    fitted = method.fit(often, method.hyper(reference_epochs=3))
+    assert fitted.scores["groups"] == [60, 0, 60, 0] and "environment 1 is empty" in fitted.scores["note"]
 
 
 @pytest.mark.parametrize("bad", [{"split": "coin"}, {"reference_epochs": 0}, {"eta": -0.1}])

@@ -1,5 +1,6 @@
 """MAPLE: projection, masks, the one-step hyper-gradient, and what is selected from a biased toy."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,8 @@ from toys import gaussian_toy, group_accuracies
 
 from aimfair import methods
 from aimfair.errors import AimfairError
-from aimfair.methods import _maple, maple
+from aimfair.methods import Fitted, _maple, maple
+from aimfair.training import History
 
 FIT = maple.fit
 
@@ -88,6 +90,8 @@ def test_the_hyper_gradient_is_that_of_one_step_by_finite_differences(outer):
 
 @pytest.mark.parametrize("outer", _maple.OUTER)
 def test_the_selection_from_a_biased_toy_moves_towards_balance_and_its_erm_is_fair(outer):
+    """Worst group: ERM .38, the rule on the first coordinate alone .84. Measured: .77 under the worst-group risk (weight of
+    the shortcut .27, 69 per cent of the selected from the majorities), .76 under the balanced one (.24, 67)."""
     x, y, s = gaussian_toy(4000)
     outside = gaussian_toy(1000, agree=0.5, seed=1)
     fresh, target, protected = gaussian_toy(10_000, agree=0.5, seed=2)
@@ -101,8 +105,64 @@ def test_the_selection_from_a_biased_toy_moves_towards_balance_and_its_erm_is_fa
     majority = (s == y).double()
     assert found.selected.sum() <= 850 and found.probabilities.sum() <= 800 + 1e-3
     assert majority.mean() > 0.94 and majority[found.selected].mean() < 0.8
-    assert worst_group(everything) < 0.45 and worst_group(found.selected) > 0.7
+    print(f"MAPLE {outer}: worst group {worst_group(found.selected):.3f}")
+    assert worst_group(everything) < 0.45 and 0.7 < worst_group(found.selected) < 0.85
     assert found.risks[-1] < 0.5 * found.risks[0] and len(found.risks) == 30
+
+
+def outside_of(x, y, s, scale=1.0):
+    return scale * x, y, 2 * y + s
+
+
+def test_the_outer_gradient_is_cut_to_a_norm_of_three_and_a_smaller_one_left_alone(monkeypatch):
+    norms = []
+
+    class Watched(torch.optim.Adam):
+        def step(self):
+            norms.append(self.param_groups[0]["params"][0].grad.norm().item())
+            super().step()
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    (x, y, _), fair = gaussian_toy(500), gaussian_toy(200, agree=0.5, seed=1)
+    for scale in (1.0, 1e5):
+        _maple.choose(x, y, outside_of(*fair, scale), 100, rounds=1)
+    assert norms[0] < 1 and norms[1] == pytest.approx(3, abs=1e-4)
+
+
+def test_no_outer_rate_leaves_the_probabilities_at_the_budget_and_a_larger_start_is_where_they_begin():
+    x, y, s = gaussian_toy(200)
+    for start, share in ((0.0, 0.25), (160.0, 0.8)):
+        found = _maple.choose(x, y, outside_of(x, y, s), 50, rounds=1, inner_steps=2, outer_lr=0.0, start=start)
+        assert torch.allclose(found.probabilities, torch.tensor(share).double())
+
+
+def test_a_round_without_a_sample_ends_the_search_with_a_note(bench, monkeypatch):
+    x, y, s = gaussian_toy(500)
+    found = _maple.choose(x, y, outside_of(x, y, s), 0.5)
+    assert found.note.startswith("no sample was left in round 1:") and found.risks == []
+    assert torch.allclose(found.probabilities, torch.tensor(0.001).double())
+    monkeypatch.setattr(maple, "choose", lambda *_: _maple.Choice(torch.ones(120) > 0, torch.ones(120), [], found.note))
+    assert FIT(bench, maple.METHOD.hyper()).scores["note"] == found.note
+
+
+def test_without_an_inner_step_every_round_has_the_risk_of_a_coin(bench):
+    fitted = FIT(bench, maple.METHOD.hyper(rounds=4, inner_steps=0))
+    assert fitted.scores["outer_risk"] == [round(math.log(2), 4)] * 4
+
+
+def test_one_half_of_the_validation_set_selects_the_faces_and_the_other_the_epoch(bench, monkeypatch):
+    given = {}
+    monkeypatch.setattr(maple, "from_scratch", lambda *_, **how: given.update(how) or Fitted(None, History()))
+    outer, inner = maple.halves(bench.validation.groups)
+
+    def risks(dark):
+        images = bench.validation.images.clone()
+        images[dark] = 0
+        half_dark = replace(bench, validation=replace(bench.validation, images=images))
+        return FIT(half_dark, maple.METHOD.hyper(rounds=2, inner_steps=5)).scores["outer_risk"]
+
+    assert risks(inner) == risks([]) != risks(outer)
+    assert given["validation"].names.tolist() == bench.validation.names[inner].tolist()
 
 
 def test_keeping_everything_is_erm_bit_for_bit(bench):

@@ -7,10 +7,12 @@ from toys import Linear, fit_linear, gaussian_toy, group_accuracies
 
 from aimfair import methods
 from aimfair.errors import AimfairError
+from aimfair.methods import xrm
 from aimfair.methods._group_dro import GroupDRO, balanced_order
 from aimfair.methods._inferred import unpacked, wrong
 from aimfair.methods._pair import Pair
 from aimfair.methods.xrm import CrossRisk, class_balanced, flip_probability
+from aimfair.models import evaluate
 from aimfair.training import binary_cross_entropy
 
 
@@ -107,6 +109,34 @@ def test_it_finds_groups_on_both_sets_without_a_label(bench):
     environment = unpacked(fitted.scores["environment"], len(bench.train))
     assert sum(fitted.scores["groups"][1::2]) == environment.sum()
     assert len(fitted.history.validation_worst_group) == bench.pretraining.epochs
+
+
+def test_whoever_either_twin_misses_is_in_environment_one_on_both_sets(bench, monkeypatch):
+    kept = []
+    monkeypatch.setattr(xrm, "Pair", lambda *twins: kept.append(Pair(*twins)) or kept[-1])
+    fitted = xrm.fit(bench, {"twin_epochs": 1, "eta": 0.01})
+    missed = {}
+    for name, faces in (("train", bench.train), ("validation", bench.validation)):
+        first, second = (wrong(evaluate(twin, faces), faces.target) for twin in (kept[0].first, kept[0].second))
+        assert not torch.equal(first, second)
+        missed[name] = first | second
+    assert torch.equal(unpacked(fitted.scores["environment"], len(bench.train)), missed["train"])
+    groups = 2 * bench.validation.target + missed["validation"].long()
+    assert fitted.scores["validation_groups"] == groups.bincount(minlength=4).tolist()
+
+
+def test_twins_that_miss_no_face_leave_the_classes_on_both_sets_and_notes(bench, monkeypatch):
+    for known in ({120, 40}, {40}):  # the training and the validation set, or the latter alone
+
+        def told(twin, faces, device, known=known):
+            return 2.0 * faces.target - 1 if len(faces) in known else evaluate(twin, faces, device)
+
+        monkeypatch.setattr(xrm, "evaluate", told)
+        fitted = xrm.fit(bench, {"twin_epochs": 1, "eta": 0.01})
+        notes = fitted.scores["note"].split("; ")
+        assert notes[-1].startswith("environment 1 of the validation set is empty: its worse class chooses")
+        assert fitted.scores["validation_groups"] == [20, 0, 20, 0]
+        assert [note.startswith("environment 1 is empty") for note in notes[:-1]] == [True] * (len(known) - 1)
 
 
 def test_no_epochs_for_the_twins_are_refused(bench):

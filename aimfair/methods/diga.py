@@ -69,7 +69,7 @@ def pair_difference(logits: Tensor, index: Tensor, n: int) -> Tensor:
 METHOD = Method(
     name="diga",
     title="Generative editing (DiGA-style)",
-    source="after Zhang et al., CVPR 2024; simplified",
+    source="after Zhang et al., CVPR 2024, arXiv 2403.06606; simplified",
     start="scratch",
     fit=fit,
     needs=frozenset({"synthetic"}),

@@ -24,15 +24,17 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     outer        "worst-group" or "balanced" risk on one half of the validation set, whose group labels are read; the other
                  half chooses the epoch, by its worst group
     rounds       outer steps (released: 30), each after an inner regression of ``inner_steps`` (released: 100)
-    outer_lr     Adam's rate on the probabilities (released: 1.5, which the projection after each step tames)
+    outer_lr     Adam's rate on the probabilities (released: 1.5, which the projection after each step tames); before it
+                 the gradient is cut to a norm of 3, as released
     anneal_from  share from which the budget falls to ``share`` (released as an option); 0: the budget is constant
 
     This is a surrogate in feature space: the inner problem is a logistic regression on the standardised penultimate
     features of the ERM model, where the released script trains a small network on colour MNIST; no code for faces was
     released. There the outer risk is taken on the training set with its environment labels and the best test accuracy
-    along the way is reported; here no training face needs a group label, and the last round's probabilities decide. An
-    epoch of the final training has as many steps as one of ERM, so that a small selection is no short training. A
-    selection without both classes is replaced by all samples, with a note.
+    along the way is reported; here no training face needs a group label, and the last round's probabilities decide. Of
+    the paper's outer risks the penalty of IRMv1 and the variance of V-REx are not here. An epoch of the final training
+    has as many steps as one of ERM, so that a small selection is no short training. A selection without both classes is
+    replaced by all samples, with a note.
     """
     if not 0 < hyper["share"] <= 1 or not 0 <= hyper["anneal_from"] <= 1:
         raise AimfairError(
@@ -105,7 +107,7 @@ def passes(selected: Tensor) -> Order:
 METHOD = Method(
     name="maple",
     title="MAPLE (oracle)",
-    source="Zhou et al., ICML 2022; surrogate on frozen features",
+    source="Zhou et al., ICML 2022, arXiv 2301.09819; surrogate on frozen features",
     start="scratch",
     fit=fit,
     needs=frozenset({"validation protected"}),

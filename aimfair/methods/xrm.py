@@ -71,7 +71,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     A face is in environment 1 where either twin misses its original label. So the validation set has groups as well,
     and the epoch of Group DRO is chosen by the worst of them, without a human group label. The paper chooses the twins'
     settings by the share of flipped labels, kept in ``scores["flipped"]``; here, as for all, validation accuracy does.
-    Where an environment is empty the groups are the two classes, and ``scores["note"]`` says so.
+    Where an environment of either set is empty its groups are the two classes, and ``scores["note"]`` says so.
     """
     if hyper["twin_epochs"] < 1:
         raise AimfairError(f"XRM needs twin_epochs >= 1, got {hyper['twin_epochs']}")
@@ -85,13 +85,17 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
         torch.stack([wrong(evaluate(twin, faces, bench.device), faces.target) for twin in (twins.first, twins.second)])
         for faces in (bench.train, bench.validation)
     )
-    validation = replace(bench.validation, protected=on_validation.any(0).long())
+    missed = on_validation.any(0)
+    validation = replace(bench.validation, protected=missed.long())
     fitted = group_dro(bench, on_train.any(0), validation, hyper["eta"], "validation-worst-group", "XRM")
     flipped = loss.working.cpu() != bench.train.target
     fitted.scores |= {
         "flipped": round(flipped.float().mean().item(), 4),
         "validation_groups": list(validation.counts()),
     }
+    if missed.min() == missed.max():
+        said = f"environment {1 - int(missed[0])} of the validation set is empty: its worse class chooses the epoch"
+        fitted.scores["note"] = "; ".join([fitted.scores["note"], said] if "note" in fitted.scores else [said])
     return fitted
 
 
