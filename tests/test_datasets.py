@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from aimfair import sampling
 from aimfair.datasets import _images, load
 from aimfair.datasets import celeba as celeba_module
 from aimfair.errors import AimfairError
@@ -326,6 +327,27 @@ def test_lines_in_any_order_give_id_order_and_identities(tmp_path):
     assert table.index.tolist() == [f"{n:06d}.jpg" for n in IDS]
     assert table["identity"].tolist() == [n % 7 for n in IDS]
     assert table["Smiling"].tolist() == [value(7 - i, "Smiling") for i in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("target", "protected", "kept", "tested"),
+    [
+        ("Smiling", "Male", [0, 1, 2, 3, 5, 6, 9, 10], [2, 2, 1, 1]),
+        ("Smiling", "Young", [0, 2, 3, 4, 5, 6, 10, 12], [2, 2, 0, 2]),
+        ("Young", "Male", [0, 1, 3, 4, 5, 6, 9, 12], [1, 1, 2, 2]),
+    ],
+)
+def test_a_biased_training_set_of_a_small_list_ends_where_counting_by_hand_ends(
+    tmp_path, target, protected, kept, tested
+):
+    """Face i is male if i is odd, smiles if i has the bit 2, is young if it has the bit 4: of the first groups one, three,
+    three and one are wanted, first come, first served."""
+    celeba_lists(tmp_path, ids=[*range(1, 40, 2), *range(182_638, 182_644)], partition=False)
+    table = celeba_module.attributes(tmp_path)
+    train, test = (table[table["split"] == split] for split in ("train", "test"))
+    index = sampling.biased_quota(train[target], train[protected], 8, 1 / 3)
+    assert train.index[index].tolist() == [f"{2 * i + 1:06d}.jpg" for i in kept]
+    assert np.bincount(2 * test[target] + test[protected], minlength=4).tolist() == tested
 
 
 def test_missing_and_unlisted_images_are_reported(celeba):

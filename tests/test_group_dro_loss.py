@@ -85,13 +85,15 @@ def test_the_balanced_order_draws_every_group_alike():
 
 
 def test_on_the_gaussian_toy_the_shortcut_is_unlearnt():
+    """Worst group: ERM .375; no rule is above .841 in all groups, but for the noise of 1,000 test
+    samples in each minority. Measured: .823, the weight of the shortcut -.04."""
     x, y, s = gaussian_toy()
     fair = gaussian_toy(40_000, agree=0.5, seed=1)
     erm = fit_linear(x, y, binary_cross_entropy)
     dro = fit_linear(x, y, GroupDRO(2 * y + s), order=balanced_order(2 * y + s))
     before, after = (group_accuracies(m(fair[0]).detach(), *fair[1:]) for m in (erm, dro))
     assert max(before[1:3]) < 0.42 and min(before[::3]) > 0.96
-    assert min(after) > 0.81 and abs(dro.weight[1]) < 0.08, after
+    assert 0.81 < min(after) < 0.85 and abs(dro.weight[1]) < 0.08, after
 
 
 @pytest.mark.parametrize("bad", [{"eta": -1.0}, {"adjustment": -1.0}, {"n_groups": 2}])

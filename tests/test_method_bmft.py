@@ -1,17 +1,20 @@
 """BMFT: importances by hand, the mask at its limits, weights outside it bit-identical, both steps."""
 
+from copy import deepcopy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import toy_faces
+from toys import gaussian_toy, group_accuracies, toy_faces
 
-from aimfair import methods, models
+from aimfair import methods, models, sampling, training
 from aimfair.errors import AimfairError
+from aimfair.faces import FaceSet
 from aimfair.methods import _penalties, bmft
 from aimfair.methods._head import last_layer
-from aimfair.training import binary_cross_entropy
+from aimfair.training import Schedule, binary_cross_entropy
 
 NAMES = ("bmft", "bmft-synthetic")
 
@@ -125,6 +128,77 @@ def test_the_head_starts_from_zero_and_learns_alone_in_the_second_step(bench):
     fast = fit(bench, head_lr=0.01)
     assert all(torch.equal(v, body(fast.model)[n]) for n, v in body(slow.model).items())
     assert fast.model.fc.weight.abs().max() > 100 * slow.model.fc.weight.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("hyper", "moves"),
+    [({"lr": 0.1}, "body"), ({"bias_loss": "signed"}, "body"), ({"beta": 1.0}, "head"), ({"beta": 0.0}, "head")],
+    ids=str,
+)
+def test_rate_of_the_first_step_form_and_weight_of_the_bias_loss_reach_the_training(bench, hyper, moves):
+    # A layer of zeros has no gaps, and so the bias loss no gradient: it counts from the second step on.
+    steps = replace(bench, finetuning=replace(bench.finetuning, batch_size=8))
+    usual, other = (fit(steps, **given).model for given in ({}, hyper))
+    assert all(torch.equal(value, body(other)[n]) for n, value in body(usual).items()) == (moves == "head")
+    assert not torch.equal(usual.fc.weight, other.fc.weight)
+
+
+def test_without_a_bias_loss_in_it_the_second_step_is_cross_entropy_alone(bench):
+    fitted = fit(bench, beta=0.0, rate=100)
+    model, faces = bench.biased_model(), bench.validation
+    kept = sampling.balanced(faces.target.numpy(), faces.protected.numpy(), min(faces.counts()), bench.seed)
+    for parameter in model.fc.parameters():
+        nn.init.zeros_(parameter)
+    schedule = replace(bench.finetuning, lr=0.01, batchnorm="eval", select="last")
+    training.fit(model, faces.subset(kept), faces, schedule, bench.seed + 1, trainable={"fc.weight", "fc.bias"})
+    assert torch.equal(fitted.model.fc.weight, model.fc.weight)
+
+
+def test_the_epoch_of_the_second_step_is_chosen_by_the_worst_group_or_on_synthetic_faces_by_accuracy(bench):
+    long = replace(bench, finetuning=replace(bench.finetuning, epochs=3))
+    oracle, synthetic = (fit(long, name, head_lr=0.5).history for name in NAMES)
+    for history, values in (
+        (oracle, oracle.validation_worst_group),
+        (synthetic, synthetic.validation_accuracy),
+    ):
+        assert len(values) == 3 and history.chosen == values.index(max(values)) < 2
+    assert synthetic.validation_worst_group == []
+
+
+class TwoLayers(nn.Sequential):
+    """A logit of images of a single pixel, from its three channels."""
+
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1), nn.Flatten(0))
+
+
+def gaussian_pixels(n, seed, agree=0.95):
+    """The first three coordinates of the Gaussian toy as the channels of one pixel, which crops and flips leave alone."""
+    x, y, s = gaussian_toy(n, agree=agree, seed=seed)
+    images = (x[:, :3] * 32 + 127.5).clamp(0, 255).to(torch.uint8).view(n, 3, 1, 1)
+    return FaceSet(images, y, s, np.arange(n).astype(str))
+
+
+def test_gaussian_toy_bmft_drops_the_shortcut_that_two_layers_learnt(bench):
+    """Worst group: ERM .35; no rule is above .841 in all groups, but for noise. Measured: .829, and .35 where only the
+    second step is taken, which at this rate leaves the shortcut."""
+    train, validation, fair = gaussian_pixels(4000, 0), gaussian_pixels(4000, 1), gaussian_pixels(20_000, 2, agree=0.5)
+    schedule = Schedule(epochs=5, lr=0.3, milestones=(), crop_scale=(1.0, 1.0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        biased = TwoLayers()
+    training.fit(biased, train, validation, schedule, seed=0)
+    short = replace(schedule, epochs=5, batch_size=32)
+    toy = replace(bench, train=train, validation=validation, finetuning=short, biased_model=lambda: deepcopy(biased))
+    worst = {}
+    for name, model in {
+        "ERM": biased,
+        "BMFT": fit(toy, lr=0.1, head_lr=0.1).model,
+        "head alone": fit(toy, rate=100, head_lr=0.1).model,
+    }.items():
+        worst[name] = min(group_accuracies(models.evaluate(model, fair), fair.target, fair.protected))
+    print("BMFT: worst group", worst)
+    assert worst["ERM"] < 0.42 and 0.8 < worst["BMFT"] < 0.85 and worst["head alone"] < worst["BMFT"] - 0.05, worst
 
 
 def test_running_statistics_stay_unless_told_otherwise(bench):

@@ -14,6 +14,7 @@ from aimfair import methods, models, sampling
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.methods import _dfr
+from aimfair.methods._head import described
 
 NAMES = ("dfr", "dfr-train", "dfr-synthetic")
 
@@ -29,13 +30,16 @@ def fit(bench, name, **hyper):
 
 
 def test_gaussian_toy_dfr_drops_the_spurious_coordinate_and_a_regression_on_all_samples_does_not():
+    """Worst group: a regression on all samples .43; no rule is above .841 in all groups, but for the noise of 520 test
+    samples in each minority. Measured at C .01 to 1: .835, .835, .835, .834, .833, the weight of the shortcut 0 to -.03."""
     labelled, (x, y, s) = features(), features(seed=1)
     erm, _ = _dfr.logistic(labelled, 1.0)
     assert erm[1] > 1.1
     for c in _dfr.STRENGTHS:
         weights, intercept = _dfr.averaged(labelled, c, 5, seed=0)
         assert abs(weights[1]) < 0.05 and weights[0] > 1.1
-        assert min(group_accuracies(torch.from_numpy(x @ weights + intercept), *map(torch.from_numpy, (y, s)))) > 0.82
+        logits, *labels = map(torch.from_numpy, (x @ weights + intercept, y, s))
+        assert 0.82 < min(group_accuracies(logits, *labels)) < 0.85
     sparse, _ = _dfr.averaged(labelled, 0.01, 5, seed=0)
     assert np.count_nonzero(sparse[1:]) == 0  # what is left is the one coordinate that matters
 
@@ -103,6 +107,42 @@ def test_only_the_last_layer_changes_and_it_says_what_the_rule_says(bench, name)
 def test_a_given_strength_is_taken_and_a_strong_one_leaves_fewer_weights(bench, name):
     weak, strong = (fit(bench, name, C=c).scores for c in (1.0, 0.05))
     assert weak["C"] == 1.0 and weak["tried"] == {} and strong["weights_used"] < weak["weights_used"]
+
+
+def uneven(bench):
+    """Groups of other sizes, so that balanced subsets differ."""
+    return replace(bench, validation=toy_faces((10, 30, 30, 13), 2), train=toy_faces((9, 54, 54, 14), 1))
+
+
+@pytest.mark.parametrize("repeats", [2, 20])
+def test_c_is_scored_on_the_other_half_and_the_rule_is_the_mean_over_the_whole_validation_set(bench, repeats):
+    bench = uneven(bench)
+    faces = described(bench.biased_model(), bench.validation, "cpu")
+    one, other = _dfr.halves(faces, bench.seed)
+    fitted = fit(bench, "dfr", repeats=repeats)
+    wanted = {c: _dfr.worst_group(other, _dfr.averaged(one, c, 1, bench.seed)) for c in _dfr.STRENGTHS}
+    assert fitted.scores["tried"] == {f"{c:g}": round(value, 3) for c, value in wanted.items()}
+    assert_rule(fitted, _dfr.averaged(faces, max(wanted, key=wanted.get), repeats, bench.seed))
+
+
+@pytest.mark.parametrize(("repeats", "weight"), [(2, 1.0), (10, 1.0), (2, 5.0)])
+def test_on_training_faces_c_is_scored_on_the_validation_set_and_a_class_can_weigh_more(bench, repeats, weight):
+    bench = uneven(bench)
+    faces, held_out = (described(bench.biased_model(), part, "cpu") for part in (bench.train, bench.validation))
+    fitted = fit(bench, "dfr-train", repeats=repeats, class_weight=weight)
+    wanted = {c: _dfr.worst_group(held_out, _dfr.averaged(faces, c, 1, bench.seed, weight)) for c in _dfr.STRENGTHS}
+    assert fitted.scores["tried"] == {f"{c:g}": round(value, 3) for c, value in wanted.items()}
+    assert_rule(fitted, _dfr.averaged(faces, max(wanted, key=wanted.get), repeats, bench.seed, weight))
+
+
+def assert_rule(fitted, rule):
+    weights, intercept = rule
+    assert np.count_nonzero(weights) and np.allclose(fitted.model.fc.weight[0].detach(), weights, atol=1e-6)
+    assert fitted.model.fc.bias.item() == pytest.approx(intercept, abs=1e-6)
+
+
+def test_the_usual_numbers_of_repeats_are_the_sources():
+    assert [methods.get(name).defaults["repeats"] for name in ("dfr", "dfr-train")] == [20, 10]
 
 
 def test_the_synthetic_form_reads_no_label_of_a_group_of_real_faces(bench):

@@ -122,7 +122,9 @@ def test_a_rarer_class_weighs_more():
 
 
 def test_gaussian_toy_balanced_samples_or_the_penalty_alone_drop_the_spurious_coordinate():
-    test_x, test_y, test_s = map(torch.from_numpy, toy(seed=1))
+    """Worst group: without a penalty .38; no rule is above .841 in all groups, but for the noise of 520 test samples in
+    each minority. Measured: M2 .820, the penalty on biased samples .818, its released form there .24."""
+    test_x, test_y, test_s = map(torch.from_numpy, toy(20_000, seed=1))
     biased = toy()
     spurious = {}
     for name, labelled, alpha, penalty in (
@@ -134,7 +136,7 @@ def test_gaussian_toy_balanced_samples_or_the_penalty_alone_drop_the_spurious_co
         layer, _ = fit_layer(labelled, QUICK | {"alpha": alpha, "penalty": penalty})
         worst = min(group_accuracies(test_x @ layer[:-1] + layer[-1], test_y, test_s))
         spurious[name] = layer[1].item()
-        assert (worst > 0.8) == (abs(spurious[name]) < 0.1), name
+        assert 0.8 < worst < 0.85 if abs(spurious[name]) < 0.1 else worst < 0.42, (name, worst)
     assert abs(spurious["M2"]) < 0.1 and abs(spurious["biased, penalised"]) < 0.1 and spurious["biased"] > 0.9
     # Joint rates of a biased set reward what they should punish: the gap of the rare cells hardly counts.
     assert spurious["biased, released penalty"] > spurious["biased"]

@@ -60,6 +60,13 @@ def test_group_dro_without_steps_is_the_mean_of_the_group_means_and_its_weights_
     assert sum(climbed) == pytest.approx(1, abs=1e-4) and max(climbed) > 0.3
 
 
+def test_with_the_adjustment_the_weights_of_small_groups_climb_faster(bench):
+    plain, adjusted = (fit(bench, "group-dro", eta=0.1, adjustment=c) for c in (0.0, 5.0))
+    q, larger = plain.scores["group_weights"], adjusted.scores["group_weights"]
+    assert larger[0] > q[0] and larger[3] > q[3]  # 6 faces each; the others have 54
+    assert not torch.equal(plain.model.conv1.weight, adjusted.model.conv1.weight)
+
+
 def test_group_dro_of_all_groups_shuffled_is_not_group_dro_balanced(bench):
     shuffled, balanced = (fit(bench, "group-dro", sampling=s).model.conv1.weight for s in ("shuffled", "balanced"))
     assert not torch.equal(shuffled, balanced)
@@ -112,6 +119,9 @@ def learned(toy, loss=binary_cross_entropy, order=None):
 
 
 def test_gaussian_toy_erm_leans_on_the_spurious_coordinate_and_every_oracle_drops_it(toy):
+    """Worst group: ERM .42; no rule is above .841 in all groups, but for the noise of 520 test samples in each minority.
+    Measured: balanced sampling .829, sub-sampling .833, Group DRO .828 with either order, and .814 at eta 1, which leaves
+    a weight of .10 on the shortcut where the others have .01."""
     (_, y, s), _ = toy
     groups = 2 * y + s
     weight, accuracies = learned(toy)
@@ -125,4 +135,4 @@ def test_gaussian_toy_erm_leans_on_the_spurious_coordinate_and_every_oracle_drop
         (GroupDRO(groups, eta=1.0), balanced_order(groups)),
     ):
         weight, accuracies = learned(toy, loss, order)
-        assert weight[0] > 1.5 and abs(weight[1]) < 0.15 and min(accuracies) > 0.8
+        assert weight[0] > 1.5 and abs(weight[1]) < 0.15 and 0.8 < min(accuracies) < 0.85, accuracies

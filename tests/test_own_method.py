@@ -1,12 +1,15 @@
 """The worked example of the book's page "A method of your own" does what the page says."""
 
+import inspect
+import re
 import shutil
 import sys
 
 import pytest
 import torch
+from torchvision.ops import sigmoid_focal_loss
 
-from aimfair import experiments, methods
+from aimfair import cli, experiments, methods, profiles, training
 from aimfair.errors import AimfairError
 from aimfair.paths import home
 
@@ -91,9 +94,52 @@ def test_without_focus_it_is_erm_bit_for_bit(bench, focal):
     assert all(torch.equal(plain[name], other[name]) for name in plain)
 
 
-def test_the_page_shows_the_file_and_names_real_parts_of_the_bench():
-    page = (home() / "book" / "your-own-method.md").read_text()
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 5.0])
+def test_the_loss_is_the_focal_loss(focal, gamma):
+    logits = torch.linspace(-4, 4, 18)
+    target = (torch.arange(18) % 3 == 0).float()
+    found = sys.modules["aimfair.methods.focal"].focal_loss(gamma)(logits, target, torch.arange(18))
+    torch.testing.assert_close(found, sigmoid_focal_loss(logits, target, alpha=-1, gamma=gamma, reduction="mean"))
+    p = torch.sigmoid(torch.where(target == 1, logits, -logits))  # of the true label
+    torch.testing.assert_close(found, ((1 - p) ** gamma * -p.log()).mean())
+
+
+def test_focus_reaches_the_training(bench, focal):
+    one, other = (focal.fit(bench.seen_by(focal), focal.hyper(gamma=g)).model.conv1.weight for g in (1.0, 2.0))
+    assert not torch.equal(one, other)
+
+
+@pytest.fixture(scope="module")
+def page():
+    return (home() / "book" / "your-own-method.md").read_text()
+
+
+def test_the_page_shows_the_file_and_every_need_and_every_part_of_a_method(page):
     assert "{literalinclude} _examples/focal.py" in page
-    for name in ("train", "validation", "balanced", "biased", "pretraining", "finetuning", "resume"):
-        assert f"`{name}`" in page and name in methods.Bench.__dataclass_fields__
     assert all(f'"{need}"' in page for need in methods.NEEDS)
+    described = {"start", "needs", "defaults", "search", "options", "beyond"}
+    assert all(f"- `{name}" in page for name in described)
+    assert set(methods.Method.__dataclass_fields__) == described | {"name", "title", "source", "fit"}
+
+
+def test_the_pages_list_of_the_bench_is_complete(page):
+    rows = re.findall(r"^\| (`[^|]+`) \|", page, re.MULTILINE)
+    listed = [name for row in rows for name in re.findall(r"`(\w+)", row)]
+    assert sorted(listed) == sorted(methods.Bench.__dataclass_fields__)
+
+
+def test_the_pages_hooks_are_those_of_the_training(page):
+    hooks = re.findall(r"^- `(\w+)", page.partition("The hooks:\n")[2], re.MULTILINE)
+    every = ["model", "train", "validation", "schedule", "seed", "device", "what", "resume"]
+    assert len(hooks) == 4 and sorted(hooks + every) == sorted(inspect.signature(training.fit).parameters)
+
+
+def test_the_pages_commands_exist(page):
+    commands = [line.split() for line in re.search(r"```bash\n(.+?)```", page, re.DOTALL)[1].splitlines()]
+    run = [words[3:] for words in commands if words[:3] == ["python", "-m", "aimfair"]]
+    (test,) = (words[3:] for words in commands if words[:3] == ["python", "-m", "pytest"])
+    assert len(run) == 2 and len(commands) == 3
+    for words in run:
+        options = cli.parser().parse_args(words)
+        assert "focal" in options.names and options.profile in profiles.available()
+    assert (home() / test[0]).exists() and test[1:] == ["-k", "focal"]

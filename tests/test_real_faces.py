@@ -1,12 +1,14 @@
-"""The whole pipeline on photographs, in small: a made-up CelebA in the official layout, from captions to the published chapter."""
+"""The whole pipeline on photographs, in small: a made-up CelebA in the official layout, from captions to the published
+chapter; and every method on that and on a made-up UTKFace."""
 
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from aimfair import chapters, corpora, study
+from aimfair import chapters, cli, corpora, methods, sampling, study
 from aimfair.chapters import published_folder
 from aimfair.datasets import faceworld
 from aimfair.execution import execute
@@ -26,6 +28,18 @@ SMALL = {
     "batch_size": 32,
     "seeds": 1,
 }
+TINY = {
+    "train_images": 60,
+    "minority": 0.2,
+    "images_per_group": 16,
+    "steps": 1,
+    "pretrain_epochs": 1,
+    "finetune_epochs": 1,
+    "batch_size": 16,
+    "image_size": 32,
+}
+RACES = {"0": (36, 10, 20, 10, 5), "1": (50, 10, 20, 10, 8)}
+"""Faces of each gender of UTKFace and each race, in its order: of the white men there is not one to spare."""
 HAIR = tuple(f"{kind}_Hair" for kind in ("Black", "Brown", "Blond", "Gray", "Straight", "Wavy"))
 NAMES = (*corpora.CELEBA_WORDS, *HAIR, "Bald", "Male", "No_Beard", "Smiling", "Young")
 SPLITS = {"train": 0, "validation": 1, "test": 2}
@@ -111,3 +125,42 @@ def test_the_chapter_stands_on_published_runs_without_the_faces(executed, there,
     runs = str(tmp_path / "none")
     execute(home() / "notebooks" / "20_real_faces.ipynb", again, {"profile": PROFILE, "runs_root": runs, **SMALL})
     assert said(again) == said(executed)
+
+
+@pytest.fixture
+def utkface(tmp_path, monkeypatch):
+    """Noise under names as in UTKFace, one of them malformed; its splits with 9 test and 2 validation faces per group in
+    place of 800 and 150."""
+    folder = tmp_path / "UTKFace"
+    folder.mkdir()
+    of_all = [f"{gender}_{race}" for gender, counts in RACES.items() for race, n in enumerate(counts) for _ in range(n)]
+    names = [f"{1 + i % 116}_{whose}_{20170109150557335 + i}" for i, whose in enumerate(of_all)]
+    rng = np.random.default_rng(0)
+    for name in [*names, "61_1_20170109150557335"]:
+        pixels = rng.integers(0, 256, (20, 20, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.jpg.chip.jpg", "JPEG")
+    few = partial(sampling.utkface_splits, test_per_group=9, validation_per_group=2)
+    monkeypatch.setattr(sampling, "utkface_splits", few)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("profile", "generator"),
+    [("utkface", "data/tiny-sd/fairface"), (PROFILE, "data/tiny-sd/faceworld")],
+    ids=["utkface", "celeba"],
+)
+def test_every_method_runs_on_photographs_by_one_command(profile, generator, request, tmp_path, capsys, monkeypatch):
+    data = request.getfixturevalue(profile.partition("-")[0])
+    clone = tmp_path / "clone"  # so that its synthetic faces do not stay in the checkout
+    (clone / "data").mkdir(parents=True)
+    for part in ("notebooks", "data/prompts", "data/tiny-sd", "data/paper"):
+        (clone / part).symlink_to(home() / part)
+    monkeypatch.setenv("AIMFAIR_HOME", str(clone))
+    given = [part for name, value in (TINY | {"generator": generator}).items() for part in ("-p", f"{name}={value}")]
+    where = ["--data", str(data), "--runs", str(tmp_path / "runs"), "--device", "cpu", "--no-reuse"]
+    status = cli.main(["run", "--methods", "all", "--profile", profile, *where, *given])
+    said = capsys.readouterr()
+    assert status == 0, said.err.split("\r")[-1]
+    lines = said.out.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == list(methods.registry())
+    assert all(0 <= float(line.split()[2]) <= 100 for line in lines)

@@ -18,8 +18,8 @@ def updated_weights(q: Tensor, losses: Tensor, present: Tensor, eta: float) -> T
     """``q_g * exp(eta * losses_g)`` for the groups that are present, which then share what they had before.
 
     q, losses (G,) and present (G,) bool -> (G,) with the same sum. A group without a sample in the batch keeps its
-    weight. The released code counts its loss as 0, and so lets it lose weight each time it is missing; for a batch
-    that has all groups both are the same.
+    weight. The released code counts its loss as 0, and so lets it lose weight each time it is missing, which no setting
+    brings back here; for a batch that has all groups both are the same.
     """
     tiny = torch.finfo(q.dtype).tiny  # a weight that underflowed can grow again
     logits = (q.clamp_min(tiny).log() + eta * losses).masked_fill(~present, -torch.inf)

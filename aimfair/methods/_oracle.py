@@ -20,7 +20,8 @@ def train_oracle(
 ) -> Fitted:
     """Train from scratch on the real faces; the epoch with the best worst group on the validation set is kept.
 
-    hyper["lr"] None: the rate of the profile's ERM.
+    hyper["lr"] None: the rate of the profile's ERM; hyper["weight_decay"] takes the place of ERM's. Epochs, batches and
+    crops are ERM's too.
     """
     schedule = replace(
         bench.pretraining,

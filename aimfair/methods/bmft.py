@@ -147,7 +147,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
 METHOD = Method(
     name="bmft",
     title="BMFT (oracle)",
-    source="Xue et al., FAIMI 2024",
+    source="Xue et al., FAIMI 2024, arXiv 2408.06890",
     start="biased model",
     fit=fit,
     needs=frozenset({"validation protected"}),

@@ -28,7 +28,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
 METHOD = Method(
     name="dfr",
     title="DFR (oracle)",
-    source="Kirichenko et al., ICLR 2023 (DFR-Val)",
+    source="Kirichenko et al., ICLR 2023, arXiv 2204.02937 (DFR-Val)",
     start="biased model",
     fit=fit,
     needs=frozenset({"validation protected"}),

@@ -30,7 +30,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
 METHOD = Method(
     name="dfr-train",
     title="DFR on training faces (oracle)",
-    source="Kirichenko et al., ICLR 2023 (DFR-Tr)",
+    source="Kirichenko et al., ICLR 2023, arXiv 2204.02937 (DFR-Tr)",
     start="biased model",
     fit=fit,
     needs=frozenset({"train protected", "validation protected"}),

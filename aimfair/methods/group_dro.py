@@ -12,11 +12,14 @@ from aimfair.methods._oracle import DEFAULTS, WEIGHT_DECAYS, train_oracle
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """Groups of target and protected label, their weights climbing with their losses.
 
-    eta         step size of the weights (official .01)
-    adjustment  C of the generalisation term C / sqrt(n_g); 0 as in the official command for CelebA, which searches 0 to 5
-    sampling    "balanced": each group equally likely (official, with replacement); "shuffled": as ERM
-    Where a batch lacks a group this differs from the released code: see
-    :func:`aimfair.methods._group_dro.updated_weights`.
+    eta           step size of the weights (official .01)
+    adjustment    C of the generalisation term C / sqrt(n_g); 0 as in the official command for CelebA (searched: 0 to 5)
+    sampling      "balanced": each group equally likely (official, with replacement); "shuffled": as ERM
+    lr            None: the rate of the profile's ERM
+    weight_decay  .001 unless searched. Official, for a ResNet-50 that knows ImageNet and 50 epochs: rate and decay 1e-4
+                  each in the command for CelebA, and the best results at 1e-5 and .1
+    The released code takes 0 for the loss of a group that a batch lacks, so that the group loses weight for being rare.
+    That is no option here: the group keeps its weight, see :func:`aimfair.methods._group_dro.updated_weights`.
     """
     groups = bench.train.groups
     if hyper["sampling"] not in ("balanced", "shuffled"):
@@ -33,7 +36,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
 METHOD = Method(
     name="group-dro",
     title="Group DRO (oracle)",
-    source="Sagawa et al., ICLR 2020",
+    source="Sagawa et al., ICLR 2020, arXiv 1911.08731",
     start="scratch",
     fit=fit,
     needs=frozenset({"train protected", "validation protected"}),
