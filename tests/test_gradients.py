@@ -106,7 +106,23 @@ def test_cosine_ignores_the_length_of_each_gradient_and_absolute_difference_does
     assert gradients.gap(a, b, "cosine")["w"] == pytest.approx(1 - 24 / 25)
     assert gradients.gap({"w": 5 * a["w"]}, b, "cosine")["w"] == pytest.approx(1 - 24 / 25)
     assert gradients.gap(a, b)["w"] == pytest.approx(1.0)
+    assert gradients.gap({"w": 5 * a["w"]}, b)["w"] == pytest.approx(14.0)
     assert gradients.gap({"w": torch.zeros(2)}, b, "cosine")["w"] == 1.0
+    one = {"same": torch.tensor([2.0]), "opposite": torch.tensor([-2.0])}
+    assert gradients.gap(one, dict.fromkeys(one, torch.tensor([0.5])), "cosine") == {"same": 0.0, "opposite": 2.0}
+
+
+@pytest.mark.parametrize(("score", "unchanged"), [("cosine", True), ("absolute", False)])
+def test_scaling_each_loss_by_a_factor_of_its_own_changes_no_mask_of_cosine(model, faces, score, unchanged):
+    three = [
+        gradients.mean_gradients(model, faces(c, s))
+        for c, s in (((4, 20, 20, 4), 1), ((4, 20, 20, 4), 2), ((9,) * 4, 3))
+    ]
+    scaled = [{n: factor * v for n, v in g.items()} for factor, g in zip((8, 0.5, 4), three, strict=True)]
+    before, after = (
+        masks.select(gradients.gap(g[0], g[1], score), gradients.gap(g[1], g[2], score), 45) for g in (three, scaled)
+    )
+    assert (before == after) is unchanged
 
 
 def test_the_relative_difference_ignores_a_common_length_and_lies_between_0_and_1():

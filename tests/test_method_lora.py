@@ -19,8 +19,8 @@ def images(backbone, n=4):
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
-def adapted(backbone, rank=4, targets="auto"):
-    return lora.adapt(models.build(backbone, 1).eval(), rank, 2.0 * rank, targets, seed=2)
+def adapted(backbone, rank=4, targets="auto", alpha=None):
+    return lora.adapt(models.build(backbone, 1).eval(), rank, alpha or 2.0 * rank, targets, seed=2)
 
 
 @pytest.mark.parametrize("backbone", SIZES)
@@ -73,6 +73,23 @@ def test_full_rank_can_represent_any_update():
         layer.lora_B["default"].weight.copy_(u / layer.scaling["default"])
     assert layer.scaling["default"] == 2.0
     assert torch.allclose(lora.merge(model).blocks[3].attn.qkv.weight, weight + update, atol=1e-5)
+
+
+@pytest.mark.parametrize(("rank", "alpha"), [(4, 8.0), (4, 1.0), (2, 6.0)])
+def test_a_merged_weight_is_the_old_one_plus_alpha_over_rank_times_the_product(rank, alpha):
+    model, plain = adapted("vit-slim", rank, alpha=alpha), models.build("vit-slim", 1)
+    layer = model.get_base_model().blocks[3].attn.qkv
+    a, b = (part["default"].weight for part in (layer.lora_A, layer.lora_B))
+    torch.nn.init.normal_(b, generator=torch.Generator().manual_seed(3))
+    expected = plain.blocks[3].attn.qkv.weight + alpha / rank * b @ a
+    assert a.shape == (rank, 96) and torch.allclose(lora.merge(model).blocks[3].attn.qkv.weight, expected, atol=1e-5)
+
+
+def test_adapters_of_alpha_zero_leave_linear_probing_bit_for_bit(bench):
+    probe, method = methods.get("linear-probing"), methods.get("lora")
+    expected = probe.fit(bench, probe.hyper(lr=0.1)).model.state_dict()
+    tuned = method.fit(bench, method.hyper(lr=0.1, batchnorm="eval", alpha=0.0)).model.state_dict()
+    assert all(torch.equal(expected[name], value) for name, value in tuned.items())
 
 
 def test_layers_are_chosen_by_the_network_or_by_name():

@@ -1,11 +1,19 @@
 """One automatic test for every registered method, and what the methods promise each other."""
 
+import inspect
+import pkgutil
+import re
 from dataclasses import replace
+from functools import cache
+from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from toys import gaussian_toy, group_accuracies
 
-from aimfair import methods, models
+from aimfair import masks, methods, models, training
 from aimfair.errors import AimfairError
 
 
@@ -27,11 +35,48 @@ def test_every_method_fits_predicts_and_repeats(bench, name):
     assert all(torch.equal(weights(second)[n], v) for n, v in weights(first).items())
 
 
-def test_no_fine_tuning_method_touches_the_biased_model(bench):
-    before = {n: v.clone() for n, v in bench.biased_model().state_dict().items()}
-    for name in ("linear-probing", "aim-fair"):
-        methods.get(name).fit(bench, methods.get(name).hyper())
-    assert all(torch.equal(before[n], v) for n, v in bench.biased_model().state_dict().items())
+def documentation(fit):
+    """The docstring of a method's ``fit`` and those of what it refers to in this package."""
+    text = inspect.getdoc(fit)
+    for name in re.findall(r":(?:func|class|mod|data):`([\w.]+)`", text):
+        target = pkgutil.resolve_name(name if name.startswith("aimfair.") else f"{fit.__module__}.{name}")
+        text += "\n" + inspect.getdoc(getattr(target, "fit", target))  # a method is named by its module
+    return text
+
+
+@pytest.mark.parametrize("name", methods.registry())
+def test_every_hyper_parameter_is_explained_and_one_at_most_is_searched_in_five_values(name):
+    method = methods.get(name)
+    text = documentation(method.fit)
+    entry = r"``{0}``|\[\"{0}\"\]|^ *(\w+, )*{0}(, \w+)*  +\S"
+    assert [hyper for hyper in method.defaults if not re.search(entry.format(hyper), text, re.MULTILINE)] == []
+    assert len(method.search) <= 1 and all(len(set(values)) == len(values) == 5 for values in method.search.values())
+
+
+@pytest.mark.parametrize("name", ["linear-probing", "aim-fair"])
+def test_training_the_biased_model_in_place_leaves_the_studys_next_copy_as_it_was(bench, recorded, name):
+    stored = recorded.add("erm", bench.seed, right=80).folder / "model.safetensors"
+    models.save(bench.biased_model(), stored)
+    written, given = stored.read_bytes(), [recorded.biased_model(bench.seed)]
+
+    def hand_out():
+        given.append(recorded.biased_model(bench.seed))
+        return given[-1]
+
+    method = methods.get(name)
+    fitted = method.fit(replace(bench, biased_model=hand_out), method.hyper(lr=0.1))
+    before, after = given[0].state_dict(), recorded.biased_model(bench.seed).state_dict()
+    assert stored.read_bytes() == written and all(torch.equal(before[n], v) for n, v in after.items())
+    assert any(not torch.equal(before[n], v) for n, v in weights(fitted).items())
+
+
+@pytest.mark.parametrize("batchnorm", ["train", "eval"])
+def test_full_fine_tuning_is_the_biased_model_trained_on_the_balanced_faces(bench, batchnorm):
+    expected, full = bench.biased_model(), methods.get("full-finetuning")
+    schedule = replace(bench.finetuning, lr=0.03, batchnorm=batchnorm)
+    training.fit(expected, bench.balanced, bench.validation, schedule, bench.seed + 1)
+    tuned = weights(full.fit(bench, full.hyper(lr=0.03, batchnorm=batchnorm)))
+    assert all(torch.equal(tuned[name], value) for name, value in expected.state_dict().items())
 
 
 def test_all_tensors_selected_is_full_fine_tuning_bit_for_bit(bench):
@@ -49,6 +94,21 @@ def test_aim_fair_moves_exactly_its_mask(bench):
     moved = {n for n, p in fitted.model.named_parameters() if not torch.equal(before[n], p)}
     assert moved <= set(fitted.scores["mask"]) and 48 <= len(fitted.scores["mask"]) <= 55
     assert len(moved) >= 0.9 * len(fitted.scores["mask"])
+
+
+def test_the_mask_of_aim_fair_follows_its_score_its_gradients_and_its_rankings(bench):
+    few, found = replace(bench, balanced=bench.balanced.subset(range(8)), gaps=cache(bench.gaps)), []
+    for name, given, gaps, rankings in (
+        ("aim-fair", {}, ("absolute", "train"), "both"),
+        ("aim-fair", {"score": "relative"}, ("relative", "train"), "both"),
+        ("aim-fair", {"gradients": "eval"}, ("absolute", "eval"), "both"),
+        ("aim-fair", {"rankings": "bias"}, ("absolute", "train"), "bias"),
+        ("aim-fair-cosine", {}, ("cosine", "train"), "both"),
+    ):
+        method = methods.get(name)
+        found.append(method.fit(few, method.hyper(k=45, **given)).scores["mask"])
+        assert found[-1] == sorted(masks.select(*few.gaps(*gaps), 45, rankings))
+    assert all(mask != other for mask, other in combinations(found, 2))
 
 
 def test_linear_probing_leaves_the_backbone_and_its_statistics_bit_identical(bench):
@@ -102,3 +162,25 @@ def test_unknown_names_are_answered_with_the_known_ones():
         methods.get("magic")
     with pytest.raises(AimfairError, match="aim-fair has no hyper-parameter 'kk'; it has: lr"):
         methods.get("aim-fair").hyper(kk=3)
+
+
+@pytest.mark.parametrize(
+    ("b", "erm", "balanced", "minorities"),
+    [
+        (1.0, (1.99, 1.42), (1.91, -0.02), 0.59),
+        (2.0, (1.92, 1.28), (1.91, -0.02), 0.39),
+        (3.0, (1.91, 0.93), (1.91, -0.02), 0.34),
+    ],
+)
+def test_what_erm_and_balanced_groups_make_of_the_gaussian_toy(b, erm, balanced, minorities):
+    (x, y, s), (fresh, *labels) = gaussian_toy(b=b), gaussian_toy(40_000, b=b, agree=0.5, seed=9)
+    rules = []
+    for share in (0.5, 0.95):  # every sample alike, every group alike
+        regression = LogisticRegression(C=1 / (1e-4 * len(x)), fit_intercept=False)
+        regression.fit(x.double().numpy(), y.numpy(), np.where(y == s, 1 / share, 1 / (1 - share)) / 2)
+        rules.append(torch.from_numpy(regression.coef_[0]))
+    assert rules[0][:2].tolist() == pytest.approx(erm, abs=0.03)
+    assert rules[1][:2].tolist() == pytest.approx(balanced, abs=0.03)
+    biased, level, alone = (group_accuracies(z, *labels) for z in (*(fresh.double() @ w for w in rules), fresh[:, 0]))
+    assert biased[1:3] == pytest.approx([minorities] * 2, abs=0.02) and min(biased[0], biased[3]) > 0.9
+    assert level == pytest.approx([0.84] * 4, abs=0.015) and alone == pytest.approx([0.841] * 4, abs=0.015)

@@ -7,6 +7,7 @@ import torch
 from toys import toy_faces
 
 from aimfair import gradients, masks, methods, models
+from aimfair.errors import AimfairError
 from aimfair.training import Schedule, fit
 
 
@@ -42,6 +43,7 @@ def bench(bench):
         fresh_model=lambda: models.build("vit-slim", 1),
         biased_model=biased_model,
         gaps=gaps,
+        edited=lambda draw, weakest, strongest: train,
     )
 
 
@@ -88,10 +90,27 @@ def test_lora_of_a_vit_moves_query_key_value_and_head_alone(bench):
     assert changed == expected and run.scores == {"trained_parameters": 6 * (8 * 96 + 288 * 8) + 97}
 
 
-@pytest.mark.parametrize(
-    "name", ["erm", "synthetic-only", "supplementation", "repairing", "ltgc-mixing", "random-ratio"]
-)
-def test_the_other_strategies_train_a_vit(bench, name):
+def test_lora_of_a_vit_has_the_rank_and_the_layers_that_it_is_given(bench):
+    run, changed = moved(bench, "lora", rank=2, targets="attn.proj", alpha=3.0)
+    assert changed == {f"blocks.{i}.attn.proj.weight" for i in range(6)} | {"head.weight", "head.bias"}
+    assert run.scores == {"trained_parameters": 6 * (2 * 96 + 96 * 2) + 97}
+
+
+NEEDS_A_RESNET = {
+    "batchnorm-real": "this backbone has no batch norm",
+    "freeze-one-block": "pos_embed is in none of the blocks stem, .*: blocks need a ResNet",
+    "update-one-block": "pos_embed is in none of the blocks stem, .*: blocks need a ResNet",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in methods.registry() if name not in NEEDS_A_RESNET])
+def test_every_other_method_trains_a_vit(bench, name):
     model = fitted(bench, name).model
     assert torch.isfinite(models.evaluate(model, bench.validation)).all()
     assert model.state_dict().keys() == bench.fresh_model().state_dict().keys()
+
+
+@pytest.mark.parametrize("name", NEEDS_A_RESNET)
+def test_a_method_of_blocks_or_of_batch_norm_refuses_a_vit(bench, name):
+    with pytest.raises(AimfairError, match=NEEDS_A_RESNET[name]):
+        fitted(bench, name)

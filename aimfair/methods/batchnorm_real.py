@@ -33,6 +33,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     mask      "none" is a control: it shows what the estimation does by itself, since ERM's own statistics are running
               averages over crops of the same images. Its learning rate decides nothing
     k, score, gradients  of AIM-Fair's mask; ``draw`` of the random one
+    lr        of the fine-tuning, see :func:`aimfair.methods._finetune.schedule`
     batchnorm  during the fine-tuning: with "train" the network learns with batch statistics of synthetic images
     The epoch is chosen before the statistics are estimated again, and the learning rate after.
     """

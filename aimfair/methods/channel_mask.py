@@ -23,6 +23,7 @@ def selective(bench: Bench, hyper: Mapping[str, Any], unit: str) -> Fitted:
     size       "weights": both tops are as long as it takes for their intersection to have as many weights as AIM-Fair's
                mask of this seed, so that the two differ in granularity alone; "share": k/62 of all units each
     ranking    "gaps", or as a control "random": as many weights, the ``draw``-th order of the units by lot
+    lr, batchnorm  see :func:`aimfair.methods._finetune.schedule`
     gradients  as in :mod:`aimfair.methods.aim_fair`; three passes of their own, since the bench knows only tensors
     The gap of a unit is the mean absolute difference of its weights' mean gradients, as Eq. 4 has it for tensors.
     Raises AimfairError for an unknown word, and for an empty mask.

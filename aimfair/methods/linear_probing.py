@@ -10,7 +10,8 @@ from aimfair.models import head
 
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """Only the last layer learns. With ``batchnorm`` "eval" (default) the features do not change at all; "train" lets the
-    running statistics drift to the synthetic images, as the official loop would."""
+    running statistics drift to the synthetic images, as the official loop would. ``lr`` is that of
+    :func:`aimfair.methods._finetune.schedule`."""
     model = bench.biased_model()
     last = {f"{head(model)}.weight", f"{head(model)}.bias"}
     return finetune(bench, hyper, trainable=last, what="linear probing", model=model)

@@ -63,6 +63,7 @@ def merge(adapted: PeftModel) -> nn.Module:
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """Train adapters and head on the balanced synthetic set, then merge.
 
+    lr           of adapters and head, see :func:`aimfair.methods._finetune.schedule`
     rank, alpha  of the adapters; the paper gives neither, nor a rate
     targets      which layers, see :func:`layers`; the paper applied LoRA to its ViT alone
     batchnorm    of a ResNet, as in all fine-tuning; a ViT has none

@@ -64,8 +64,9 @@ def beta(a: float, generator: torch.Generator) -> float:
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """Fine-tune all tensors of the biased model on blends of class-balanced batches, one share of the real per step.
 
-    a        the share is drawn from Beta(a, a): 1 is uniform, smaller values keep near the pure images
-    pairing  "any" blends labels as well; "same label" pairs faces of one class, so that labels stay 0 or 1
+    lr, batchnorm  see :func:`aimfair.methods._finetune.schedule`
+    a              the share is drawn from Beta(a, a): 1 is uniform, smaller values keep near the pure images
+    pairing        "any" blends labels as well; "same label" pairs faces of one class, so that labels stay 0 or 1
     The paper says only that real and synthetic images are mixed up; the released code of LTGC ends before its mixing.
     The start, the share and the pairing are choices of this book. An epoch has as many steps as one of ERM.
     """

@@ -9,7 +9,8 @@ from aimfair.methods._finetune import finetune
 
 
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
-    """Fine-tune a random set of the size of AIM-Fair's mask at the same k and seed; ``draw`` numbers the masks."""
+    """Fine-tune a random set of the size of AIM-Fair's mask at the same ``k`` and seed; ``draw`` numbers the masks, ``lr``
+    and ``batchnorm`` are those of :func:`aimfair.methods._finetune.schedule`."""
     domain_gap, bias_gap = bench.gaps("absolute", "train")
     size = len(masks.select(domain_gap, bias_gap, masks.scaled(hyper["k"], len(domain_gap))))
     mask = masks.random_mask(list(domain_gap), size, seed=1000 * bench.seed + hyper["draw"])

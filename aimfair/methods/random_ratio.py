@@ -27,8 +27,9 @@ def random_elements(model: nn.Module, ratio: float, seed: int) -> dict[str, Tens
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """One mask per seed, from a generator of its own; ``draw`` numbers further ones.
 
-    ratio  share that learns, 0 to 1 (the paper: .40, .55, .70, .85): 25, 34, 43 or 53 of ResNet-18's 62 tensors
-    unit   "tensor" or "element"; the paper does not say what it drew
+    lr, batchnorm  see :func:`aimfair.methods._finetune.schedule`
+    ratio          share that learns, 0 to 1 (the paper: .40, .55, .70, .85): 25, 34, 43 or 53 of ResNet-18's 62 tensors
+    unit           "tensor" or "element"; the paper does not say what it drew
     With ratio 1 this is full fine-tuning; with 0 nothing learns, though running statistics may drift.
     """
     ratio, unit = hyper["ratio"], hyper["unit"]

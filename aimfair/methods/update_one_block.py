@@ -10,10 +10,12 @@ from aimfair.methods._partial import blocks, finetune_blocks
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """One block learns, the others stay.
 
+    lr, batchnorm   see :func:`aimfair.methods._finetune.schedule`
     block           stem, layer1 to layer4, fc, or "best": chosen by a profile of ``profile_epochs`` epochs, see
                     :func:`aimfair.methods._partial.finetune_blocks`. To compare blocks, give each in turn.
     head            the last layer learns too, as in SubTuning; the paper does not say whether it did
     profile_epochs  2: the profile costs as much as one more fine-tuning
+    Raises AimfairError for a ViT: the blocks are those of a ResNet.
     """
     parts = blocks(name for name, _ in bench.biased_model().named_parameters())
     head = parts["fc"] if hyper["head"] else set()
