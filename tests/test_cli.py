@@ -74,7 +74,14 @@ def test_every_method_runs_on_the_smoke_profile_by_one_command(tmp_path, capsys,
     for part in ("notebooks", "data/prompts", "data/tiny-sd", "data/paper"):
         (tmp_path / part).symlink_to(home() / part)
     monkeypatch.setenv("AIMFAIR_HOME", str(tmp_path))  # so that its synthetic faces do not stay in the checkout
-    few = {"train_images": 120, "validation_images": 40, "images_per_group": 60, "batch_size": 32, "image_size": 32}
+    few = {
+        "train_images": 60,
+        "validation_images": 40,
+        "images_per_group": 16,
+        "batch_size": 16,
+        "image_size": 32,
+        "steps": 1,
+    }
     given = [part for name, value in few.items() for part in ("-p", f"{name}={value}")]
     common = ["--profile", "smoke", "--device", "cpu", "--runs", str(tmp_path), "--no-reuse"]
     assert cli.main(["run", "--methods", "all", *common, *given]) == 0
@@ -153,7 +160,7 @@ def test_status_tells_the_state_of_every_profile(capsys):
 
 
 def test_tests_are_run_in_the_checkout_whatever_the_folder(tmp_path):
-    command = [sys.executable, "-m", "aimfair", "test", "-k", "good_page", "-q", "tests/test_pages.py"]
+    command = [sys.executable, "-m", "aimfair", "test", "-n", "0", "-k", "good_page", "-q", "tests/test_pages.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "1 passed" in done.stdout
     assert aimfair("test", "--no-such-option").returncode != 0

@@ -37,7 +37,7 @@ def command_test(options: argparse.Namespace) -> int:
     $ aimfair test -k gradients -x -n 0"""
     from aimfair.processors import cores, environment
 
-    print("Running the tests: the library, the notebooks, the book. This takes about ten minutes.", flush=True)
+    print("Running the tests: the library, the notebooks, the book. This takes about thirteen minutes.", flush=True)
     shared_out = ["-n", str(min(4, cores())), "--dist", "loadfile"]
     with environment(OMP_NUM_THREADS="1"):  # threads of several processes get in each other's way
         return subprocess.call([sys.executable, "-m", "pytest", *shared_out, *options.arguments], cwd=home())
