@@ -8,6 +8,7 @@ from tiny_pipelines import stable_diffusion
 
 from aimfair import cli, costs, diffusion, presets, processors, profiles, synthetic
 from aimfair.drawing import architecture, bench_generation, forecast
+from aimfair.drawing.pipelines import Compute
 from aimfair.errors import AimfairError
 
 
@@ -37,6 +38,14 @@ def test_a_model_at_hand_is_timed_and_what_is_there_is_counted(folder, tmp_path)
     assert short.basis.endswith("all 2 steps")
     with pytest.raises(AimfairError, match=r"00000\.png was made with steps 6, not 2: choose another folder"):
         forecast.forecast(replace(profile, steps=2), pool, "cpu")
+
+
+@pytest.mark.parametrize(("patience", "said"), [(0.0, "1 image at"), (1e6, "5 images at")])
+def test_on_a_processor_as_many_images_are_timed_as_can_be_waited_for(folder, tmp_path, monkeypatch, patience, said):
+    monkeypatch.setattr(forecast, "PATIENCE", patience)
+    profile = profiles.load("smoke", generator=str(folder), images_per_group=5, image_size=16, steps=6)
+    told = forecast.forecast(profile, tmp_path / "pool", "cpu", Compute(batch_size=5))
+    assert said in told.basis and told.missing == 20
 
 
 def test_a_model_that_is_not_here_is_reckoned(tmp_path, monkeypatch):

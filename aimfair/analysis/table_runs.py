@@ -25,19 +25,7 @@ SOURCES = {"faceworld": "drawn", "celeba": "CelebA", "utkface": "UTKFace", "fair
 """What data sets are called beside a task."""
 
 COLUMNS = [
-    *(
-        "setting",
-        "method",
-        "seed",
-        "lr",
-        "selection",
-        "validation_accuracy",
-        "note",
-        "run",
-        "scores",
-        "place",
-        "searched",
-    ),
+    *"setting method seed lr selection validation_accuracy note run scores place searched".split(),
     *tables.METRICS,
 ]
 """Of :func:`rows`, beside the hyper-parameters: all that there are where nothing was run."""

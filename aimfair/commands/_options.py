@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +139,9 @@ def existing(path: str) -> Path:
     if not found.exists():
         raise AimfairError(f"--data {path}: there is no such file or folder")
     return found
+
+
+def tell_sizes(written: Iterable[Path]) -> None:
+    """A line for each file that was written into the repository, with its megabytes."""
+    for path in written:
+        print(f"{path.relative_to(home())}  {path.stat().st_size / 1e6:.2f} MB")

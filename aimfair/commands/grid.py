@@ -7,7 +7,7 @@ import sys
 from itertools import groupby
 from typing import Any
 
-from aimfair.commands._options import add, chosen_seeds, common_parameters, group_of
+from aimfair.commands._options import add, chosen_seeds, common_parameters, group_of, tell_sizes
 from aimfair.errors import AimfairError
 
 # The library is imported inside the functions: `aimfair --help` must not wait for torch.
@@ -145,14 +145,11 @@ def command_grid_publish(options: argparse.Namespace) -> None:
 
     As aimfair publish does it for one study; a table also has runs of its variations, such as another assumed ratio."""
     from aimfair.engines import study_of
-    from aimfair.paths import home
 
     machine = grid_machine(options)
     cells = [cell for _, cells in grid_cells(options) for cell in cells]
     studies = {(cell.profile, cell.changes): study_of(cell, machine) for cell in cells}
-    written = dict.fromkeys(path for opened in studies.values() for path in opened.publish())
-    for path in written:
-        print(f"{path.relative_to(home())}  {path.stat().st_size / 1e6:.2f} MB")
+    tell_sizes(dict.fromkeys(path for opened in studies.values() for path in opened.publish()))
 
 
 def command_grid_report(options: argparse.Namespace) -> None:

@@ -6,9 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from aimfair.commands._options import add, chosen_seeds, open_study, pairs
+from aimfair.commands._options import add, chosen_seeds, open_study, pairs, tell_sizes
 from aimfair.errors import AimfairError
-from aimfair.paths import home
 
 if TYPE_CHECKING:
     from aimfair.methods import Method
@@ -78,8 +77,7 @@ def command_publish(options: argparse.Namespace) -> None:
     from aimfair.analysis import transfer
 
     opened = open_study(options)
-    for path in opened.publish() + transfer.publish(opened):
-        print(f"{path.relative_to(home())}  {path.stat().st_size / 1e6:.2f} MB")
+    tell_sizes(opened.publish() + transfer.publish(opened))
 
 
 def register(commands: Any) -> None:

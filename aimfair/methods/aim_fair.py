@@ -11,9 +11,7 @@ from aimfair.methods._finetune import finetune
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """Algorithm 1 of the paper: gradient gaps, top-k intersection, selective fine-tuning.
 
-    lr         .01, and a search: the paper has .4, .5 and .6, the released code .05 or .06, see
-               :func:`aimfair.methods._finetune.schedule`
-    batchnorm  "train": the official form, in which the statistics of frozen layers follow the synthetic images, too
+    lr, batchnorm  see :func:`aimfair.methods._finetune.schedule`
     k          tensors kept in each of the two rankings, counted on ResNet-18's 62. The paper's is 55, as in the released
                script; the released code alone would take 40. Of another backbone the same share, see
                :func:`aimfair.masks.scaled`

@@ -11,9 +11,7 @@ from aimfair.methods._oracle import DEFAULTS, WEIGHT_DECAYS, train_oracle
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """Each step draws every group equally often, with replacement (RWG of the source); else as ERM.
 
-    lr            None: the rate of the profile's ERM
-    weight_decay  .001 unless searched, as for :mod:`aimfair.methods.group_dro`, which says what is official there
-                  (rate and decay 1e-4 each, or 1e-5 and .1, with 50 epochs): the two differ in their loss alone
+    lr, weight_decay  as for :mod:`aimfair.methods.group_dro`
     """
     fitted = train_oracle(bench, hyper, balanced_order(bench.train.groups), "balanced sampling")
     if min(bench.train.counts()) == 0:

@@ -10,9 +10,7 @@ from aimfair.methods._finetune import finetune
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """All tensors learn; equal, bit for bit, to AIM-Fair with k = number of tensors.
 
-    lr         .01, and a search: the paper has .4, .5 and .6, the released code .05 or .06, see
-               :func:`aimfair.methods._finetune.schedule`
-    batchnorm  "train": the official form, in which running statistics follow the synthetic images
+    lr, batchnorm  see :func:`aimfair.methods._finetune.schedule`
     """
     return finetune(bench, hyper, trainable=None, what="full fine-tuning")
 

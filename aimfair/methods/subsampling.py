@@ -29,9 +29,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
 
     same_updates  true: as many steps per epoch as ERM, by several passes over the faces that are left, so that the
                   methods differ in their data and not in the length of training; false: one pass per epoch
-    lr            None: the rate of the profile's ERM
-    weight_decay  .001 unless searched, as for :mod:`aimfair.methods.group_dro`, which says what is official there
-                  (rate and decay 1e-4 each, or 1e-5 and .1, with 50 epochs)
+    lr, weight_decay  as for :mod:`aimfair.methods.group_dro`
     Raises AimfairError where a group has no training face.
     """
     faces = bench.train
