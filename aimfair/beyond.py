@@ -164,6 +164,12 @@ def faithful(p: Profile) -> Experiment:
     return Experiment("faithful", "Which synthetic faces to take", own(p), rows)
 
 
+def combination(p: Profile) -> Experiment:
+    """The book's own method beside the three that it is made of, each as it is registered."""
+    parts = ("erm", "diga", "supplementation", "aim-fair-cosine", "aim-fair")
+    return Experiment("combination", "Edited and drawn faces, then tuning", own(p), lines(*parts, "edit-add-tune"))
+
+
 def extensions(p: Profile) -> Experiment:
     """Every registered method that is marked as going beyond the paper: a new one appears by itself."""
     marked = [method.name for method in methods.registry().values() if method.beyond]
@@ -180,5 +186,6 @@ ALL: tuple[Callable[[Profile], Experiment], ...] = (
     scores,
     prompt_variants,
     faithful,
+    combination,
     extensions,
 )

@@ -21,6 +21,7 @@ PER_SEED = {
     "scores": 7 * RATES,
     "prompts": 4 * RATES,
     "faithful": 5 + 2 + 2 * RATES,
+    "combination": 3 + 3 * RATES,
 }
 """Runs of one seed, counted by hand: rows that search x five values + rows that learn nothing."""
 

@@ -1,0 +1,84 @@
+"""The book's own combination, on the toy bench: what it is trained on, where tuning starts, and which of six it keeps."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from aimfair import methods, training
+from aimfair.errors import AimfairError
+from aimfair.methods import edit_add_tune
+
+METHOD = edit_add_tune.METHOD
+
+
+def weights(model):
+    return torch.cat([value.flatten().double() for value in model.state_dict().values()])
+
+
+def trained(bench):
+    """ERM on real, edited and drawn faces together."""
+    faces = bench.train.without_protected() + bench.edited(0, 0.4, 0.8) + bench.edited(1, 0.4, 0.8) + bench.balanced
+    model = bench.fresh_model()
+    training.fit(model, faces, bench.validation, bench.pretraining, bench.seed)
+    return model
+
+
+class Tuned(dict):
+    """What each tuning was given, by rate; ``accuracy`` is what it then claims to reach on validation faces."""
+
+    def __init__(self):
+        super().__init__()
+        self.accuracy = {}
+
+
+@pytest.fixture
+def tuned(monkeypatch):
+    given, finetune = Tuned(), edit_add_tune.finetune
+
+    def observed(bench, hyper, trainable, what):
+        fitted = finetune(bench, hyper, trainable, what)
+        fitted.history.validation_accuracy[fitted.history.chosen] = given.accuracy.get(hyper["lr"], -1.0)
+        given[hyper["lr"]] = (weights(bench.biased_model()), sorted(trainable), fitted.model)
+        return fitted
+
+    monkeypatch.setattr(edit_add_tune, "finetune", observed)
+    return given
+
+
+def test_without_gain_by_tuning_it_is_erm_on_real_edited_and_drawn_faces(bench, tuned):
+    fitted = METHOD.fit(bench.seen_by(METHOD), METHOD.hyper())
+    assert torch.equal(weights(fitted.model), weights(trained(bench)))
+    assert fitted.scores["rate"] == 0 and fitted.scores["mask"] == []
+    assert [*fitted.scores["by_rate"]] == ["0", "0.001", "0.003", "0.01", "0.03", "0.1"]
+
+
+def test_every_tuning_starts_from_that_model_and_the_best_by_validation_is_kept(bench, tuned):
+    tuned.accuracy = {0.003: 101.0, 0.01: 102.0, 0.03: 102.0}
+    fitted = METHOD.fit(bench.seen_by(METHOD), METHOD.hyper())
+    start = weights(trained(bench))
+    assert [*tuned] == list(methods.LEARNING_RATES)
+    assert all(torch.equal(began, start) and mask == fitted.scores["mask"] for began, mask, _ in tuned.values())
+    assert fitted.model is tuned[0.01][2] and fitted.scores["rate"] == 0.01  # the smaller of two that are equal
+    assert fitted.scores["by_rate"]["0.03"] == 102.0 and not torch.equal(weights(fitted.model), start)
+
+
+def test_the_mask_is_that_of_the_cosine_gaps_of_the_trained_model(bench, tuned):
+    tuned.accuracy = {0.1: 101.0}
+    fitted = METHOD.fit(bench.seen_by(METHOD), METHOD.hyper())
+    model = trained(bench)
+    cosine, gradients = methods.get("aim-fair-cosine"), edit_add_tune.three_gradients
+    gaps = [
+        edit_add_tune.gap(first, second, "cosine")
+        for parts in [gradients(replace(bench, biased_model=lambda: model), "train")]
+        for first, second in (parts[:2], parts[1:])
+    ]
+    usual = cosine.fit(
+        replace(bench, gaps=lambda score, mode: tuple(gaps) if score == "cosine" else None), cosine.hyper()
+    )
+    assert fitted.scores["mask"] == usual.scores["mask"]
+
+
+def test_a_bench_without_an_editor_is_refused_before_anything_is_trained(bench):
+    with pytest.raises(AimfairError, match="edit-add-tune needs edited faces"):
+        METHOD.fit(replace(bench, edited=None, fresh_model=None), METHOD.hyper())
