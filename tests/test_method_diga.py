@@ -106,6 +106,6 @@ def test_every_batch_holds_pairs_of_edits_and_the_penalty_changes_the_classifier
 
 
 def test_a_bench_without_an_editor_is_refused(bench):
-    with pytest.raises(AimfairError, match="diga needs edited faces"):
+    with pytest.raises(AimfairError, match="no edited faces"):
         FIT(replace(bench, edited=None), HYPER)
     assert methods.get("diga").needs == {"synthetic"}

@@ -80,5 +80,5 @@ def test_the_mask_is_that_of_the_cosine_gaps_of_the_trained_model(bench, tuned):
 
 
 def test_a_bench_without_an_editor_is_refused_before_anything_is_trained(bench):
-    with pytest.raises(AimfairError, match="edit-add-tune needs edited faces"):
+    with pytest.raises(AimfairError, match="no edited faces"):
         METHOD.fit(replace(bench, edited=None, fresh_model=None), METHOD.hyper())

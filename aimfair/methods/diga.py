@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aimfair.errors import AimfairError
+from aimfair.faces import FaceSet
 from aimfair.methods import Bench, Fitted, Method
 from aimfair.methods._scratch import from_scratch
 from aimfair.training import Order, binary_cross_entropy
@@ -31,10 +32,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
 
     An epoch holds three images per face: a run costs three of ERM, and the edits, once per study, twice their number.
     """
-    if bench.edited is None:
-        raise AimfairError("diga needs edited faces: give the bench a function that redraws them (edited)")
-    edits = [bench.edited(draw, hyper["weakest"], hyper["strongest"]) for draw in (0, 1)]
-    n = len(bench.train)
+    edits, n = two_edits(bench, hyper), len(bench.train)
 
     def loss(logits: Tensor, target: Tensor, index: Tensor) -> Tensor:
         pairs = pair_difference(logits, index, n)
@@ -45,6 +43,16 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     changed = [(edit.images.float() - bench.train.images.float()).abs().mean().item() for edit in edits]
     fitted.scores["mean_change"] = [round(value, 2) for value in changed]
     return fitted
+
+
+def two_edits(bench: Bench, hyper: Mapping[str, Any]) -> list[FaceSet]:
+    """The training faces twice, in their order, redrawn at ``hyper``'s strengths towards opposite protected values.
+
+    Raises AimfairError for a bench that cannot edit.
+    """
+    if bench.edited is None:
+        raise AimfairError("no edited faces: give the bench a function that redraws the training faces (edited)")
+    return [bench.edited(draw, hyper["weakest"], hyper["strongest"]) for draw in (0, 1)]
 
 
 def families(n: int) -> Order:

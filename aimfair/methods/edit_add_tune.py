@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from aimfair import masks
-from aimfair.errors import AimfairError
 from aimfair.gradients import gap
 from aimfair.methods import LEARNING_RATES, Bench, Fitted, Method, aim_fair_cosine
 from aimfair.methods._finetune import finetune
 from aimfair.methods._gradients import three_gradients
 from aimfair.methods._scratch import from_scratch
+from aimfair.methods.diga import two_edits
 
 
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
@@ -32,10 +32,8 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     An epoch of the training holds four images for each real face, where as many are drawn as there are real ones: a run
     costs about four of ERM and five of fine-tuning, so there is nothing more to search.
     """
-    if bench.edited is None:
-        raise AimfairError("edit-add-tune needs edited faces: give the bench a function that redraws them (edited)")
-    edits = [bench.edited(draw, hyper["weakest"], hyper["strongest"]) for draw in (0, 1)]
-    every = bench.train.without_protected() + edits[0] + edits[1] + bench.balanced
+    first, second = two_edits(bench, hyper)
+    every = bench.train.without_protected() + first + second + bench.balanced
     trained = from_scratch(bench, "edit and add", train=every, part="trained")
 
     start = replace(bench, biased_model=lambda: copy.deepcopy(trained.model))
