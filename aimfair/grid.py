@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import groupby
+from itertools import groupby, product
 from typing import Any
 
 import pandas as pd
@@ -21,7 +21,9 @@ from aimfair.experiments import CHOSEN, GAPS, Cell, Experiment
 from aimfair.measurements import MEASUREMENTS
 from aimfair.progress import progress, quiet
 
-_COLUMNS = pd.MultiIndex.from_product([tables.METRICS, ("mean", "low", "high")]).insert(0, ("n", "seeds"))
+_COLUMNS = pd.MultiIndex.from_tuples(
+    [("n", "seeds"), ("wst of means", "mean"), *product(tables.METRICS, ("mean", "low", "high"))]
+)
 
 
 def identified(cells: Iterable[Cell], machine: Machine) -> dict[str, Cell]:
@@ -186,7 +188,8 @@ def summary(
                row without runs of it is empty
     reference  title of the row to which the others are compared, pairwise over the seeds
     Two more columns say what the method of a row is told and how many configurations it chooses among. The index has a
-    level for the settings if there are several. Raises AimfairError for a figure without accuracies.
+    level for the settings if there are several. Raises AimfairError for a figure without accuracies, and for a reference that
+    is no row or has no run.
     """
     cells = [cell for cell in cells if cell.method not in MEASUREMENTS]
     if not cells:
@@ -197,6 +200,10 @@ def summary(
     if reference not in (None, *titles):
         raise AimfairError(f"{experiment.name} has no row {reference!r}; it has: {', '.join(titles)}")
     found, lacking = chosen(cells, machine)
+    if reference is not None and reference not in set(found["method"]):
+        raise AimfairError(
+            f"{experiment.name}: {reference} has no run yet to compare with: aimfair grid run computes it"
+        )
     parts = {}
     for setting in dict.fromkeys(cell.setting for cell in cells):
         rows = found[found["setting"] == setting]

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MAJORITIES = (0.45, 0.40, 0.35, 0.30)
 """Share of each majority group at the assumed bias ratios 1:9, 2:8, 3:7 and 4:6 of Table 6."""
 
+SCORES = ("absolute", "cosine")
+"""Scores of :func:`aimfair.gradients.gap` that are kept of a study: the paper's two."""
+
 
 def gradient_gaps(study: Study, seed: int) -> dict[str, Any]:
     """The gradient gaps of the seed's biased model, in every form the book needs.
@@ -35,7 +38,7 @@ def gradient_gaps(study: Study, seed: int) -> dict[str, Any]:
     )
     official = {
         score: [gradients.gap(on_real, on_biased, score), gradients.gap(on_biased, on_balanced, score)]
-        for score in ("absolute", "cosine")
+        for score in SCORES
     }
     real_eval = gradients.mean_gradients(model, real, device=study.device)
     by_group = gradients.group_gradients(model, study.selected(seed), device=study.device)
@@ -44,8 +47,7 @@ def gradient_gaps(study: Study, seed: int) -> dict[str, Any]:
     for majority in sorted({*MAJORITIES, round(max(study.profile.shares()), 2)}, reverse=True):
         tilted = gradients.combine(by_group, (0.5 - majority, majority, majority, 0.5 - majority))
         exact[f"{majority:.2f}"] = {
-            score: [gradients.gap(real_eval, tilted, score), gradients.gap(tilted, level, score)]
-            for score in ("absolute", "cosine")
+            score: [gradients.gap(real_eval, tilted, score), gradients.gap(tilted, level, score)] for score in SCORES
         }
     return {"train": official, "eval": exact}
 

@@ -108,7 +108,7 @@ def store(root: Path, config: Config, predictions: pd.DataFrame, scores: Config,
             shutil.rmtree(partial, ignore_errors=True)
         if not folder.exists():
             raise AimfairError(
-                f"cannot write run {folder}: {error.strerror}; free space or choose another runs_root"
+                f"cannot write run {folder}: {error.strerror}; free space, or name another folder with --runs"
             ) from error
     return load(folder)
 

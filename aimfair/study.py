@@ -22,7 +22,7 @@ from aimfair.auditing import judges
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.material import REAL, Material
-from aimfair.measurements import MEASUREMENTS
+from aimfair.measurements import MEASUREMENTS, SCORES
 from aimfair.methods import Bench
 from aimfair.paths import home, resolve
 from aimfair.profiles import SEEDS, Profile
@@ -143,7 +143,7 @@ class Study(Material):
             lock.acquire()
         except OSError as error:
             raise AimfairError(
-                f"cannot write to {self.runs_root} ({error.strerror}): free space or choose another runs_root"
+                f"cannot write to {self.runs_root} ({error.strerror}): free space, or name another folder with --runs (runs_root in a notebook)"
             ) from error
         try:
             found = find()
@@ -242,7 +242,13 @@ class Study(Material):
     def gaps(
         self, seed: int, score: str = "absolute", mode: str = "train"
     ) -> tuple[dict[str, float], dict[str, float]]:
-        """(domain_gap, bias_gap) per tensor; mode "train" is the official form, "eval" the deterministic one."""
+        """(domain_gap, bias_gap) per tensor; mode "train" is the official form, "eval" the deterministic one.
+
+        Raises AimfairError for another mode, and for a score that is not among :data:`aimfair.measurements.SCORES`.
+        """
+        for name, value, known in (("score", score, SCORES), ("gradients", mode, ("train", "eval"))):
+            if value not in known:
+                raise AimfairError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         if seed not in self._gaps:
             self._gaps[seed] = self.measure("gradient-gaps", seed)
         scores = self._gaps[seed].scores

@@ -10,8 +10,10 @@ import pytest
 from nbformat.v4 import new_code_cell
 from small_book import chapter, write
 
-from aimfair import cli, methods, profiles
+from aimfair import cli, methods, profiles, study
 from aimfair.commands._options import common_parameters, pairs
+from aimfair.commands.run import plausible
+from aimfair.errors import AimfairError
 from aimfair.paths import home
 
 COMMANDS = "book build run generate audit train-sd bench refresh profiles status test lab".split()
@@ -44,6 +46,8 @@ def test_what_the_user_can_mend_is_one_line_and_status_2(capsys):
         (["run", "no-such-method"], "no method 'no-such-method'; there are: "),
         (["run", "erm", "--seeds", "one"], "--seeds takes whole numbers or the word all, got one"),
         (["run", "erm", "--hyper", "rate=1"], "erm has no hyper-parameter 'rate'"),
+        (["run", "erm", "--seed", "-3"], "--seed -3: a seed is a whole number, 0 or more"),
+        (["run", "erm", "-p", "seed=one"], "--seed one: a seed is a whole number, 0 or more"),
         (["run", "erm", "-p", "train_images"], "'train_images' is not of the form name=value"),
         (["run", "erm", "-p", "train_images=many"], "train_images must be int"),
         (["run", "erm", "-p", "train_image=3"], "unknown key 'train_image'"),
@@ -58,6 +62,34 @@ def test_what_the_user_can_mend_is_one_line_and_status_2(capsys):
         assert cli.main(arguments) == 2, arguments
         said = capsys.readouterr().err
         assert says in said and said.startswith("aimfair: ") and said.count("\n") == 1, said
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("lr=much", "aim-fair: lr must be a number, got 'much'"),
+        ("lr=0", "aim-fair: lr must be above 0, got 0"),
+        ("lr=.inf", "aim-fair: lr must be above 0, got inf"),
+        ("k=0", "aim-fair: k must be above 0, got 0"),
+        ("k=1.5", "aim-fair: k must be a whole number, got 1.5"),
+        ("score=3", "aim-fair: score must be text, such as absolute, got 3"),
+        ("rate=1", "aim-fair has no hyper-parameter 'rate'"),
+    ],
+)
+def test_an_impossible_hyper_parameter_is_refused_before_anything_is_drawn_or_trained(
+    given, says, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(study.Study, "run", lambda *_, **__: pytest.fail("it was run"))
+    assert cli.main(["run", "aim-fair", "--profile", "smoke", "--runs", str(tmp_path), "--hyper", given]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_word_of_a_method_that_looks_like_a_truth_value_is_kept_as_text():
+    lff, jtt = methods.get("lff"), methods.get("jtt")
+    assert plausible(lff, pairs(["gce=true", "q=1"])) == {"gce": "true", "q": 1}
+    assert plausible(jtt, pairs(["added=true"])) == {"added": True}
+    with pytest.raises(AimfairError, match="jtt: added must be true or false"):
+        plausible(jtt, pairs(["added=2"]))
 
 
 @pytest.mark.parametrize("seen", ["", "\n"], ids=["nothing", "one line"])

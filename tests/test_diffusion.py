@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from tiny_pipelines import BANK, PAIR, SETTINGS, alike, pictures, stable_diffusion
 
 from aimfair import diffusion
@@ -78,6 +79,14 @@ def test_the_image_is_what_the_plain_pipeline_draws(pipeline, tmp_path):
     noise = torch.Generator().manual_seed(job.seed)
     theirs = pipeline(job.prompt, num_inference_steps=2, guidance_scale=3.0, generator=noise).images[0]
     assert np.abs(ours - np.asarray(theirs).astype(int)).max() <= 1
+
+
+def test_an_image_is_made_smaller_by_lanczos(pipeline, tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    todo = diffusion.jobs(BANK, 1, PAIR)[:1]
+    diffusion.generate(pipeline, todo, tmp_path, **SETTINGS, painter=lambda *_: lambda batch: [noise])
+    (kept,) = pictures(tmp_path).values()
+    assert np.array_equal(kept, noise.resize((16, 16), Image.Resampling.LANCZOS))
 
 
 def test_the_batch_size_does_not_matter(pipeline, tmp_path):

@@ -13,7 +13,7 @@ import torch
 from small_grid import ROWS, draw_pool, machine, some_cells
 
 from aimfair import grid, runs
-from aimfair.engines import cores, gpus, perform, processes, serial
+from aimfair.engines import Outcome, cores, gpus, perform, processes, serial
 from aimfair.engines import dask as dask_engine
 from aimfair.errors import AimfairError
 from aimfair.experiments import Cell, Row
@@ -153,6 +153,25 @@ def test_dask_makes_the_same_runs_though_a_worker_is_killed(pool, reference, tmp
         with pytest.raises(ProcessLookupError):
             os.kill(before, 0)
     assert_same(finished(here), reference)
+
+
+@needs_dask
+def test_a_cell_that_dask_gives_up_has_failed_and_the_others_are_computed(pool, tmp_path, monkeypatch):
+    def computed(cell, here, sharing):
+        if cell.method == "erm":
+            raise ConnectionError("its workers\nare gone")
+        return Outcome(cell, 0.0)
+
+    monkeypatch.setattr(dask_engine, "on_worker", computed)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        here = machine(tmp_path, dask=cluster.scheduler_address)
+        outcomes = list(dask_engine.run(some_cells(pool, ROWS[:2]), here))
+    assert {o.cell.method: o.error for o in outcomes} == {
+        "erm": "ConnectionError: its workers are gone",
+        "synthetic-only": "",
+    }
 
 
 @needs_dask

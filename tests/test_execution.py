@@ -51,6 +51,8 @@ def test_a_finished_run_is_stamped_and_recognised(tmp_path):
     before = dict(os.environ)
     source = "from pathlib import Path\nprint(Path.cwd().name, seed, shift)"
     notebook, out = small(tmp_path, source), tmp_path / "out" / "00_small.ipynb"
+    out.parent.mkdir()
+    out.with_name("00_small.failed.ipynb").touch()  # of an earlier try
     seen = []
     given = {"seed": 300, "shift": 2, "device": "cpu"}
     stamp = execute(notebook, out, given, tell=lambda *told: seen.append(told))

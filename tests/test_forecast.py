@@ -54,6 +54,8 @@ def test_a_model_that_is_not_here_is_reckoned(tmp_path, monkeypatch):
     known = forecast.forecast(profile, tmp_path / "pool", "cpu", processes=3)
     assert known.seconds == pytest.approx(20 * 100 * 0.8 / 0.03) and known.fetch == 2.6 and known.processes == 3
     assert known.basis.startswith("a rule") and "80 teraflops per image" in known.basis
+    monkeypatch.setattr(forecast, "gpus", lambda device: 2)
+    assert forecast.forecast(profile, tmp_path / "pool", "cpu", processes=3).seconds == known.seconds / 2
     guess = forecast.forecast(replace(profile, generator="some/model"), tmp_path / "pool", "cpu")
     assert guess.basis.startswith("a guess, 4 seconds per image") and guess.where == "a GPU" and guess.seconds == 80
     assert guess.fetch is None and not (tmp_path / "pool").exists()
@@ -110,6 +112,23 @@ def test_the_command_tells_the_cost_draws_and_lists_models(folder, tmp_path, cap
     said = capsys.readouterr().out
     assert all(f"{name} " in said and presets.find(name).licence in said for name in presets.available())
     assert cli.main([*generate, "--dtype", "float8"]) == 2 and "dtype is one of" in capsys.readouterr().err
+
+
+def test_the_cost_tells_of_a_training_of_a_download_and_of_a_disk_that_is_too_small(tmp_path, monkeypatch, capsys):
+    known = forecast.Forecast(8, 2, 2, 7200.0, 1800.0, "a GPU", 3.0, "a guess", 2.6, 5.0)
+    always = (
+        "2 are there, 6 to draw",
+        "About 2 hours on a GPU (2 processes) and 3.0 GB of 5 GB free",
+        "30 minutes of it train the generator on faceworld first",
+    )
+    for found, more, fits in (
+        (known, "are fetched first: about 2.6 GB", False),
+        (replace(known, fetch=None), "are fetched first: their size is not known", True),
+    ):
+        monkeypatch.setattr(forecast, "forecast", lambda *_, found=found: found)
+        assert cli.main(["generate", "--profile", "smoke", "--dry-run", "--out", str(tmp_path), "--device", "cpu"]) == 0
+        said = capsys.readouterr().out
+        assert all(line in said for line in (*always, more)) and ("The disk is too small" in said) is not fits
 
 
 def test_a_large_model_says_at_what_size_it_draws_and_what_is_kept(tmp_path, monkeypatch, capsys):

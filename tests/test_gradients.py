@@ -1,11 +1,14 @@
 """Dataset-mean gradients and the masks made of them: the invariants of the method."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from toys import toy_faces
 
 from aimfair import gradients, masks, models
+from aimfair.augment import augment
 from aimfair.errors import AimfairError
 from aimfair.training import Schedule, fit
 
@@ -49,6 +52,19 @@ def test_the_official_form_repeats_with_its_seed(model, faces):
         gradients.mean_gradients(model, faces(), mode="train", batch_size=8, seed=seed) for seed in (1, 1, 2)
     )
     assert close(first, second, 0.0) and not close(first, other)
+
+
+def test_the_official_form_is_the_mean_of_full_shuffled_batches_of_crops_in_training_mode(model, faces):
+    data, twin = faces((5, 7, 3, 6)), copy.deepcopy(model).train()
+    generator = torch.Generator().manual_seed(3)
+    order = torch.randperm(21, generator=generator)
+    for index in order[:16].split(8):  # the last five are left out
+        logits = twin(augment(data.images[index], generator, (0.5, 0.9)))
+        (torch.nn.functional.binary_cross_entropy_with_logits(logits, data.target[index].float()) / 2).backward()
+    frozen = copy.deepcopy(model).requires_grad_(False)  # every tensor has a gradient nevertheless
+    found = gradients.mean_gradients(frozen, data, mode="train", batch_size=8, seed=3, crop_scale=(0.5, 0.9))
+    assert close(found, {n: p.grad for n, p in twin.named_parameters()})
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
 
 
 def test_the_mean_is_linear_in_the_group_shares(model, faces):

@@ -309,6 +309,8 @@ def test_a_table_shows_the_best_of_what_is_searched_and_names_what_is_missing(po
     assert (
         lacking == [] and summary.loc["All", ("wst", "mean")] == search.run(opened, "full-finetuning", 100).report().wst
     )
+    with pytest.raises(AimfairError, match="Table 0: All has no run yet to compare with"):
+        grid.summary(table, cells, machine(tmp_path / "empty"), "All")
     with pytest.raises(AimfairError, match="has no row 'all'; it has: Baseline, Synthetic, All"):
         grid.summary(table, cells, here, "all")
     with pytest.raises(AimfairError, match="no table of accuracies"):
@@ -326,6 +328,16 @@ def test_maps_are_computed_last_and_are_no_rows_of_a_table(pool, finished, tmp_p
     assert costs.estimate(todo, here, costs.records(here)).hours > 0
     summary, lacking = grid.summary(Experiment("Figure 0", "", {"": {}}, rows), list(cells.values()), here)
     assert list(summary.index) == ["Baseline", "new"] and lacking == []
+
+
+def test_a_table_of_which_nothing_is_computed_has_all_its_rows(pool, tmp_path):
+    table = Experiment("Table 0", "A small one", {"as it is": {}}, ROWS)
+    summary, lacking = grid.summary(table, some_cells(pool), machine(tmp_path))
+    assert len(lacking) == 4
+    for suffix in tables.WRITERS:
+        lines = tables.export(summary, tmp_path / f"t{suffix}").read_text()
+        assert [row.title in lines for row in ROWS] == [True] * 4
+    assert tables.text(summary).splitlines()[-1] == "| All | synthetic faces | 1 | 0 |" + " missing |" * 6
 
 
 def by_hand():

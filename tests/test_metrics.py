@@ -187,6 +187,16 @@ def test_the_order_of_averaging_is_always_on_the_same_side() -> None:
         assert summary.eo_max >= metrics.eo_max(summary.cells) - 1e-9
 
 
+def test_a_summary_averages_what_each_seed_has() -> None:
+    """Test sets of unequal groups, and gaps of opposite signs, which the mean cells do not have."""
+    reports = [published_report((80, 90, 100, 70), (1, 1, 1, 7)), published_report((90, 80, 70, 100), (7, 1, 1, 1))]
+    summary = across_seeds(reports)
+    assert summary.cells.tolist() == [85] * 4
+    assert (summary.acc, summary.balanced) == (pytest.approx((76 + 88) / 2), 85)
+    assert (summary.eo_max, summary.eo_mean, summary.std_of_means) == (30, 20, 0)
+    assert summary.mean_std == pytest.approx(np.std((80, 90, 100, 70)))
+
+
 def test_no_seed_is_refused() -> None:
     with pytest.raises(AimfairError, match="at least one seed"):
         across_seeds([])
@@ -213,6 +223,14 @@ def test_calibration_error_of_known_scores() -> None:
     rng = np.random.default_rng(0)
     p = rng.random(60_000)
     assert ece((rng.random(60_000) < p).astype(float), p) < 0.01
+
+
+def test_calibration_sorts_the_scores_into_fifteen_bins() -> None:
+    target, score = np.arange(15) % 2, np.linspace(0.1, 0.9, 15)
+    order = np.random.default_rng(0).permutation(15)
+    assert ece(target[order], score[order]) == pytest.approx(np.abs(score - target).mean())
+    target, score = np.array([0, 0, 0, 1, 1, 1, 1, 0]), np.array([0.25] * 4 + [0.75] * 4)
+    assert ece(target[::2], score[::2], bins=2) == ece(target[::2][[2, 0, 3, 1]], score[::2][[2, 0, 3, 1]], bins=2)
 
 
 def test_scores_without_both_classes_or_without_faces_are_nan() -> None:

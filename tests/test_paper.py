@@ -6,6 +6,10 @@ import pytest
 from aimfair import paper
 from aimfair.errors import AimfairError
 from aimfair.metrics import CELLS
+from aimfair.paper.rule import PROPOSED
+
+SUMS = [[2026.32, 1586.37, 573.39], [2088.94, 1742.76, 484.93]]
+COPIES = {("CelebA", "Smiling", "Male"): 5, ("CelebA", "Smiling", "Young"): 2, ("UTKFace", "Female", "White"): 3}
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +32,21 @@ def test_every_table_is_there() -> None:
     assert not frame.duplicated(["table", "dataset", "target", "protected", "setting", "method"]).any()
     assert frame["setting"].map(type).eq(str).all()
     assert frame[["acc", "wst", "eo"]].notna().all(axis=None)
+
+
+def test_rows_without_cells_are_as_printed() -> None:
+    """What no recomputation can check: sums of ACC, WST and EO over Tables 1 and 2."""
+    frame = paper.results()
+    sums = frame[frame["table"] <= 2].groupby("table")[["acc", "wst", "eo"]].sum().round(2)
+    assert sums.to_numpy().tolist() == SUMS
+
+
+def test_a_row_that_several_tables_print_is_the_same_in_each() -> None:
+    frame = paper.results()
+    own = frame[frame["method"].isin(PROPOSED) & frame["table"].isin((3, 4, 6, 7, 9, 10))]
+    kept = own[own["setting"].isin(["", "synthetic_bias=1:9", "synthetic_to_real=1"])]
+    repeated = kept.groupby(["dataset", "target", "protected"])[[*CELLS, "acc", "wst", "eo", "std"]]
+    assert (repeated.nunique() == 1).all(axis=None) and repeated.size().to_dict() == COPIES
 
 
 def test_every_printed_row_follows_from_its_cells_but_one(rows, again) -> None:

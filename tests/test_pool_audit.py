@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -172,6 +173,15 @@ def test_nuisances_are_compared_within_a_protected_value():
     assert shown["sharpness"].tolist() == [0, 0, 0]
 
 
+def test_a_label_is_no_nuisance_under_its_other_name():
+    names = ("Female", "Smiling", "Hat")
+    judge = SimpleNamespace(
+        attributes=names, logits=lambda images: torch.tensor([[1.0, 1.0, -1.0]]), column=names.index
+    )
+    for task, others in ((("Smiling", "Male"), ["Hat"]), (("Smiling", "Young"), ["Female", "Hat"])):
+        assert list(nuisances.attributes([judge], toy_faces((1, 0, 0, 0)).images, task)) == others
+
+
 def test_prompts_are_read_by_text_and_by_their_ids():
     smoke = profiles.load("smoke")
     text = "Portrait face photo of a smiling young male with short brown hair and eyeglasses."
@@ -270,7 +280,9 @@ def command(folder, *more):
     return cli.main(["audit", "--profile", "smoke", "--images", str(folder), *runs, *given, *more])
 
 
-def test_a_folder_made_elsewhere_is_audited_with_and_without_a_manifest(elsewhere, tmp_path, capsys, tiny_clip):
+def test_a_folder_made_elsewhere_is_audited_with_and_without_a_manifest(
+    elsewhere, tmp_path, capsys, tiny_clip, monkeypatch
+):
     assert command(elsewhere, "--clip", str(tiny_clip)) == 0
     out = tmp_path / "home" / "data" / "synthetic" / "audit" / "made-Smiling_Male"
     table = pd.read_csv(out / "audit.csv")
@@ -289,6 +301,8 @@ def test_a_folder_made_elsewhere_is_audited_with_and_without_a_manifest(elsewher
     manifest = pd.DataFrame(rows[:-1], columns=["path", "target", "protected"])
     manifest["model"], manifest["prompt"] = "another model", "a face with glasses"
     manifest.to_csv(elsewhere / "Smiling_Male" / "manifest.csv", index=False)
+    read, splits = study.Study.faces, []
+    monkeypatch.setattr(study.Study, "faces", lambda self, split: splits.append(split) or read(self, split))
     assert (
         command(
             elsewhere,
@@ -302,6 +316,7 @@ def test_a_folder_made_elsewhere_is_audited_with_and_without_a_manifest(elsewher
         )
         == 0
     )
+    assert set(splits) == {"train", "validation"}  # the test set is not looked at
     table = pd.read_csv(tmp_path / "mine" / "audit.csv")
     assert table["faces"][:5].tolist() == [9] * 4 + [36] and "trained" not in table and table["said gap"][4] == 0
     page = (tmp_path / "mine" / "datasheet.md").read_text()

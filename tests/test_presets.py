@@ -62,6 +62,28 @@ def test_the_official_settings_take_the_papers_steps():
     assert scheduler.timesteps[[0, 1, -1]].tolist() == [981, 961, 1]
     assert (official.guidance, official.batch_size, official.dtype, official.size) == (9.0, 15, "float16", 512)
     assert official.calls(50, 9.0) == 100 and official.calls(4, 1.0) == 4
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    assert torch.allclose(scheduler.alphas_cumprod, (1 - betas).cumprod(0))
+    assert scheduler.final_alpha_cumprod == scheduler.alphas_cumprod[0]
+    assert not scheduler.config.clip_sample and scheduler.config.prediction_type == "epsilon"
+    assert official.model.endswith("/stable-diffusion-2-1-base")  # 512 px: the one without -base draws at 768
+
+
+def test_the_fast_preset_is_the_papers_model_with_a_solver_of_fewer_steps():
+    official, fast = presets.find("sd21-base"), presets.find("sd21-base-fast")
+    assert (fast.model, fast.revision, fast.guidance) == (official.model, official.revision, official.guidance)
+    trained = diffusers.DDIMScheduler(**official.scheduler_options).config
+    scheduler = getattr(diffusers, fast.scheduler).from_config(dict(trained) | fast.scheduler_options)
+    scheduler.set_timesteps(fast.steps)
+    assert type(scheduler).__name__ == "DPMSolverMultistepScheduler" and len(scheduler.timesteps) == 20
+    assert scheduler.config.algorithm_type == "dpmsolver++" and scheduler.config.use_karras_sigmas
+
+
+def test_only_models_that_were_distilled_to_few_steps_draw_without_guidance():
+    known = {name: presets.find(name) for name in NAMES}
+    alone = {name for name, preset in known.items() if preset.calls(preset.steps, preset.guidance) == preset.steps}
+    assert alone == {"flux1-schnell", "flux2-klein", "z-image-turbo"}
+    assert alone == {name for name, preset in known.items() if preset.steps < 10}
 
 
 def test_a_new_file_is_a_new_model_with_its_own_settings(folder, tmp_path, monkeypatch):
@@ -101,6 +123,12 @@ def test_the_manifest_has_the_commit_of_a_hub_model_that_was_loaded(folder, tmp_
     pipeline = diffusion.load_pipeline("some/model", local_files_only=True)
     assert pipeline.source == ("some/model", commit)
     assert pipelines.at_hand("some/model") and not pipelines.at_hand("some/other") and not pipelines.at_hand("nowhere")
+    (store / "refs" / "main").write_text("f" * 40)  # it has moved on, which a preset of the older commit does not mind
+    (tmp_path / "pinned.py").write_text(
+        f"from aimfair.presets import Preset\nPRESET = Preset('some/model', revision={commit!r})\n"
+    )
+    monkeypatch.setattr(presets, "__path__", [*presets.__path__, str(tmp_path)])
+    assert diffusion.load_pipeline("pinned", local_files_only=True).source == ("some/model", commit)
 
 
 FAMILIES = {

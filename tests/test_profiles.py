@@ -46,6 +46,9 @@ def test_the_papers_protocol_at_its_own_scale(name):
     assert (first.epochs, first.lr, first.milestones, first.crop_scale) == (15, 0.01, (10,), (0.08, 1.0))
     assert (then.epochs, then.milestones, then.ties, then.batch_size, p.seeds) == (10, (), "first", 128, 10)
     assert p.shares() == pytest.approx((0.05, 0.45, 0.45, 0.05))
+    assert (first.momentum, first.weight_decay, first.gamma, first.ties) == (0.9, 1e-4, 0.1, "last")
+    assert {(s.select, s.batchnorm) for s in (first, then)} == {("validation-accuracy", "train")}
+    assert profiles.SEEDS == (100, 200, 300, 400, 500, 600, 700, 800, 900, 1000)
 
 
 def test_photographs_have_a_small_study_for_each_task_of_the_paper():

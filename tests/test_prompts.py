@@ -186,6 +186,8 @@ FAULTS = {
     "does not say 'eyeglasses'": swap("eyeglasses", "spectacles"),
     "49 prompts, 50 are wanted": lambda group: group.pop(),
     "more than once": lambda group: group.__setitem__(3, {**group[4], "id": "1_0/03"}),
+    "id '1_0/04' is there more than once": lambda group: group[3].update(id="1_0/04"),
+    "without_pose 'Portrait": lambda group: group[3].update(without_pose=group[4]["without_pose"]),
     "without pose says": lambda group: group[0].update(without_pose=group[0]["text"]),
     "'lipstick' is said": lipstick_for_all,
     "'old' is said": lambda group: [swap("young", "old")(group) for _ in range(6)],
@@ -218,6 +220,27 @@ def test_check_finds_what_is_spread_unevenly_over_the_protected_value():
 @pytest.mark.parametrize("problem", FAULTS)
 def test_check_finds(problem):
     assert any(problem in line for line in faulty(FAULTS[problem])), faulty(FAULTS[problem])
+
+
+@pytest.mark.parametrize("place", ["text", "without_pose", "plain"])
+def test_every_sentence_that_can_be_drawn_is_checked(place):
+    record = copy.deepcopy(prompts.read("celeba/Smiling_Male"))
+    group = record["groups"]["1_0"]
+    said, key = (group["plain"], "text") if place == "plain" else (group["prompts"][7], place)
+    said[key] = said[key].replace("smiling", "smiling but serious")
+    assert prompts.check(record) == [f"{said['id']}: names Smiling = 0 ({said[key]})"]
+
+
+def test_as_many_tokens_as_clip_reads_are_allowed_and_not_one_more():
+    text, values = "Portrait face photo of a smiling male.", {"Smiling": 1, "Male": 1}
+    assert wording.faults(text, values, lambda text: 77) == []
+    assert wording.faults(text, values, lambda text: 78) == ["78 tokens, CLIP reads 77"]
+
+
+@pytest.mark.parametrize("word", ["no", "not", "without", "never", "neither", "nor"])
+def test_what_is_not_there_is_not_said(word):
+    found = wording.faults(f"Portrait face photo of a smiling male {word} hat.", {"Smiling": 1, "Male": 1})
+    assert found == [f"says what is not there: {word!r}"]
 
 
 @pytest.mark.parametrize(

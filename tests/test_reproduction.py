@@ -74,7 +74,7 @@ def test_a_claim_of_several_comparisons(whys, word, counts):
 
 def test_standard_errors_by_hand():
     row = paper.row(3, "AIM-Fair")
-    # 100 sqrt(p (1 - p) / n) of .842 of 3094 and .9025 of 6893; methods of Section F.5
+    # 100 sqrt(p (1 - p) / n) of .842 of 3094 and .9025 of 6893
     assert rule.standard_error(row, "wst") == pytest.approx(0.656, abs=1e-3)
     assert rule.standard_error(row, "eo") == pytest.approx(np.hypot(0.656, 0.357), abs=1e-3)
     assert rule.standard_error(row, "acc") < 100 * np.sqrt(0.8902 * 0.1098 / 19962)  # groups differ

@@ -159,6 +159,16 @@ def test_the_test_set_does_not_depend_on_what_follows():
     assert np.array_equal(one["test"], other["test"]) and len(other["validation"]) == 0
 
 
+def test_the_usual_splits_of_utkface_leave_177_white_men_for_validation():
+    faces = catalogue((2000, 5477, 6000, 2000))
+    group = 2 * faces.labels("Female") + faces.labels("White")
+    counts = {split: np.bincount(group[rows]).tolist() for split, rows in sampling.utkface_splits(faces).items()}
+    assert counts == {"train": [500, 4500, 4500, 500], "validation": [150] * 4, "test": [800] * 4}
+    assert len(sampling.utkface_splits(faces, validation_per_group=177)["validation"]) == 4 * 177
+    with pytest.raises(AimfairError, match=r"target 0, protected 1\): 5478 faces wanted"):
+        sampling.utkface_splits(faces, validation_per_group=178)
+
+
 def test_a_group_too_small_for_the_splits_is_named():
     with pytest.raises(
         AimfairError, match=r"\(target 0, protected 1\): 52 .*10 for test, 6 for validation, 36 for train"

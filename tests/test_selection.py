@@ -10,6 +10,7 @@ from small_grid import SMALL, changes, draw_pool, machine, some_cells
 from aimfair import grid, profiles, runs, selection, study
 from aimfair.errors import AimfairError
 from aimfair.experiments import Row
+from aimfair.faces import FaceSet
 from aimfair.selection import Candidates
 
 
@@ -66,6 +67,28 @@ def test_random_is_a_matter_of_the_seed_alone():
     known = given([0] * 50)
     assert chosen("random", known, 20, 1) == chosen("random", given(range(50)), 20, 1)
     assert chosen("random", known, 20, 1) != chosen("random", known, 20, 2)
+    groups = torch.arange(80) % 4
+    picked = selection.select("random", given([0] * 80), groups, 10, seed=1)
+    assert len({tuple(picked[picked % 4 == g] // 4) for g in range(4)}) == 4  # a lot of its own for each group
+
+
+def test_a_candidate_is_as_sure_as_the_less_certain_of_its_labels_and_as_far_as_five_real_faces_are():
+    grey = torch.arange(16, dtype=torch.uint8).view(16, 1, 1, 1).expand(16, 3, 8, 8)
+    faces = FaceSet(grey[:4], torch.tensor([1, 1, 0, 0]), torch.tensor([1, 0, 1, 0]), np.array(list("abcd")))
+    known = selection.candidates(faces, Sure(), {"target": "Smiling", "protected": "Male"}, grey[10:])
+    smiling, male = 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(1))
+    assert known.agreement.tolist() == pytest.approx([male, 1 - male, 1 - smiling, 1 - smiling])
+    assert known.distance.tolist() == [12, 11, 10, 9] and known.features.flatten().tolist() == [0, 1, 2, 3]
+
+
+class Sure:
+    """A judge that thinks the same of every picture; its feature is the grey level."""
+
+    def see(self, images):
+        return torch.tensor([[9.0, 2.0, -1.0]]).expand(len(images), 3), images[:, :1, 0, 0].float()
+
+    def column(self, attribute):
+        return ("Young", "Smiling", "Male").index(attribute)
 
 
 @pytest.mark.parametrize("rule", selection.available())
@@ -126,6 +149,12 @@ def test_ids_are_those_from_before_there_was_a_selection(pool, tmp_path):
     assert len({identity(lab, "aim-fair") for lab in (plain, faithful, lot)}) == 3
     assert identity(faithful, "aim-fair") == identity(by_hand, "aim-fair")
     assert len({identity(lab, "erm") for lab in (plain, faithful, lot)}) == 1  # ERM is given no synthetic face
+
+
+def test_a_pool_is_the_first_images_of_each_group(pool, tmp_path):
+    few, more = (opened(pool, tmp_path, images_per_group=n).pool for n in (3, 5))
+    assert few.counts() == (3,) * 4 and more.counts() == (5,) * 4
+    assert few.names.tolist() == [name for i, name in enumerate(more.names) if i % 5 < 3]
 
 
 def test_selection_works_without_any_label_of_a_real_face(pool, tmp_path):

@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm, t
 
 from aimfair import metrics
 from aimfair.errors import AimfairError
@@ -40,6 +40,14 @@ def test_the_interval_is_reproducible_and_narrows_with_the_level() -> None:
     assert interval(x, seed=5) == interval(x, seed=5)
     wide, narrow = interval(x), interval(x, level=0.5)
     assert wide[0] < narrow[0] < x.mean() < narrow[1] < wide[1]
+
+
+@pytest.mark.parametrize("seeds", [7, 10])
+def test_the_interval_is_as_wide_as_student_s(seeds) -> None:
+    """An ordinary percentile interval of ten values is a sixth narrower."""
+    x = norm.ppf((np.arange(seeds) + 0.5) / seeds)
+    low, high = interval(x, draws=40_000)
+    assert high - low == pytest.approx(2 * t.ppf(0.975, seeds - 1) * x.std(ddof=1) / np.sqrt(seeds), rel=0.03)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, float("nan")]])
@@ -83,6 +91,7 @@ def test_the_paired_difference_ignores_what_both_share() -> None:
     assert difference.mean == pytest.approx(np.mean(a) - np.mean(b))
     assert 0.7 < difference.low < difference.mean < difference.high < 1.3
     assert difference.p == 2 / 1024 and difference.n == 10
+    assert paired_difference(a, b, level=0.5).high < difference.high
     low, high = interval(a)
     assert high - low > 5 * (difference.high - difference.low)
     with pytest.raises(AimfairError, match="same seeds: got 10 and 9"):
@@ -187,3 +196,9 @@ def test_the_corrected_spread_of_a_fair_model_is_near_zero() -> None:
     assert np.median([corrected_std(report) for report in fair]) < 0.8
     uneven = [published_report(100 * rng.binomial(200, (0.95, 0.9, 0.8, 0.7)) / 200, counts) for _ in range(2000)]
     assert np.sqrt(np.mean([corrected_std(r) ** 2 for r in uneven])) == pytest.approx(9.6, abs=0.1)
+
+
+def test_the_corrected_spread_by_hand() -> None:
+    """Cells .5 and .9 twice: variance .04, sampling variances .25 / 10 and .09 / 10, three quarters of whose mean is noise."""
+    report = published_report((50, 90, 50, 90), (11, 11, 11, 11))
+    assert corrected_std(report) == pytest.approx(100 * np.sqrt(0.04 - 0.75 * 0.017))

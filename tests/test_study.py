@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from aimfair import methods, processors, runs, search, study, tables
+from aimfair import gradients, methods, processors, runs, search, study, tables
 from aimfair.errors import AimfairError
 
 SMALL = {
@@ -64,8 +64,10 @@ def test_synthetic_sets_of_a_seed_have_the_papers_shares_and_differ_between_seed
     balanced, biased = lab.synthetic_sets(100)
     assert balanced.counts() == (40, 40, 40, 40) and biased.counts() == (8, 72, 72, 8)
     again, _ = lab.synthetic_sets(100)
-    other, _ = lab.synthetic_sets(200)
+    other, tilted = lab.synthetic_sets(200)
     assert (again.names == balanced.names).all() and set(other.names) != set(balanced.names)
+    few = set(biased.names[np.isin(biased.groups, (0, 3))])
+    assert not few <= set(balanced.names) and not few <= set(tilted.names)  # drawn independently, and anew for a seed
 
 
 def test_what_is_assumed_changes_the_synthetic_sets_and_nothing_of_the_biased_model(pool, lab, tmp_path):
@@ -162,13 +164,19 @@ def test_publishing_a_study_packs_its_runs_and_the_weights_of_one_biased_model(p
     assert not list(runs.all_runs(tmp_path / "empty"))
 
 
-def test_gaps_are_measured_once_and_the_bias_ranking_ignores_the_assumed_ratio(lab):
+def test_gaps_are_measured_once_as_in_a_training_step_and_the_bias_ranking_ignores_the_assumed_ratio(lab):
     measured = lab.measure("gradient-gaps", 100)
     assert lab.measure("gradient-gaps", 100).folder == measured.folder
     exact = measured.scores["eval"]
     orders = [sorted(exact[r]["absolute"][1], key=exact[r]["absolute"][1].get) for r in exact]
     assert len(orders) == 4 and all(order == orders[0] for order in orders)
-    assert set(measured.scores["train"]["cosine"][0]) == {n for n, _ in lab.biased_model(100).named_parameters()}
+    model, (balanced, biased) = lab.biased_model(100), lab.synthetic_sets(100)
+    step = {"mode": "train", "batch_size": 32, "crop_scale": (lab.profile.crop_scale_min, 1.0)}
+    sets = enumerate((lab.faces("train"), biased, balanced), 100)
+    real, tilted, level = (gradients.mean_gradients(model, faces, seed=seed, **step) for seed, faces in sets)
+    for score, (domain, bias) in measured.scores["train"].items():
+        assert domain == pytest.approx(gradients.gap(real, tilted, score), abs=1e-6)
+        assert bias == pytest.approx(gradients.gap(tilted, level, score), abs=1e-6)
 
 
 def test_the_rate_is_chosen_by_validation_accuracy_without_group_labels(lab):
@@ -210,6 +218,10 @@ def test_a_varied_study_differs_where_it_is_told_and_shares_the_faces(lab):
 def test_mistakes_are_named_before_anything_is_trained(lab, tmp_path):
     with pytest.raises(AimfairError, match="no method 'aimfair'; there are"):
         lab.run("aimfair")
+    with pytest.raises(AimfairError, match="score must be one of absolute, cosine, got 'relative'"):
+        lab.gaps(100, "relative")
+    with pytest.raises(AimfairError, match="gradients must be one of train, eval, got 'test'"):
+        lab.gaps(100, mode="test")
     with pytest.raises(AimfairError, match=r"device 'tpu' is not available here|device 'cuda"):
         processors.choose("cuda" if not torch.cuda.is_available() else "tpu")
     with pytest.raises(AimfairError, match="no data set|does not exist|path"):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 from tiny_pipelines import pictures, stable_diffusion
 
 from aimfair import cli, diffusion, editing, profiles, study, synthetic, tiny_sd
@@ -29,6 +30,14 @@ def checkout(tmp_path, monkeypatch):
 
 def smoke(generator, **changes):
     return profiles.load("smoke", generator=str(generator), **FEW | changes)
+
+
+def test_a_folder_that_lacks_a_group_is_no_pool(tmp_path):
+    for group in ("0_0", "0_1", "1_0"):
+        (tmp_path / group).mkdir()
+        Image.new("RGB", (16, 16), "white").save(tmp_path / group / "0.png")
+    with pytest.raises(AimfairError, match=r"has no image of some group: \[1, 1, 1, 0\] of \(0,0\) \(0,1\)"):
+        synthetic.pool(smoke(f"folder:{tmp_path}"))
 
 
 def test_a_pool_of_other_settings_is_refused_though_every_image_is_there(model, tmp_path, capsys):

@@ -62,6 +62,17 @@ def test_summary_and_differences_by_hand():
     assert tables.show(table, ("wst",), differences=True).loc["Baseline (ERM)", "WST"].startswith("-30.0 [")
 
 
+def test_p_values_are_adjusted_for_all_rows_of_the_table():
+    wrong = {"aim-fair": (0, 0), "erm": (1, 2), "full-finetuning": (3, 5)}
+    runs_of_four_seeds = [run(m, s, (w[0], 0, 0, w[1])) for m, w in wrong.items() for s in (100, 200, 300, 400)]
+    table = tables.summary(tables.frame(runs_of_four_seeds), reference="AIM-Fair", metric=("wst",))
+    assert table["wst", "p"].dropna().tolist() == [2 * 2 / 16] * 2  # of each alone 2 / 16
+
+
+def test_a_name_with_a_vertical_bar_stays_one_cell_of_a_markdown_table():
+    assert tables.text(pd.DataFrame({"gap": ["|TPR|"]})).splitlines()[-1] == r"| \|TPR\| |"
+
+
 def test_unpaired_or_repeated_seeds_are_refused():
     frame = tables.frame([run("erm", 100, (1, 1, 1, 1)), run("aim-fair", 200, (1, 1, 1, 1))])
     with pytest.raises(AimfairError, match="same seeds"):

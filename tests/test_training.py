@@ -64,6 +64,39 @@ def test_an_epoch_visits_every_face_at_most_once_and_drops_the_rest():
     assert len(index) == 32 and len(set(index.tolist())) == 32
 
 
+def test_a_training_is_sgd_with_momentum_and_decay_at_a_rate_that_falls_at_milestones(faces):
+    """On faces that are their own mirror images, taken whole and in order: nothing is left to chance."""
+    data = faces()
+    half = data.images[..., :16]
+    even = replace(data, images=torch.cat([half, half.flip(3)], 3))
+    schedule = replace(QUICK, milestones=(1,), momentum=0.8, weight_decay=0.02, crop_scale=(1.0, 1.0), select="last")
+    ours, theirs = (models.build("resnet18-slim", 0) for _ in range(2))
+    fit(ours, even, faces(seed=1), schedule, seed=0, order=lambda generator: torch.arange(32))
+    optimiser = torch.optim.SGD(theirs.train().parameters(), 0.05, 0.8, weight_decay=0.02)
+    rate = torch.optim.lr_scheduler.MultiStepLR(optimiser, [1], 0.1)
+    for _ in range(3):
+        for index in torch.arange(32).split(16):
+            optimiser.zero_grad()
+            logits = theirs(models.as_input(even.images[index]))
+            F.binary_cross_entropy_with_logits(logits, even.target[index].float()).backward()
+            optimiser.step()
+        rate.step()
+    expected = state(theirs)
+    assert all(torch.allclose(value, expected[name], atol=1e-4) for name, value in state(ours).items())
+
+
+def test_every_epoch_visits_the_faces_in_an_order_of_its_own(faces):
+    seen = []
+
+    def looks(logits, target, index):
+        seen.append(index)
+        return binary_cross_entropy(logits, target, index)
+
+    fit(models.build("resnet18-slim", 0), faces(), faces(seed=1), QUICK, seed=0, loss=looks)
+    orders = [torch.cat(seen[2 * epoch : 2 * epoch + 2]).tolist() for epoch in range(3)]
+    assert all(sorted(order) == list(range(32)) for order in orders) and len(set(map(tuple, orders))) == 3
+
+
 def test_it_learns_and_keeps_the_best_epoch(faces):
     model = models.build("resnet18-slim", 0)
     history = fit(model, faces((40,) * 4, 1), faces((20,) * 4, 2), replace(QUICK, epochs=6, milestones=()), seed=1)

@@ -75,6 +75,9 @@ def common_parameters(options: argparse.Namespace) -> dict[str, Any]:
     for name in ("seed", "device", "draw"):
         if getattr(options, name, None) is not None:
             given[name] = getattr(options, name)
+    seed = given.get("seed", 0)
+    if not isinstance(seed, int) or seed < 0:
+        raise AimfairError(f"--seed {seed}: a seed is a whole number, 0 or more")
     if options.runs:
         given["runs_root"] = str(Path(options.runs).expanduser().resolve())
     return given
