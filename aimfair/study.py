@@ -143,7 +143,8 @@ class Study(Material):
             lock.acquire()
         except OSError as error:
             raise AimfairError(
-                f"cannot write to {self.runs_root} ({error.strerror}): free space, or name another folder with --runs (runs_root in a notebook)"
+                f"cannot write to {self.runs_root} ({error.strerror}): free space, or name another folder with --runs "
+                "(runs_root in a notebook)"
             ) from error
         try:
             found = find()
