@@ -50,19 +50,23 @@ class Claim:
     __repr__ = __str__
 
 
-def higher(text: str, a: ArrayLike, b: ArrayLike, unit: str = "points", margin: float = 0.0) -> Claim:
-    """The claim that a exceeds b by more than ``margin``, seed by seed.
+def higher(
+    text: str, a: ArrayLike, b: ArrayLike, unit: str = "points", margin: float = 0.0, pairs: str = "seeds"
+) -> Claim:
+    """The claim that a exceeds b by more than ``margin``, seed by seed, or by whatever else the ``pairs`` are.
 
     It holds if the 95 % interval of the paired difference lies above the margin, is contradicted if the interval lies
     below it, and is undecided otherwise: an interval that straddles the margin supports neither side. Without a single
     run of one of them it is undecided, too.
     """
-    return _paired(text, a, b, unit, lambda d: decided(d.low, d.high, margin))
+    return _paired(text, a, b, unit, pairs, lambda d: decided(d.low, d.high, margin))
 
 
-def lower(text: str, a: ArrayLike, b: ArrayLike, unit: str = "points", margin: float = 0.0) -> Claim:
+def lower(
+    text: str, a: ArrayLike, b: ArrayLike, unit: str = "points", margin: float = 0.0, pairs: str = "seeds"
+) -> Claim:
     """The claim that a stays below b by more than ``margin``; see :func:`higher`."""
-    return _paired(text, a, b, unit, lambda d: decided(-d.high, -d.low, margin))
+    return _paired(text, a, b, unit, pairs, lambda d: decided(-d.high, -d.low, margin))
 
 
 def above(text: str, values: ArrayLike, bound: float, unit: str = "") -> Claim:
@@ -87,9 +91,11 @@ def decided(low: float, high: float, bound: float = 0.0) -> str:
     return "contradicted" if high < bound else "undecided"
 
 
-def _paired(text: str, a: ArrayLike, b: ArrayLike, unit: str, verdict: Callable[[Difference], str]) -> Claim:
+def _paired(
+    text: str, a: ArrayLike, b: ArrayLike, unit: str, pairs: str, verdict: Callable[[Difference], str]
+) -> Claim:
     if not (np.size(a) and np.size(b)):
         return Claim(text, "undecided", NOT_RUN)
     d = paired_difference(a, b)
-    evidence = f"{d.mean:+.2f} {unit} [{d.low:+.2f}, {d.high:+.2f}], sign-flip p {d.p:.3f}, {d.n} seeds"
+    evidence = f"{d.mean:+.2f} {unit} [{d.low:+.2f}, {d.high:+.2f}], sign-flip p {d.p:.3f}, {d.n} {pairs}"
     return Claim(text, verdict(d), evidence)
