@@ -188,8 +188,8 @@ def summary(
                row without runs of it is empty
     reference  title of the row to which the others are compared, pairwise over the seeds
     Two more columns say what the method of a row is told and how many configurations it chooses among. The index has a
-    level for the settings if there are several. Raises AimfairError for a figure without accuracies, and for a reference that
-    is no row or has no run.
+    level for the settings if there are several. Raises AimfairError for a figure without accuracies, and for a reference
+    that is no row or has no run.
     """
     cells = [cell for cell in cells if cell.method not in MEASUREMENTS]
     if not cells:

@@ -7,7 +7,9 @@ import torch
 
 from aimfair import methods, training
 from aimfair.errors import AimfairError
+from aimfair.gradients import gap
 from aimfair.methods import edit_add_tune
+from aimfair.methods._gradients import three_gradients
 
 METHOD = edit_add_tune.METHOD
 
@@ -34,15 +36,15 @@ class Tuned(dict):
 
 @pytest.fixture
 def tuned(monkeypatch):
-    given, finetune = Tuned(), edit_add_tune.finetune
+    given, tune = Tuned(), edit_add_tune.tune
 
-    def observed(bench, hyper, trainable, what):
-        fitted = finetune(bench, hyper, trainable, what)
+    def observed(bench, hyper):
+        fitted = tune(bench, hyper)
         fitted.history.validation_accuracy[fitted.history.chosen] = given.accuracy.get(hyper["lr"], -1.0)
-        given[hyper["lr"]] = (weights(bench.biased_model()), sorted(trainable), fitted.model)
+        given[hyper["lr"]] = (weights(bench.biased_model()), fitted.scores["mask"], fitted.model)
         return fitted
 
-    monkeypatch.setattr(edit_add_tune, "finetune", observed)
+    monkeypatch.setattr(edit_add_tune, "tune", observed)
     return given
 
 
@@ -67,15 +69,10 @@ def test_the_mask_is_that_of_the_cosine_gaps_of_the_trained_model(bench, tuned):
     tuned.accuracy = {0.1: 101.0}
     fitted = METHOD.fit(bench.seen_by(METHOD), METHOD.hyper())
     model = trained(bench)
-    cosine, gradients = methods.get("aim-fair-cosine"), edit_add_tune.three_gradients
-    gaps = [
-        edit_add_tune.gap(first, second, "cosine")
-        for parts in [gradients(replace(bench, biased_model=lambda: model), "train")]
-        for first, second in (parts[:2], parts[1:])
-    ]
-    usual = cosine.fit(
-        replace(bench, gaps=lambda score, mode: tuple(gaps) if score == "cosine" else None), cosine.hyper()
-    )
+    real, biased, balanced = three_gradients(replace(bench, biased_model=lambda: model), "train")
+    gaps = gap(real, biased, "cosine"), gap(biased, balanced, "cosine")
+    cosine = methods.get("aim-fair-cosine")
+    usual = cosine.fit(replace(bench, gaps=lambda *asked: {("cosine", "train"): gaps}[asked]), cosine.hyper())
     assert fitted.scores["mask"] == usual.scores["mask"]
 
 

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from aimfair import masks
 from aimfair.gradients import gap
 from aimfair.methods import LEARNING_RATES, Bench, Fitted, Method, aim_fair_cosine
-from aimfair.methods._finetune import finetune
 from aimfair.methods._gradients import three_gradients
 from aimfair.methods._scratch import from_scratch
+from aimfair.methods.aim_fair import fit as tune
 from aimfair.methods.diga import two_edits
 
 
@@ -38,22 +37,17 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
 
     start = replace(bench, biased_model=lambda: copy.deepcopy(trained.model))
     on_real, on_biased, on_balanced = three_gradients(start, hyper["gradients"])
-    domain_gap, bias_gap = gap(on_real, on_biased, "cosine"), gap(on_biased, on_balanced, "cosine")
-    mask = masks.select(domain_gap, bias_gap, masks.scaled(hyper["k"], len(domain_gap)))
+    gaps = gap(on_real, on_biased, "cosine"), gap(on_biased, on_balanced, "cosine")
     found = {0.0: trained}
     for lr in LEARNING_RATES:
-        part = replace(start, resume=bench.resume_of(f"{lr:g}"))
-        found[lr] = finetune(part, {**hyper, "lr": lr}, trainable=mask, what=f"tune, rate {lr:g}")
+        part = replace(start, gaps=lambda score, mode: gaps, resume=bench.resume_of(f"{lr:g}"))
+        found[lr] = tune(part, {**aim_fair_cosine.METHOD.defaults, **hyper, "lr": lr})
 
     by_rate = {lr: fitted.history.validation_accuracy[fitted.history.chosen] for lr, fitted in found.items()}
     rate = max(by_rate, key=by_rate.__getitem__)  # the first of equals: no tuning, then the smallest rate
     chosen = found[rate]
-    chosen.scores |= {
-        "rate": rate,
-        "by_rate": {f"{lr:g}": round(accuracy, 3) for lr, accuracy in by_rate.items()},
-        "mask": sorted(mask) if rate else [],
-    }
-    return chosen
+    told = {"rate": rate, "by_rate": {f"{lr:g}": round(accuracy, 3) for lr, accuracy in by_rate.items()}}
+    return Fitted(chosen.model, chosen.history, {"mask": [], **chosen.scores, **told})
 
 
 METHOD = Method(
