@@ -27,8 +27,8 @@ help:
 	@echo 'The set-up takes a few minutes and about 7 GB (2.5 GB with a CPU build of PyTorch), once. .venv/bin/aimfair --help shows more.'
 
 book: $(READY)
-	@echo 'Running the chapters of profile $(PROFILE), then building the book. On two cores the demo takes about twenty'
-	@echo 'minutes, real faces up to an hour and a half. Ctrl-C is safe: the same command goes on from what is finished.'
+	@echo 'Running the chapters of profile $(PROFILE), then building the book. On two cores the demo takes about half'
+	@echo 'an hour, real faces up to an hour and a half. Ctrl-C is safe: the same command goes on from what is finished.'
 	@$(AIMFAIR) book --profile $(PROFILE) $(if $(DEVICE),--device $(DEVICE)) $(if $(DATA),--data '$(DATA)')
 
 test: $(READY)
