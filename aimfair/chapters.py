@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from shutil import get_terminal_size
@@ -20,23 +20,26 @@ MAIN = "demo"
 """The profile that the book's main chapters show; other profiles have a folder of their own."""
 
 
-def chapters(profile: str, only: str = "") -> list[Path]:
+def chapters(profile: str, only: Sequence[str] = ()) -> list[Path]:
     """Notebooks that are chapters of ``profile``, in reading order.
 
     A notebook may say in its metadata for which data sets it is, and for which profiles: ``{"aimfair": {"datasets":
     ["faceworld"], "profiles": ["demo", "smoke"]}}``; without that it is for all. ``only`` keeps those whose name
-    contains it. See :func:`plan` for ``"long": true``.
+    contains one of these texts. See :func:`plan` for ``"long": true``. Raises AimfairError for a text that no name contains.
     """
     about = {"datasets": profiles.load(profile).dataset, "profiles": Path(profile).stem}
     found = []
     for path in sorted((home() / "notebooks").glob("*.ipynb")):
         wanted = read(path).metadata.get("aimfair", {})
         fits = [any(fnmatch(name, p) for p in wanted.get(key, ["*"])) for key, name in about.items()]
-        if all(fits) and only in path.stem:
+        if all(fits):
             found.append(path)
     if not found:
-        raise AimfairError(f"no chapter of profile {profile!r}" + (f" has {only!r} in its name" if only else ""))
-    return found
+        raise AimfairError(f"no chapter of profile {profile!r}")
+    for text in only:
+        if not any(text in path.stem for path in found):
+            raise AimfairError(f"no chapter of profile {profile!r} has {text!r} in its name")
+    return [path for path in found if not only or any(text in path.stem for text in only)]
 
 
 def executed_folder(profile: str) -> Path:
@@ -85,7 +88,7 @@ def run(
     profile: str,
     parameters: Mapping[str, Any],
     *,
-    only: str = "",
+    only: Sequence[str] = (),
     fresh: bool = False,
     everything: bool = False,
     timeout: float | None = None,

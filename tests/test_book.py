@@ -43,9 +43,10 @@ def test_a_profile_has_the_chapters_that_are_for_it(checkout):
     assert [path.stem for path in chapters.chapters("demo")] == ["01_a", "02_b"]
     assert [path.stem for path in chapters.chapters("smoke")] == ["01_a", "02_b", "04_d"]
     assert [path.stem for path in chapters.chapters("celeba-smiling-male")] == ["01_a", "03_c"]
-    assert [path.stem for path in chapters.chapters("demo", only="02")] == ["02_b"]
+    assert [path.stem for path in chapters.chapters("demo", only=["02"])] == ["02_b"]
+    assert [path.stem for path in chapters.chapters("demo", only=["02", "a"])] == ["01_a", "02_b"]
     with pytest.raises(AimfairError, match="no chapter of profile 'demo' has '09' in its name"):
-        chapters.chapters("demo", only="09")
+        chapters.chapters("demo", only=["02", "09"])
 
 
 def test_parameters_go_to_the_chapters_that_declare_them(checkout):

@@ -154,7 +154,7 @@ def note(lab: Study, experiment: Experiment, lacking: Mapping[str, int]) -> Any:
     return Markdown(f"*{said} To compute them:* `{command(lab, experiment, lacking)}`")
 
 
-def common(chosen: pd.DataFrame, by: str = "method") -> pd.DataFrame:
+def common(chosen: pd.DataFrame, by: str | list[str] = "method") -> pd.DataFrame:
     """The rows of the seeds that all have."""
     if chosen.empty:
         return chosen

@@ -19,6 +19,7 @@ def command_book(options: argparse.Namespace) -> None:
     $ aimfair book --profile smoke                                  the same in small, to see that all works
     $ aimfair book --profile utkface --data path/to/UTKFace.tar.gz  real faces
     $ aimfair book --only 06 --reuse                                one chapter, from the published runs
+    $ aimfair book --only 08 09 10 11 13 17 --reuse                 the paper's tables and figures, from the published runs
     $ aimfair book -p train_images=2000 --seed 300                  a study of your own
 
     A chapter that was run before with the same code and parameters is not run again (--fresh: it is). Chapters whose runs
@@ -43,7 +44,7 @@ def command_build(options: argparse.Namespace) -> None:
 def register(commands: Any) -> None:
     """Add them to the commands."""
     book = add(commands, command_book, study=True, pool=True)
-    book.add_argument("--only", default="", metavar="TEXT", help="only chapters whose name contains TEXT")
+    book.add_argument("--only", nargs="+", default=(), metavar="TEXT", help="only chapters whose name contains a TEXT")
     book.add_argument("--fresh", action="store_true", help="run chapters again that were already run")
     book.add_argument("--everything", action="store_true", help="compute also what takes hours")
     book.add_argument("--reuse", action="store_true", help="take published runs instead of computing everything here")
