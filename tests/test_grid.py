@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import redirect_stdout
 from dataclasses import replace
 
@@ -214,6 +215,29 @@ def test_a_grid_killed_in_the_middle_goes_on_where_it_was(pool, tmp_path):
     assert found == {path.parent.name for path in (tmp_path / "killed").glob("[!.]*/config.json")} and len(found) == 7
     for identity in found:
         pd.testing.assert_frame_equal(predictions(here, identity), predictions(other, identity))
+
+
+def test_an_interrupted_grid_of_several_processes_ends_quietly_and_goes_on(pool, tmp_path):
+    three = command(pool, tmp_path, "--methods", "erm", "--seeds", "100", "200", "300", "-p", "train_images=1000")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "aimfair", *three, "--workers", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # so that the signal goes to the grid and its workers, as from a keyboard
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 120
+    # With two of three runs done, one process trains the third and the other waits for work.
+    while len(done := list(tmp_path.glob("[!.]*/config.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.2)  # until the other has told that it is done
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=120)  # to the end of its pipe, which the workers hold open while they live
+    assert len(done) == 2 and process.returncode == 130 and "Traceback" not in said
+    assert len(list(tmp_path.glob("[!.]*/config.json"))) == 2
+    assert cli.main(three) == 0
+    assert len(list(tmp_path.glob("[!.]*/config.json"))) == 3
 
 
 TWO = """
