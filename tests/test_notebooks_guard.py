@@ -10,7 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_output
 from small_book import ALT, CAPTION, chapter, full_chapter
 
-from aimfair.chapters import chapters
+from aimfair.chapters import chapters, published_folder
 from aimfair.execution import notebook_parameters
 from aimfair.notebook import absolute_paths, code_cells, faults, read, tidy
 from aimfair.paths import home
@@ -136,6 +136,12 @@ class TestCopy:
         if folder != "notebooks":
             source = for_profile(source, folder, {chapter.stem for chapter in chapters(folder)})
         assert without_added(read(path)) == without_added(source), f"publish it again: aimfair book --only {path.stem}"
+
+
+@pytest.mark.parametrize("profile", ["demo", *sorted({p.parent.name for p in COPIES} - {"notebooks"})])
+def test_what_the_book_command_runs_for_a_profile_is_what_is_published_of_it(profile):
+    published = {path.stem for path in published_folder(profile).glob("*.ipynb")}
+    assert {path.stem for path in chapters(profile)} == published
 
 
 def stored(folder, notebook):
