@@ -162,6 +162,16 @@ def common(chosen: pd.DataFrame, by: str | list[str] = "method") -> pd.DataFrame
     return chosen[chosen["seed"].isin(seeds)]
 
 
+def at_equal_rates(rows: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All runs of the seeds that tried every learning rate with every method that searches one, and the means over these
+    seeds: a row per metric and rate, a column per method. The rate that validation chooses may differ from method to method
+    and be the larger part of a difference between them; here it is the same. Both are empty where there is no such seed."""
+    grid = common(rows[rows["lr"] > 0], ["method", "lr"])
+    means = grid.groupby(["method", "lr"], sort=False)[list(metrics)].mean().astype(float)
+    table = means.unstack("lr").T.rename(index=tables.HEADINGS) if len(means) else means
+    return grid, table.rename_axis([None, "learning rate"]) if len(means) else table
+
+
 def compare(
     test: Callable[..., Claim], text: str, rows: pd.DataFrame, first: str, second: str, metric: str, **options: Any
 ) -> Claim:
