@@ -16,9 +16,6 @@ from aimfair.execution import check_parameters, execute, is_current, notebook_pa
 from aimfair.notebook import read
 from aimfair.paths import home
 
-MAIN = "demo"
-"""The profile that the book's main chapters show; other profiles have a folder of their own."""
-
 
 def chapters(profile: str, only: Sequence[str] = ()) -> list[Path]:
     """Notebooks that are chapters of ``profile``, in reading order.
@@ -50,7 +47,7 @@ def executed_folder(profile: str) -> Path:
 def published_folder(profile: str) -> Path:
     """Where the clean copies lie that the book is built from."""
     folder, name = home() / "book" / "notebooks", Path(profile).stem
-    return folder if name == MAIN else folder / name
+    return folder if name == profiles.MAIN else folder / name
 
 
 def plan(notebooks: list[Path], parameters: Mapping[str, Any], everything: bool = False) -> dict[Path, dict[str, Any]]:

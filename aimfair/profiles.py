@@ -21,6 +21,9 @@ from aimfair.training import Schedule
 SEEDS = tuple(range(100, 1100, 100))
 """The ten seeds of the paper."""
 
+MAIN = "demo"
+"""The profile that the book's main chapters show; other profiles have a folder of their own."""
+
 SELECTION = ("selection", "selected_per_group")
 """Fields of :class:`Profile` that decide nothing where no rule selects."""
 

@@ -11,7 +11,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from aimfair import profiles
-from aimfair.chapters import MAIN, clock
+from aimfair.chapters import clock
 from aimfair.errors import AimfairError
 from aimfair.execution import Stamp, stamp_of
 from aimfair.notebook import absolute_paths, faults, read, tidy, write
@@ -38,8 +38,8 @@ def publish(executed: Path, folder: Path) -> Path:
             cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
     _present_parameters(notebook, stamp)
     notebook = _without_machine(notebook, stamp)
-    given = stamp.parameters.get("profile", MAIN)  # a name or the path of a YAML file
-    if Path(given).stem != MAIN:
+    given = stamp.parameters.get("profile", profiles.MAIN)  # a name or the path of a YAML file
+    if Path(given).stem != profiles.MAIN:
         siblings = {path.stem for place in (executed.parent, folder) for path in place.glob("[0-9]*.ipynb")}
         notebook = for_profile(notebook, Path(given).stem, siblings)
     problems += [f"it names {path}, a path of this machine" for path in absolute_paths(notebook)]
@@ -61,7 +61,7 @@ def pictures_of_people(notebook: NotebookNode, stamp: Stamp) -> list[str]:
     On a data set of real people a cell may show a picture only if it is tagged ``figure-without-faces``.
     """
     changes = {k: v for k, v in stamp.parameters.items() if k in profiles.FIELDS and k not in profiles.COMMON}
-    study = profiles.load(stamp.parameters.get("profile", MAIN), **changes)
+    study = profiles.load(stamp.parameters.get("profile", profiles.MAIN), **changes)
     if study.dataset in DRAWN and (study.corpus or study.dataset) in DRAWN:
         return []
     found = []
@@ -84,7 +84,7 @@ def _present_parameters(notebook: NotebookNode, stamp: Stamp) -> None:
             cell.metadata["tags"] = [*names, "remove-input"]
     note = nbformat.v4.new_markdown_cell(
         "```{admonition} Parameters of this run\n:class: note\n"
-        f"Profile `{stamp.parameters.get('profile', MAIN)}`, run on {stamp.date} in {clock(stamp.seconds)} on "
+        f"Profile `{stamp.parameters.get('profile', profiles.MAIN)}`, run on {stamp.date} in {clock(stamp.seconds)} on "
         f"{stamp.device}. All other parameters have the defaults of the notebook and of its profile.\n```",
         id="parameters-of-this-run",
         metadata={"tags": ["parameters-note"]},

@@ -303,15 +303,16 @@ class Study(Material):
         """Pack all runs of this study on this machine into ``data/published``; returns the files written.
 
         The weights of the biased models (float16) come along where nobody's face was used to train them, so that every
-        clone fine-tunes the same ones; of a variation of the profile those of the first seed.
+        clone fine-tunes the same ones: of the book's main study all, of another task or a variation those of the first seed,
+        so that the repository stays light (a clone trains the others when it wants them).
         """
         names = [*methods.registry(), *MEASUREMENTS]
         written = runs.publish(
             (r for name in names for r in self.all_fresh(name)), self.published_root, self.profile.profile
         )
         if self.profile.dataset == "faceworld":
-            whole = self.profile == profiles.load(self.profile.profile)
-            for run in self.fresh("erm", None if whole else SEEDS[0]):
+            main = self.profile == profiles.load(profiles.MAIN)
+            for run in self.fresh("erm", None if main else SEEDS[0]):
                 weights = self.published_root / self.profile.profile / f"erm-{run.seed}-{run.id}.safetensors"
                 shutil.copy(run.folder / "model.safetensors", weights)  # type: ignore[operator]
                 written.append(weights)

@@ -81,7 +81,7 @@ def executed(notebook, path, **parameters):
 @cache
 def built():
     """Folder of the HTML pages of the real book with the small chapter added, run and built for this test session."""
-    from aimfair import book, chapters, execution, publishing
+    from aimfair import book, execution, profiles, publishing
 
     folder = Path(tempfile.mkdtemp(prefix="aimfair-book-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -92,6 +92,6 @@ def built():
     )
     notebook = write(full_chapter(), folder / "notebooks" / "00_small.ipynb")
     out = folder / "runs" / "00_small.ipynb"
-    execution.execute(notebook, out, {"profile": chapters.MAIN, "device": "cpu", "seed": 200})
+    execution.execute(notebook, out, {"profile": profiles.MAIN, "device": "cpu", "seed": 200})
     publishing.publish(out, copy / "notebooks")
     return book.build(copy).parent
