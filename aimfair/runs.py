@@ -163,10 +163,11 @@ def publish(runs: Iterable[Run], root: Path, profile: str) -> list[Path]:
     All runs of a profile predict the same faces: raises AimfairError if one does not.
     """
     folder = root / profile
-    folder.mkdir(parents=True, exist_ok=True)
     by_method: dict[str, dict[str, Run]] = {}
     for run in runs:
         by_method.setdefault(run.config["method"], {})[run.id] = run
+    if by_method:
+        folder.mkdir(parents=True, exist_ok=True)
     written = []
     for method, new in by_method.items():
         known = {r.id: r for r in published_runs(root, profile, method)} | new

@@ -132,3 +132,7 @@ def test_another_folder_for_runs_can_be_named(tmp_path, monkeypatch):
     assert runs.default_root() == tmp_path
     monkeypatch.delenv("AIMFAIR_RUNS")
     assert runs.default_root().parts[-2:] == ("data", "runs")
+
+
+def test_nothing_to_publish_leaves_nothing_behind(tmp_path):
+    assert runs.publish([], tmp_path / "published", "smoke") == [] and not list(tmp_path.iterdir())
