@@ -193,3 +193,15 @@ def test_changes_stand_beside_those_of_the_paper():
     beside = table_runs.beside(printed, table(a={1: 60.0, 2: 62.0}, b={1: 50.0}), "b", ["wst"])
     assert beside.loc["a"].tolist() == [80, 61, 10, 11] and list(beside.columns.get_level_values(1)) == ["WST"] * 4
     assert np.isnan(beside.loc["c", "here"]).all() and beside.loc["c", ("paper, change", "WST")] == 15
+
+
+def test_at_equal_rates_only_seeds_that_tried_all_rates_count():
+    tried = [("A", 1, 0.1, 80), ("A", 1, 0.2, 70), ("B", 1, 0.1, 60), ("B", 1, 0.2, 50)]
+    tried += [("A", 2, 0.1, 90), ("B", 2, 0.2, 0), ("C", 1, 0.0, 99)]  # seed 2 is incomplete; C searches no rate
+    rows = pd.DataFrame(tried, columns=["method", "seed", "lr", "acc"])
+    grid, means = table_runs.at_equal_rates(rows, ["acc"])
+    assert set(grid["seed"]) == {1} and len(grid) == 4
+    assert means.loc[("ACC", 0.1)].to_dict() == {"A": 80, "B": 60}
+    assert means.loc[("ACC", 0.2)].to_dict() == {"A": 70, "B": 50}
+    nothing, empty = table_runs.at_equal_rates(rows[rows["seed"] == 2], ["acc"])
+    assert nothing.empty and empty.empty

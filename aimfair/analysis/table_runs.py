@@ -166,7 +166,9 @@ def at_equal_rates(rows: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataF
     """All runs of the seeds that tried every learning rate with every method that searches one, and the means over these
     seeds: a row per metric and rate, a column per method. The rate that validation chooses may differ from method to method
     and be the larger part of a difference between them; here it is the same. Both are empty where there is no such seed."""
-    grid = common(rows[rows["lr"] > 0], ["method", "lr"])
+    grid = rows[rows["lr"] > 0]
+    tried = grid.drop_duplicates(["seed", "method", "lr"]).groupby("seed").size()
+    grid = grid[grid["seed"].isin(tried.index[tried == grid["method"].nunique() * grid["lr"].nunique()])]
     means = grid.groupby(["method", "lr"], sort=False)[list(metrics)].mean().astype(float)
     table = means.unstack("lr").T.rename(index=tables.HEADINGS) if len(means) else means
     return grid, table.rename_axis([None, "learning rate"]) if len(means) else table
