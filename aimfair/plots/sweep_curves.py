@@ -42,5 +42,7 @@ def sweep_curves(
         axes.set_title(LABELS.get(metric, metric))
         axes.set_xticks(range(len(values)), [f"{value:g}" if np.isreal(value) else value for value in values])
     panels[0][len(metrics) // 2].set_xlabel(label or x)
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=6, title=title or line)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    columns = 6 if max(map(len, labels)) < 12 else 3  # short values side by side, names of methods below each other
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, title=title or line)
     return figure
