@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from aimfair import corpora, datasets, diffusion, presets, prompts, tiny_sd
+from aimfair import datasets, diffusion, presets, prompts, tiny_sd
 from aimfair.datasets import Catalogue
 from aimfair.datasets import folder as image_folder
 from aimfair.drawing import manifest, pipelines, sharing
@@ -23,6 +23,7 @@ from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.paths import home, resolve
 from aimfair.profiles import Profile
+from aimfair.tiny_sd import corpora
 
 ELSEWHERE = "folder:"
 """How a generator begins that is none: a folder of images made elsewhere."""

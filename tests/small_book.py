@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from aimfair.execution import Stamp, parameters_hash
+from aimfair.book.execution import Stamp, parameters_hash
 from aimfair.paths import home
 
 PARAMETERS = """profile: str = "demo"  # name of a profile, or the path of a YAML file
@@ -81,7 +81,8 @@ def executed(notebook, path, **parameters):
 @cache
 def built():
     """Folder of the HTML pages of the real book with the small chapter added, run and built for this test session."""
-    from aimfair import book, execution, profiles, publishing
+    from aimfair import book, profiles
+    from aimfair.book import execution, publishing
 
     folder = Path(tempfile.mkdtemp(prefix="aimfair-book-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

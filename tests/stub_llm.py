@@ -9,8 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 
-from aimfair import grammar
-from aimfair.prompts import sentence
+from aimfair.prompts import grammar, sentence
 
 
 class Stub:

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 from small_grid import changes, draw_pool, machine
 
-from aimfair import beyond, cli, experiments, grid, methods, profiles, runs, study
+from aimfair import cli, grid, methods, profiles, runs, study
 from aimfair.errors import AimfairError
-from aimfair.experiments import Row
+from aimfair.grid import beyond, experiments
+from aimfair.grid.experiments import Row
 from aimfair.paths import home
 
 RATES = len(methods.LEARNING_RATES)

@@ -10,12 +10,13 @@ import yaml
 from nbformat.v4 import new_code_cell
 from small_book import ALT, CAPTION, built, chapter, executed, full_chapter, write
 
-from aimfair import book, chapters, pages
+from aimfair import book
+from aimfair.book import chapters, pages
+from aimfair.book.execution import stamp_of
+from aimfair.book.notebook import code_cells, read
+from aimfair.book.publishing import publish
 from aimfair.errors import AimfairError
-from aimfair.execution import stamp_of
-from aimfair.notebook import code_cells, read
 from aimfair.paths import home
-from aimfair.publishing import publish
 
 PUBLISHED = home() / "data" / "published"
 
@@ -89,7 +90,7 @@ def test_a_run_of_the_chapters_that_is_killed_goes_on_with_the_one_that_was_runn
     )
     dies = "if not mark.exists():\n    mark.touch()\n    for process in [*kernel.parents()[1::-1], kernel]:\n        process.kill()"
     notebook(checkout, "02_b.ipynb", once, dies, "print(shift)")
-    command = [sys.executable, "-c", "from aimfair import chapters; chapters.run('demo', {'shift': 0.25})"]
+    command = [sys.executable, "-c", "from aimfair.book import chapters; chapters.run('demo', {'shift': 0.25})"]
     assert subprocess.run(command).returncode == -signal.SIGKILL
     finished = chapters.executed_folder("demo")
     first = (finished / "01_a.ipynb").read_bytes()

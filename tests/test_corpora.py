@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from aimfair import corpora, datasets, profiles, prompts, sampling
+from aimfair import datasets, profiles, prompts, sampling
 from aimfair.errors import AimfairError
+from aimfair.tiny_sd import corpora
 
 RACES = ("White", "Black", "East Asian", "Southeast Asian", "Indian", "Middle Eastern", "Latino_Hispanic")
 N = 1200

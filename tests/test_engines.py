@@ -13,10 +13,10 @@ import torch
 from small_grid import ROWS, draw_pool, machine, some_cells
 
 from aimfair import grid, runs
-from aimfair.engines import Outcome, cores, gpus, perform, processes, serial
-from aimfair.engines import dask as dask_engine
 from aimfair.errors import AimfairError
-from aimfair.experiments import Cell, Row
+from aimfair.grid.engines import Outcome, cores, gpus, perform, processes, serial
+from aimfair.grid.engines import dask as dask_engine
+from aimfair.grid.experiments import Cell, Row
 from aimfair.progress import in_words
 
 

@@ -8,10 +8,17 @@ import pytest
 from nbformat.v4 import new_code_cell
 from small_book import chapter, executed, write
 
-from aimfair import chapters
+from aimfair.book import chapters
+from aimfair.book.execution import (
+    check_parameters,
+    execute,
+    is_current,
+    notebook_parameters,
+    refresh,
+    stamp_of,
+)
+from aimfair.book.notebook import code_cells, faults, read
 from aimfair.errors import AimfairError
-from aimfair.execution import check_parameters, execute, is_current, notebook_parameters, refresh, stamp_of
-from aimfair.notebook import code_cells, faults, read
 
 
 def small(folder, *sources):

@@ -6,9 +6,10 @@ from math import prod
 import pytest
 from small_grid import machine
 
-from aimfair import experiments, grid, methods, paper, profiles, prompts, study
+from aimfair import grid, methods, paper, profiles, prompts, study
 from aimfair.errors import AimfairError
-from aimfair.experiments import Row
+from aimfair.grid import experiments
+from aimfair.grid.experiments import Row
 from aimfair.paths import home
 
 RATES = len(methods.LEARNING_RATES)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from tiny_pipelines import stable_diffusion
 
-from aimfair import cli, costs, diffusion, presets, processors, profiles, synthetic
+from aimfair import cli, diffusion, presets, processors, profiles, synthetic
 from aimfair.drawing import architecture, bench_generation, forecast
 from aimfair.drawing.pipelines import Compute
 from aimfair.errors import AimfairError
+from aimfair.grid import costs
 
 
 @pytest.fixture(scope="module")

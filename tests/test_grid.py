@@ -15,10 +15,11 @@ import pandas as pd
 import pytest
 from small_grid import ROWS, changes, draw_pool, machine, some_cells
 
-from aimfair import cli, costs, grid, runs, search, study, synthetic, tables
-from aimfair.engines import BIASED_MODEL, POOL, available, get, serial
+from aimfair import cli, grid, runs, search, study, synthetic, tables
 from aimfair.errors import AimfairError
-from aimfair.experiments import GAPS, MAPS, Experiment, Row
+from aimfair.grid import costs
+from aimfair.grid.engines import BIASED_MODEL, POOL, available, get, serial
+from aimfair.grid.experiments import GAPS, MAPS, Experiment, Row
 from aimfair.paths import home
 
 
@@ -245,7 +246,7 @@ import sys, time
 from pathlib import Path
 from small_grid import ROWS, machine, some_cells
 from aimfair import measurements, study
-from aimfair.engines import perform
+from aimfair.grid.engines import perform
 pool, folder, row = sys.argv[1:]
 train, measure = study.Study._train, measurements.MEASUREMENTS["gradient-gaps"]
 def told(what, real):

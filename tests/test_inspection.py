@@ -3,10 +3,11 @@
 import torch
 from toys import toy_faces
 
-from aimfair import audit, corpora, models, tiny_vae
+from aimfair import audit, models
 from aimfair.analysis import inspection
 from aimfair.auditing import judges
 from aimfair.faces import FaceSet
+from aimfair.tiny_sd import autoencoder, corpora
 
 
 def test_the_probe_tells_apart_what_differs_and_nothing_else():
@@ -18,7 +19,7 @@ def test_the_probe_tells_apart_what_differs_and_nothing_else():
 
 
 def test_the_autoencoders_passage_gives_pictures_of_the_same_form_for_any_batch():
-    vae, images = tiny_vae.build(32), toy_faces((2,) * 4, 1).images[:, :, :32, :32]
+    vae, images = autoencoder.build(32), toy_faces((2,) * 4, 1).images[:, :, :32, :32]
     again = inspection.reconstruct(vae, images)
     assert again.shape == images.shape and again.dtype == torch.uint8
     one_by_one = inspection.reconstruct(vae, images, batch_size=1)

@@ -10,12 +10,12 @@ import pytest
 from nbformat.v4 import new_code_cell, new_output
 from small_book import ALT, CAPTION, chapter, full_chapter
 
-from aimfair.chapters import chapters, published_folder
-from aimfair.execution import notebook_parameters
-from aimfair.notebook import absolute_paths, code_cells, faults, read, tidy
+from aimfair.book.chapters import chapters, published_folder
+from aimfair.book.execution import notebook_parameters
+from aimfair.book.notebook import absolute_paths, code_cells, faults, read, tidy
+from aimfair.book.publishing import for_profile
 from aimfair.paths import home
 from aimfair.profiles import COMMON
-from aimfair.publishing import for_profile
 
 SOURCES = sorted((home() / "notebooks").glob("*.ipynb"))
 DRAFTS = sorted((home() / "notebooks" / "drafts").glob("*.ipynb.draft"))

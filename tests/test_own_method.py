@@ -9,8 +9,9 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
-from aimfair import cli, experiments, methods, profiles, training
+from aimfair import cli, methods, profiles, training
 from aimfair.errors import AimfairError
+from aimfair.grid import experiments
 from aimfair.paths import home
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from aimfair import pages
+from aimfair.book import pages
 
 GOOD = """<!doctype html><html><head><link rel="stylesheet" href="style.css"><script src="book.js?v=1"></script></head>
 <body><a href="https://arxiv.org">elsewhere</a> <a href="x.html"><span class="std std-numref">Figure 1</span></a>

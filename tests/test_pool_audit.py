@@ -13,13 +13,14 @@ from small_grid import SMALL, draw_pool
 from test_tiny_sd import CAPTIONS
 from toys import toy_faces
 
-from aimfair import audit, cli, grammar, profiles, prompts, study, tiny_sd
+from aimfair import audit, cli, profiles, prompts, study, tiny_sd
 from aimfair.auditing import clip_judge, datasheet, judges, nuisances, pool_audit
 from aimfair.commands import audit as audit_command
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.metrics import published_report
 from aimfair.paths import home
+from aimfair.prompts import grammar
 
 NAMES = {"target": "Bar", "protected": "Red"}
 

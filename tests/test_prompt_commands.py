@@ -8,7 +8,7 @@ from test_writing import KEY, good, recorded
 
 from aimfair import prompts
 from aimfair.cli import main
-from aimfair.writers import openai_compatible
+from aimfair.prompts.writers import openai_compatible
 
 TASK = "celeba/Smiling_Male"
 

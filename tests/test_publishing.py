@@ -7,10 +7,10 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from small_book import chapter, executed
 
+from aimfair.book.notebook import absolute_paths, code_cells, read
+from aimfair.book.publishing import for_profile, publish
 from aimfair.errors import AimfairError
-from aimfair.notebook import absolute_paths, code_cells, read
 from aimfair.paths import home
-from aimfair.publishing import for_profile, publish
 
 PICTURE = {"image/png": "iVBORw0KGgo="}
 

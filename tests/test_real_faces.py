@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aimfair import chapters, cli, corpora, methods, sampling, study
-from aimfair.chapters import published_folder
+from aimfair import cli, methods, sampling, study
+from aimfair.book import chapters
+from aimfair.book.chapters import published_folder
+from aimfair.book.execution import execute
+from aimfair.book.notebook import code_cells, read
+from aimfair.book.publishing import publish
 from aimfair.datasets import faceworld
-from aimfair.execution import execute
-from aimfair.notebook import code_cells, read
 from aimfair.paths import home
-from aimfair.publishing import publish
+from aimfair.tiny_sd import corpora
 
 PROFILE = "celeba-smiling-male"
 SMALL = {

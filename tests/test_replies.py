@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from aimfair import prompts, replies
+from aimfair import prompts
+from aimfair.prompts import replies
 
 ONE = "Portrait face photo of a smiling male with bangs, a hat, and head turned slightly left."
 TWO = "Portrait face photo of an old female with pale skin and head facing the camera."

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 from small_grid import SMALL, changes, draw_pool, machine
 
-from aimfair import cli, experiments, grid, methods, paper, profiles, study, tables
-from aimfair.engines import serial
+from aimfair import cli, grid, methods, paper, profiles, study, tables
 from aimfair.errors import AimfairError
+from aimfair.grid import experiments
+from aimfair.grid.engines import serial
 from aimfair.paper import beside, comparisons, reading, rule
 from aimfair.paper import claims as paper_claims
 from aimfair.paper.claims import PaperClaim, Part

@@ -7,9 +7,9 @@ import pytest
 from small_grid import ROWS, draw_pool, machine, some_cells
 
 from aimfair import cli, grid, methods, profiles, search, study, tables
-from aimfair.engines import perform, serial
 from aimfair.errors import AimfairError
-from aimfair.experiments import CHOSEN, Experiment, Row
+from aimfair.grid.engines import perform, serial
+from aimfair.grid.experiments import CHOSEN, Experiment, Row
 
 RATES = methods.LEARNING_RATES
 SEEDS = (100, 200, 300, 400, 500)

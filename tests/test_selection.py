@@ -9,8 +9,8 @@ from small_grid import SMALL, changes, draw_pool, machine, some_cells
 
 from aimfair import grid, profiles, runs, selection, study
 from aimfair.errors import AimfairError
-from aimfair.experiments import Row
 from aimfair.faces import FaceSet
+from aimfair.grid.experiments import Row
 from aimfair.selection import Candidates
 
 

@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 from small_grid import changes, draw_pool
 
-from aimfair import beyond, experiments, methods, runs, study, tables
+from aimfair import methods, runs, study, tables
 from aimfair.analysis import table_runs
 from aimfair.claims import higher, lower
 from aimfair.errors import AimfairError
-from aimfair.experiments import Experiment, Row
+from aimfair.grid import beyond, experiments
+from aimfair.grid.experiments import Experiment, Row
 
 RATE = {"lr": 0.03}
 TABLE = Experiment(

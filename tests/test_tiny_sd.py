@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from aimfair import tiny_sd, tiny_vae
+from aimfair import tiny_sd
 from aimfair.errors import AimfairError
 from aimfair.paths import home
 from aimfair.stages import train_stage
+from aimfair.tiny_sd import autoencoder
 
 CAPTIONS = [f"Portrait face photo of a {'smiling' if i % 2 else 'serious'} young female." for i in range(24)]
 
@@ -80,7 +81,7 @@ def test_another_width_is_another_size_and_takes_no_state_of_the_default_one(tmp
     from diffusers import StableDiffusionPipeline
 
     images = corpus(size=32)
-    tiny_vae.train(
+    autoencoder.train(
         images, tmp_path / "narrow.partial", steps=1, batch_size=8
     )  # a run of the default width that was stopped
     out = tiny_sd.train(images, CAPTIONS, tmp_path / "narrow", steps=(1, 1), batch_size=8, width=32)
@@ -92,7 +93,7 @@ def test_another_width_is_another_size_and_takes_no_state_of_the_default_one(tmp
 
 def test_the_width_of_the_shipped_models_is_the_default():
     shipped = home() / "data" / "tiny-sd" / "faceworld"
-    assert tiny_sd.channels(tiny_sd.WIDTH) == (tiny_vae.CHANNELS, (64, 128))
+    assert tiny_sd.channels(tiny_sd.WIDTH) == (autoencoder.CHANNELS, (64, 128))
     size = sum(file.stat().st_size for file in shipped.rglob("*.safetensors"))
     assert tiny_sd.megabytes() == pytest.approx(size / 1e6, abs=0.2)
     assert tiny_sd.megabytes(128) < tiny_sd.PUBLISHED < tiny_sd.megabytes(160)
@@ -115,13 +116,13 @@ def test_tokenizer_reads_any_text(tmp_path):
 
 def test_latents_are_standardised_and_the_image_is_not_changed_by_it():
     images = corpus(16)
-    vae = tiny_vae.build(32)
-    before = tiny_vae.reconstruct(vae, images)
-    tiny_vae.standardise(vae, images)
-    mean, std = tiny_vae.encode(vae, images)
+    vae = autoencoder.build(32)
+    before = autoencoder.reconstruct(vae, images)
+    autoencoder.standardise(vae, images)
+    mean, std = autoencoder.encode(vae, images)
     drawn = torch.cat([mean + std * torch.randn(mean.shape) for _ in range(8)]).float()
     assert drawn.mean((0, 2, 3)).abs().max() < 0.1 and (drawn.std((0, 2, 3)) - 1).abs().max() < 0.1
-    after = tiny_vae.reconstruct(vae, images)
+    after = autoencoder.reconstruct(vae, images)
     assert (before.int() - after.int()).abs().max() <= 1
 
 
@@ -129,10 +130,10 @@ def test_focus_and_features_change_what_is_learned(tmp_path):
     images = corpus()
     focus = torch.ones(1, 1, 32, 32)
     focus[..., 16:] = 50.0
-    plain, _ = tiny_vae.train(images, tmp_path / "a", steps=30, batch_size=8)
-    focused, _ = tiny_vae.train(images, tmp_path / "b", steps=30, batch_size=8, focus=focus)
+    plain, _ = autoencoder.train(images, tmp_path / "a", steps=30, batch_size=8)
+    focused, _ = autoencoder.train(images, tmp_path / "b", steps=30, batch_size=8, focus=focus)
     right = [
-        (tiny_vae.reconstruct(v, images)[..., 16:].float() - images[..., 16:]).abs().mean() for v in (plain, focused)
+        (autoencoder.reconstruct(v, images)[..., 16:].float() - images[..., 16:]).abs().mean() for v in (plain, focused)
     ]
     assert right[1] < right[0]
 

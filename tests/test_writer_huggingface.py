@@ -9,8 +9,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from aimfair import prompts, writers, writing
+from aimfair import prompts
 from aimfair.errors import AimfairError
+from aimfair.prompts import writers, writing
 
 TASK = "celeba/Smiling_Male"
 TEMPLATE = "{% for m in messages %}<s>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"

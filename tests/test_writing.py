@@ -8,9 +8,10 @@ import pytest
 import stub_llm
 from stub_llm import asked_for, body, broken, completion, cut_off, numbered, serving, silence, status
 
-from aimfair import prompts, writers, writing
+from aimfair import prompts
 from aimfair.errors import AimfairError
-from aimfair.writers import openai_compatible
+from aimfair.prompts import writers, writing
+from aimfair.prompts.writers import openai_compatible
 
 TASK = "celeba/Smiling_Male"
 KEY = "sk-a-very-secret-key"

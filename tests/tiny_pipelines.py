@@ -11,9 +11,10 @@ import torch
 import transformers
 from PIL import Image
 
-from aimfair import tiny_sd, tiny_vae
+from aimfair import tiny_sd
 from aimfair.faces import GROUPS
 from aimfair.prompts import Prompt
+from aimfair.tiny_sd import autoencoder
 
 BANK = [
     Prompt(f"{t}_{p}/{i:02d}", f"Photo of a {'smiling' if t else 'serious'} {'male' if p else 'female'}, {i}", t, p)
@@ -28,7 +29,7 @@ def stable_diffusion(out: Path) -> Path:
     """A StableDiffusionPipeline, saved; returns its folder."""
     tokenizer = tiny_sd.train_tokenizer([p.text for p in BANK], out / "words")
     text_encoder, unet = tiny_sd.build(len(tokenizer), 4, channels=(32, 64))
-    tiny_sd.save(out / "model", tiny_vae.build(32, channels=(16, 16, 16, 32)), text_encoder, tokenizer, unet)
+    tiny_sd.save(out / "model", autoencoder.build(32, channels=(16, 16, 16, 32)), text_encoder, tokenizer, unet)
     return out / "model"
 
 
@@ -67,7 +68,7 @@ def stable_diffusion_xl(out: Path) -> Any:
         projection_class_embeddings_input_dim=6 * 8 + 32,
     )
     return diffusers.StableDiffusionXLPipeline(
-        vae=autoencoder(4),
+        vae=half_size_vae(4),
         text_encoder=transformers.CLIPTextModel(config),
         text_encoder_2=transformers.CLIPTextModelWithProjection(config),
         tokenizer=words,
@@ -93,7 +94,7 @@ def z_image(out: Path) -> Any:
     for token in (transformer.x_pad_token, transformer.cap_pad_token):  # come as whatever the memory held
         torch.nn.init.normal_(token, std=0.02)
     return diffusers.ZImagePipeline(
-        vae=autoencoder(16),
+        vae=half_size_vae(16),
         text_encoder=transformers.Qwen3Model(transformers.Qwen3Config(num_hidden_layers=2, **LANGUAGE_MODEL)),
         tokenizer=byte_tokenizer(),
         transformer=transformer,
@@ -144,7 +145,7 @@ def cogview4(out: Path) -> Any:
         pos_embed_max_size=16,
     )
     return diffusers.CogView4Pipeline(
-        vae=autoencoder(4),
+        vae=half_size_vae(4),
         text_encoder=transformers.GlmModel(transformers.GlmConfig(num_hidden_layers=2, **LANGUAGE_MODEL)),
         tokenizer=byte_tokenizer(begin=True),
         transformer=transformer,
@@ -163,7 +164,7 @@ def saved(pipeline: Any, folder: Path) -> Path:
     return folder
 
 
-def autoencoder(channels: int) -> Any:
+def half_size_vae(channels: int) -> Any:
     """An autoencoder whose latents have half the side of the image."""
     return diffusers.AutoencoderKL(
         block_out_channels=(32, 32),

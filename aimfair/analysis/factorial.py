@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from aimfair import beyond
 from aimfair.analysis import table_runs, verdicts
 from aimfair.analysis.verdicts import METRICS
 from aimfair.errors import AimfairError
+from aimfair.grid import beyond
 
 if TYPE_CHECKING:
     from aimfair.study import Study
@@ -24,7 +24,7 @@ FACTORS = ("mask", "statistics", "checkpoint")
 
 
 def runs_of(study: Study) -> pd.DataFrame:
-    """The chosen runs of :func:`aimfair.beyond.crossed` that there are, with a column for each of :data:`FACTORS`. Of random
+    """The chosen runs of :func:`aimfair.grid.beyond.crossed` that there are, with a column for each of :data:`FACTORS`. Of random
     masks one per seed takes part. An empty frame where there are none."""
     chosen = table_runs.chosen(table_runs.rows(study, beyond.factorial(study.profile)))
     levels = {row.title: levels for levels, row in beyond.crossed().items()}

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aimfair import audit, corpora, diffusion, models, synthetic
+from aimfair import audit, diffusion, models, synthetic
 from aimfair.auditing import judges
 from aimfair.faces import FaceSet
 from aimfair.paths import home
 from aimfair.profiles import Profile
+from aimfair.tiny_sd import corpora
 
 SAMPLE = 1000
 """Faces that are passed through the autoencoder."""

@@ -14,7 +14,7 @@ import pandas as pd
 from aimfair import profiles, search, tables
 from aimfair.claims import Claim
 from aimfair.errors import AimfairError
-from aimfair.experiments import GAPS, Experiment, Row
+from aimfair.grid.experiments import GAPS, Experiment, Row
 from aimfair.measurements import MEASUREMENTS
 from aimfair.profiles import Profile
 from aimfair.progress import in_words

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from aimfair import corpora, datasets, methods, runs, sampling
+from aimfair import datasets, methods, runs, sampling
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.paths import resolve
 from aimfair.runs import Run
+from aimfair.tiny_sd import corpora
 
 if TYPE_CHECKING:
     from aimfair.study import Study

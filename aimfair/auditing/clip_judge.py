@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from aimfair.errors import AimfairError
 from aimfair.progress import progress
-from aimfair.wording import NON_WHITE
+from aimfair.prompts.wording import NON_WHITE
 
 SENTENCES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "Smiling": (("a serious person", "a person with a neutral face"), ("a smiling person", "a person who laughs")),

@@ -10,12 +10,12 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from aimfair import corpora
 from aimfair.audit import Judge, load_judge, train_judge
-from aimfair.corpora import Corpus
 from aimfair.errors import AimfairError
 from aimfair.paths import home
 from aimfair.profiles import Profile
+from aimfair.tiny_sd import corpora
+from aimfair.tiny_sd.corpora import Corpus
 
 SHIPPED = {"faceworld": "judge.safetensors", "fairface": "judge-fairface.safetensors"}
 """Corpus -> the judge of it in ``data/tiny-sd``. Each looks at 64 px, to which it resizes what it is shown."""

@@ -15,11 +15,12 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-from aimfair import audit, coverage, prompts, wording
+from aimfair import audit, prompts
 from aimfair.audit import Judge
 from aimfair.auditing import judges
 from aimfair.faces import FaceSet
 from aimfair.profiles import Profile
+from aimfair.prompts import coverage, wording
 
 LOOKS = ("brightness", "contrast", "saturation", "sharpness")
 """What is measured of every picture; see :func:`looks`."""
@@ -89,7 +90,7 @@ def looks(images: Tensor) -> dict[str, Tensor]:
 
 
 def mentions(manifest: pd.DataFrame, profile: Profile) -> list[set[str]]:
-    """What the prompt of each image says beside its labels, by :func:`aimfair.coverage.mentioned`.
+    """What the prompt of each image says beside its labels, by :func:`aimfair.prompts.coverage.mentioned`.
 
     manifest  a row per image with a column ``prompt``, or with a ``prompt_id`` of the profile's bank. The attributes
               that the bank declares for that id count as far as the text says them. Empty where neither is there.

@@ -144,8 +144,8 @@ def headline(profile: Any, folder: Path, images: int, there: int) -> str:
 
 def cost(opened: Any, folder: Path, compute: Any, processes: int | None) -> str:
     """What ``--dry-run`` says."""
-    from aimfair.costs import in_space, in_time
     from aimfair.drawing.forecast import forecast
+    from aimfair.grid.costs import in_space, in_time
 
     f = forecast(opened.profile, folder, opened.device, compute, processes, opened.data_root)
     lines = [headline(opened.profile, folder, f.images, f.there)]

@@ -60,7 +60,8 @@ def command_grid_run(options: argparse.Namespace) -> int:
     It may be stopped at any time and goes on where it was. What several runs share (synthetic faces, biased models,
     gradients) is computed once, whoever wants it. A run that fails is told at the end, with exit status 1, and does not
     stop the others. Dask is an extra: pip install 'aimfair[dask]'."""
-    from aimfair import costs, engines, grid
+    from aimfair import grid
+    from aimfair.grid import costs, engines
 
     machine = grid_machine(options)
     name = options.engine or ("dask" if machine.dask else "processes" if machine.workers > 1 else "serial")
@@ -93,7 +94,8 @@ def command_grid_status(options: argparse.Namespace) -> None:
     $ aimfair grid status
     $ aimfair grid status --beyond --seeds 100 200 300     the experiments beyond the paper
     $ aimfair grid status --profile utkface --data path/to/UTKFace.tar.gz"""
-    from aimfair import costs, grid
+    from aimfair import grid
+    from aimfair.grid import costs
 
     machine = grid_machine(options)
     known = costs.records(machine)
@@ -144,7 +146,7 @@ def command_grid_publish(options: argparse.Namespace) -> None:
     $ aimfair grid publish                        all of the paper's
 
     As aimfair publish does it for one study; a table also has runs of its variations, such as another assumed ratio."""
-    from aimfair.engines import study_of
+    from aimfair.grid.engines import study_of
 
     machine = grid_machine(options)
     cells = [cell for _, cells in grid_cells(options) for cell in cells]
@@ -188,7 +190,8 @@ def grid_cells(options: argparse.Namespace) -> list[tuple[Any, list[Any]]]:
     """The tables and figures that are asked for, each with its cells.
 
     Where none is named, all of the paper; experiments beyond it only with ``--beyond``."""
-    from aimfair import beyond, experiments, methods, profiles, search
+    from aimfair import methods, profiles, search
+    from aimfair.grid import beyond, experiments
 
     changes = {k: v for k, v in common_parameters(options).items() if k not in profiles.COMMON}
     profile = profiles.load(options.profile, **changes)
@@ -208,7 +211,8 @@ def grid_cells(options: argparse.Namespace) -> list[tuple[Any, list[Any]]]:
 
 def grid_machine(options: argparse.Namespace) -> Any:
     """Where and how cells are looked up and computed."""
-    from aimfair import engines, profiles
+    from aimfair import profiles
+    from aimfair.grid import engines
 
     given = {k: v for k, v in common_parameters(options).items() if k in profiles.COMMON and k != "seed"}
     workers = getattr(options, "workers", None)
@@ -236,7 +240,8 @@ def seeds_of(row: Any, seeds: list[int], first: tuple[int, ...]) -> str:
 
 def status_line(title: str, cells: dict[str, Any], machine: Any, known: list[Any]) -> None:
     """One line of ``aimfair grid status``."""
-    from aimfair import costs, grid
+    from aimfair import grid
+    from aimfair.grid import costs
 
     lacking = grid.missing(cells, machine)
     hours = costs.estimate(grid.plan(lacking, machine), machine, known).hours

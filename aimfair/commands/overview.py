@@ -27,8 +27,9 @@ def command_status(options: argparse.Namespace) -> None:
     """Show what is done: chapters run and published, runs on this machine and in the repository, the built book.
 
     $ aimfair status"""
-    from aimfair import chapters, profiles
-    from aimfair.execution import stamp_of
+    from aimfair import profiles
+    from aimfair.book import chapters
+    from aimfair.book.execution import stamp_of
 
     for name in profiles.available():
         stamps = [s for p in chapters.executed_folder(name).glob("*.ipynb") if (s := stamp_of(p))]

@@ -50,7 +50,8 @@ def command_prompts_show(options: argparse.Namespace) -> None:
 
     Groups are named by target and protected value: 1_0 in Smiling_Male are smiling women. Variants are the rows of the
     paper's Table 5: contextual (50 with head poses), contextual-25 (the first 25), no-pose (50 without), plain (one)."""
-    from aimfair import prompts, writing
+    from aimfair import prompts
+    from aimfair.prompts import writing
 
     record = bank_named(options.bank)
     if options.variant not in prompts.VARIANTS:
@@ -76,7 +77,8 @@ def command_prompts_check(options: argparse.Namespace) -> int:
     $ aimfair prompts check my-bank.json --tokenizer path/to/pipeline     count tokens as this model does
 
     One line per problem, and exit status 1 if there is one. Without --tokenizer tokens are counted rather too high."""
-    from aimfair import prompts, wording
+    from aimfair import prompts
+    from aimfair.prompts import wording
 
     record = bank_named(options.bank)
     tokens, limit = wording.token_counter(options.tokenizer) if options.tokenizer else (None, wording.MAX_TOKENS)
@@ -105,7 +107,7 @@ def command_prompts_write(options: argparse.Namespace) -> None:
     The bank is written only when it is complete and even. Stop it at any time: what was accepted lies in a .partial file
     beside it, and the same command goes on. With the default place, data/prompts/<task>@<model>.json, a study takes it
     by -p prompts=contextual@<model>. You may edit the file: a study checks it again, and draws nothing from a faulty one."""
-    from aimfair import wording, writing
+    from aimfair.prompts import wording, writing
 
     tokens, limit = wording.token_counter(options.tokenizer) if options.tokenizer else (None, wording.MAX_TOKENS)
     names = ("model", "revision", "url", "device", "temperature", "timeout")

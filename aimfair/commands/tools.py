@@ -21,7 +21,7 @@ def command_refresh(options: argparse.Namespace) -> None:
     $ aimfair refresh notebooks/01_fairness_metrics.ipynb
 
     Time stamps and other traces of the run are stripped, so a changed byte means a changed result."""
-    from aimfair.execution import refresh
+    from aimfair.book.execution import refresh
 
     for path in options.notebooks or sorted((home() / "notebooks").glob("*.ipynb")):
         print(f"{Path(path).name}: {'changed' if refresh(Path(path)) else 'unchanged'}", flush=True)

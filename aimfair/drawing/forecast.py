@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 
-from aimfair import corpora, diffusion, presets, processors, synthetic
-from aimfair.costs import seconds_per_image, training_seconds
+from aimfair import diffusion, presets, processors, synthetic
 from aimfair.drawing import pipelines, sharing
 from aimfair.drawing.bench_generation import matrix_rate
 from aimfair.drawing.pipelines import Compute
+from aimfair.grid.costs import seconds_per_image, training_seconds
 from aimfair.processors import gpus
 from aimfair.profiles import Profile
 from aimfair.progress import in_words
+from aimfair.tiny_sd import corpora
 
 SHARE = 0.3
 """Of the rate of a large matrix product that a network is taken to reach, where none was timed."""

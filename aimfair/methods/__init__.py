@@ -104,7 +104,7 @@ class Method:
 
     options  further hyper-parameters and their usual values. One with its usual value is left out of ``hyper``, and so of
              a run's identity: what is made variable here changes no id of the runs that were there before
-    beyond   an extension of this book: the paper's tables of all methods leave it out, :mod:`aimfair.beyond` has it
+    beyond   an extension of this book: the paper's tables of all methods leave it out, :mod:`aimfair.grid.beyond` has it
     """
 
     name: str

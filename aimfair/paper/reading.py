@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from aimfair import experiments, grid, masks, methods, paper, profiles, tables
-from aimfair.engines import Machine, study_of
-from aimfair.experiments import GAPS, Cell, Experiment
+from aimfair import grid, masks, methods, paper, profiles, tables
+from aimfair.grid import experiments
+from aimfair.grid.engines import Machine, study_of
+from aimfair.grid.experiments import GAPS, Cell, Experiment
 from aimfair.paper.rule import PROPOSED, consistent
 from aimfair.profiles import Profile
 
@@ -43,7 +44,7 @@ TITLES = {
     "synthetic_to_real=1.5": "AIM-Fair, 1.5 times as many",
     "synthetic_to_real=2": "AIM-Fair, twice as many",
 }
-"""Names of the paper's rows and settings -> titles of our rows (:mod:`aimfair.experiments`), where no method is one."""
+"""Names of the paper's rows and settings -> titles of our rows (:mod:`aimfair.grid.experiments`), where no method is one."""
 
 EARLY = ("conv1", "bn1", "layer1", "layer2")
 """First half of ResNet-18: 30 of its 62 tensors."""

@@ -1,8 +1,8 @@
 """Prompt banks: 50 sentences per group for a text-to-image model, read from ``data/prompts`` and checked by code.
 
 A bank is one JSON file per task. Beside the sentences it holds what they mention, the instruction that a
-language model is given for them, and how they were made: :mod:`aimfair.grammar` writes the banks that come
-with the book, :mod:`aimfair.writing` has others written by a language model. A task may have several: "<task>@<name>" lies
+language model is given for them, and how they were made: :mod:`aimfair.prompts.grammar` writes the banks that come
+with the book, :mod:`aimfair.prompts.writing` has others written by a language model. A task may have several: "<task>@<name>" lies
 beside the recorded one, and a study takes it by ``prompts: contextual@<name>``.
 """
 
@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aimfair.coverage import surpluses
 from aimfair.errors import AimfairError
 from aimfair.faces import GROUPS
 from aimfair.paths import home
-from aimfair.wording import MAX_TOKENS, Tokens, faults, fewest_tokens, says
-from aimfair.wording import WORDS as WORDS  # the words that name a label, for those who read banks
+from aimfair.prompts.coverage import surpluses
+from aimfair.prompts.wording import MAX_TOKENS, Tokens, faults, fewest_tokens, says
+from aimfair.prompts.wording import (
+    WORDS as WORDS,
+)  # the words that name a label, for those who read banks
 
 PER_GROUP = 50
 TOLERANCE = 0.1
@@ -64,7 +66,7 @@ def bank(task: str, variant: str = "contextual") -> list[Prompt]:
 
     variant  "contextual" (50 per group, with head poses), "contextual-25" (the first 25), "no-pose" (the 50
              without the pose clause) or "plain" (one per group): the rows of Table 5. "contextual@mine" is that of
-             the bank "<task>@mine", which :func:`aimfair.writing.write_bank` wrote beside the recorded one
+             the bank "<task>@mine", which :func:`aimfair.prompts.writing.write_bank` wrote beside the recorded one
     Raises AimfairError for an unknown task or variant, for a file that lacks something, naming file and group, and for a
     bank in which :func:`check` finds something: nothing is drawn from a bank that was edited and not checked again.
     """
@@ -204,18 +206,18 @@ def check(
 ) -> list[str]:
     """Everything that is wrong with a bank, one line each; an empty list if nothing is.
 
-    tokens     the tokenizer at hand (:func:`aimfair.wording.token_counter`); without one, a count that is rather too high
+    tokens     the tokenizer at hand (:func:`aimfair.prompts.wording.token_counter`); without one, a count that is rather too high
     tolerance  largest difference of how often something is mentioned for target 0 and target 1 within one
                protected value, as a share of the prompts: what differs more could give the target away
     limit      how many tokens the text encoder reads
 
     Raises AimfairError where no words are known that name the target or the protected attribute. What one prompt may say
-    is in :mod:`aimfair.wording`, what must be spread evenly in :mod:`aimfair.coverage`.
+    is in :mod:`aimfair.prompts.wording`, what must be spread evenly in :mod:`aimfair.prompts.coverage`.
     """
     pair = (record["target"], record["protected"])
     if unknown := [name for name in pair if name not in WORDS]:
         raise AimfairError(
-            f"which words name {unknown[0]}? aimfair/wording.py knows them for {', '.join(WORDS)}: add a line to WORDS"
+            f"which words name {unknown[0]}? aimfair/prompts/wording.py knows them for {', '.join(WORDS)}: add a line to WORDS"
         )
     problems = []
     for values in GROUPS:

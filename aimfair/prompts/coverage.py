@@ -14,7 +14,7 @@ from math import ceil
 from typing import Any
 
 from aimfair.faces import GROUPS
-from aimfair.wording import MEN_ONLY, WOMEN_ONLY, WORDS, no_colours, says
+from aimfair.prompts.wording import MEN_ONLY, WOMEN_ONLY, WORDS, no_colours, says
 
 GENDERED = (*MEN_ONLY, *WOMEN_ONLY, "earrings", "necklace", "necktie", "tie")
 """Words that are typical of one gender: looked for in the text, whether or not it was declared to say them."""

@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aimfair import coverage, prompts, replies, writers
+from aimfair import prompts
 from aimfair.errors import AimfairError
 from aimfair.faces import GROUPS
-from aimfair.prompts import PER_GROUP, TOLERANCE
-from aimfair.wording import MAX_TOKENS, Tokens, faults
-from aimfair.writers import NoReply, Request, Setup, Writer
+from aimfair.prompts import PER_GROUP, TOLERANCE, coverage, replies, writers
+from aimfair.prompts.wording import MAX_TOKENS, Tokens, faults
+from aimfair.prompts.writers import NoReply, Request, Setup, Writer
 
 AT_ONCE = 25
 """Most prompts of one request: long lists are cut off, or repeat themselves."""
@@ -48,13 +48,13 @@ def write_bank(
 ) -> Path:
     """Have the bank of ``task`` ("<dataset>/<Target>_<Protected>") written; returns its file.
 
-    writer     one of :func:`aimfair.writers.available`: recorded, huggingface, openai_compatible
+    writer     one of :func:`aimfair.prompts.writers.available`: recorded, huggingface, openai_compatible
     out        a JSON file that does not exist yet, by default :func:`default_path`
     seed       request i of a group is made with a seed of its own, drawn from this one
     rounds     most requests per group, those included that make the bank more even
     tolerance, tokens, limit  as in :func:`aimfair.prompts.check`
     tell       is given one line per request
-    setup      model, url, revision, device, temperature, timeout: see :class:`aimfair.writers.Setup`
+    setup      model, url, revision, device, temperature, timeout: see :class:`aimfair.prompts.writers.Setup`
 
     Raises AimfairError where fewer than one prompt or round is asked for, the file exists, the writer cannot be asked, or
     the bank is not complete and even after ``rounds``; what was accepted is kept, and the same call goes on with it.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from aimfair import prompts
-from aimfair.writers import Request, Setup, Writer
+from aimfair.prompts.writers import Request, Setup, Writer
 
 
 def connect(setup: Setup) -> Writer:
-    """See :mod:`aimfair.writers`. Raises AimfairError where the bank is not there or lacks something."""
+    """See :mod:`aimfair.prompts.writers`. Raises AimfairError where the bank is not there or lacks something."""
     record = prompts.read_file(Path(setup.model)) if setup.model else prompts.read(setup.task)
 
     def ask(request: Request) -> str:

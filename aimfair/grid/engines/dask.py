@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from aimfair.engines import Machine, Outcome, cores, perform
 from aimfair.errors import AimfairError
-from aimfair.experiments import Cell
+from aimfair.grid.engines import Machine, Outcome, cores, perform
+from aimfair.grid.experiments import Cell
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -25,7 +25,7 @@ PATIENCE = "20s"
 
 
 def run(cells: Sequence[Cell], machine: Machine) -> Iterator[Outcome]:
-    """See :mod:`aimfair.engines`."""
+    """See :mod:`aimfair.grid.engines`."""
     with _client(machine.dask, machine.workers) as client:
         from distributed import as_completed
 
@@ -45,7 +45,7 @@ def run(cells: Sequence[Cell], machine: Machine) -> Iterator[Outcome]:
 
 
 def on_worker(cell: Cell, machine: Machine, sharing: int) -> Outcome:
-    """:func:`aimfair.engines.perform` with this worker's part of the cores: Dask itself would leave it one."""
+    """:func:`aimfair.grid.engines.perform` with this worker's part of the cores: Dask itself would leave it one."""
     torch.set_num_threads(max(1, cores() // sharing))
     return perform(cell, machine)
 

@@ -15,7 +15,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from aimfair.errors import AimfairError
-from aimfair.writers import NoReply, Request, Setup, Writer, whole_lines
+from aimfair.prompts.writers import NoReply, Request, Setup, Writer, whole_lines
 
 KEY = "AIMFAIR_LLM_KEY"
 TRIES = 5
@@ -35,7 +35,7 @@ class Patience(Retry):
 
 
 def connect(setup: Setup) -> Writer:
-    """See :mod:`aimfair.writers`. Raises AimfairError for an address that is none, a missing model, an impossible key."""
+    """See :mod:`aimfair.prompts.writers`. Raises AimfairError for an address that is none, a missing model, an impossible key."""
     address = _address(setup.url)
     if not setup.model:
         raise AimfairError("which model? name it as the endpoint does, with --model")

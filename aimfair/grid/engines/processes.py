@@ -17,8 +17,8 @@ from multiprocessing.context import SpawnProcess
 
 import torch
 
-from aimfair.engines import Machine, Outcome, cores, gpus, perform
-from aimfair.experiments import Cell
+from aimfair.grid.engines import Machine, Outcome, cores, gpus, perform
+from aimfair.grid.experiments import Cell
 from aimfair.processors import environment
 
 LIVES = 2
@@ -36,7 +36,7 @@ class Worker:
 
 
 def run(cells: Sequence[Cell], machine: Machine) -> Iterator[Outcome]:
-    """See :mod:`aimfair.engines`."""
+    """See :mod:`aimfair.grid.engines`."""
     waiting, deaths = deque(cells), Counter[Cell]()
     known = gpus(machine.device)
     devices = [f"cuda:{n % known}" if known else machine.device for n in range(min(machine.workers, len(cells)))]

@@ -1,7 +1,7 @@
 """Writers: who writes the prompts of a bank. One file each; a new writer is a new file.
 
 A writer's file has a function ``connect(setup)`` that returns a :class:`Writer`, ready to be asked. What it answers is
-free text: reading it, checking it and asking again is done for all of them by :mod:`aimfair.writing`.
+free text: reading it, checking it and asking again is done for all of them by :mod:`aimfair.prompts.writing`.
 """
 
 from __future__ import annotations

@@ -14,10 +14,11 @@ from typing import Any
 
 import pandas as pd
 
-from aimfair import costs, methods, runs, search, synthetic, tables
-from aimfair.engines import BIASED_MODEL, POOL, Engine, Machine, Outcome, study_of
+from aimfair import methods, runs, search, synthetic, tables
 from aimfair.errors import AimfairError
-from aimfair.experiments import CHOSEN, GAPS, Cell, Experiment
+from aimfair.grid import costs
+from aimfair.grid.engines import BIASED_MODEL, POOL, Engine, Machine, Outcome, study_of
+from aimfair.grid.experiments import CHOSEN, GAPS, Cell, Experiment
 from aimfair.measurements import MEASUREMENTS
 from aimfair.progress import progress, quiet
 
@@ -39,7 +40,7 @@ def identified(cells: Iterable[Cell], machine: Machine) -> dict[str, Cell]:
 
 
 def answered(cell: Cell, machine: Machine) -> Cell:
-    """The cell, with what its search chose in place of :data:`aimfair.experiments.CHOSEN`; as it is, while runs of the
+    """The cell, with what its search chose in place of :data:`aimfair.grid.experiments.CHOSEN`; as it is, while runs of the
     search are missing."""
     if not _asks(cell):
         return cell

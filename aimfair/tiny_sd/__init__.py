@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from aimfair import tiny_vae
 from aimfair.errors import AimfairError
 from aimfair.stages import train_stage
+from aimfair.tiny_sd import autoencoder
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -91,8 +91,8 @@ def train(
     first: dict[str, Any] = {"minutes": minutes * autoencoder_share} if steps is None else {"steps": steps[0]}
     second: dict[str, Any] = {"minutes": minutes * (1 - autoencoder_share)} if steps is None else {"steps": steps[1]}
     shared: dict[str, Any] = {"folder": folder, "seed": seed, "device": device}
-    vae, vae_record = tiny_vae.train(images, focus=focus, labels=labels, channels=vae_channels, **first, **shared)
-    latents = tiny_vae.encode(vae, images, device)
+    vae, vae_record = autoencoder.train(images, focus=focus, labels=labels, channels=vae_channels, **first, **shared)
+    latents = autoencoder.encode(vae, images, device)
     tokenizer = train_tokenizer(captions, folder / "tokenizer")
     text_encoder, unet = build(len(tokenizer), images.shape[-1] // 8, seed, unet_channels)
     record = train_unet(
@@ -111,8 +111,9 @@ def train(
         "seed": seed,
         "device": torch.device(device).type,
         "threads": torch.get_num_threads(),
-        "autoencoder": vae_record | {"scalars": tiny_vae.scalars(vae)},
-        "unet": record | {"scalars": tiny_vae.scalars(unet), "text_encoder_scalars": tiny_vae.scalars(text_encoder)},
+        "autoencoder": vae_record | {"scalars": autoencoder.scalars(vae)},
+        "unet": record
+        | {"scalars": autoencoder.scalars(unet), "text_encoder_scalars": autoencoder.scalars(text_encoder)},
     }
     (folder / "pipeline" / "training.json").write_text(json.dumps(settings, indent=1) + "\n")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -128,15 +129,15 @@ def channels(width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """
     if width < 32 or width % 32:
         raise AimfairError(f"--width must be a multiple of 32, such as 96 or 128, got {width}")
-    return tuple(c * width // WIDTH for c in tiny_vae.CHANNELS), (width, 2 * width)
+    return tuple(c * width // WIDTH for c in autoencoder.CHANNELS), (width, 2 * width)
 
 
 def megabytes(width: int = WIDTH) -> float:
     """Size of all weights on disk, in float16. Nothing is computed: the networks are built without their weights."""
     vae_channels, unet_channels = channels(width)
     with torch.device("meta"):
-        parts = tiny_vae.build(64, channels=vae_channels), *build(VOCABULARY, 8, channels=unet_channels)
-    return 2 * sum(map(tiny_vae.scalars, parts)) / 1e6
+        parts = autoencoder.build(64, channels=vae_channels), *build(VOCABULARY, 8, channels=unet_channels)
+    return 2 * sum(map(autoencoder.scalars, parts)) / 1e6
 
 
 def train_tokenizer(captions: Sequence[str], folder: Path, vocabulary: int = VOCABULARY) -> CLIPTokenizer:
@@ -193,8 +194,8 @@ def build(
         text_encoder = CLIPTextModel(config)
         unet = UNet2DConditionModel(
             sample_size=latent_size,
-            in_channels=tiny_vae.LATENTS,
-            out_channels=tiny_vae.LATENTS,
+            in_channels=autoencoder.LATENTS,
+            out_channels=autoencoder.LATENTS,
             down_block_types=("CrossAttnDownBlock2D",) * len(channels),
             up_block_types=("CrossAttnUpBlock2D",) * len(channels),
             block_out_channels=channels,

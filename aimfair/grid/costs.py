@@ -11,8 +11,8 @@ from statistics import median
 from typing import Any
 
 from aimfair import methods, synthetic
-from aimfair.engines import BIASED_MODEL, POOL, Machine, study_of
-from aimfair.experiments import Cell
+from aimfair.grid.engines import BIASED_MODEL, POOL, Machine, study_of
+from aimfair.grid.experiments import Cell
 from aimfair.measurements import MEASUREMENTS
 from aimfair.paths import home
 from aimfair.profiles import Profile

@@ -11,10 +11,10 @@ import nbformat
 from nbformat import NotebookNode
 
 from aimfair import profiles
-from aimfair.chapters import clock
+from aimfair.book.chapters import clock
 from aimfair.errors import AimfairError
-from aimfair.execution import Stamp, stamp_of
-from aimfair.notebook import absolute_paths, faults, read, tidy, write
+from aimfair.book.execution import Stamp, stamp_of
+from aimfair.book.notebook import absolute_paths, faults, read, tidy, write
 from aimfair.paths import home
 
 DRAWN = ("faceworld",)

@@ -1,6 +1,6 @@
 """A seeded grammar that stands in for the language model: it writes the prompt banks of ``data/prompts``.
 
-``python -m aimfair.grammar`` writes all of them again, byte for byte. UTKFace has two: ``utkface/Female_White``, which says
+``python -m aimfair.prompts.grammar`` writes all of them again, byte for byte. UTKFace has two: ``utkface/Female_White``, which says
 age, race and pose, what the captions of FairFace know and so the tiny model that is trained on them (the published runs use
 it), and ``utkface/Female_White@rich``, with expression, hairstyle and a distinguishing feature too, for larger models.
 
@@ -24,7 +24,7 @@ from aimfair import prompts
 from aimfair.errors import AimfairError
 from aimfair.faces import GROUPS
 from aimfair.prompts import PER_GROUP, sentence
-from aimfair.wording import NON_WHITE, contradictions
+from aimfair.prompts.wording import NON_WHITE, contradictions
 
 POSES = (
     "head facing the camera",
@@ -196,7 +196,7 @@ def make(task: str, seed: int = 0) -> dict[str, Any]:
         "licence": "MIT",
         "made_by": {
             "how": "sampled from a seeded grammar; no language model was asked",
-            "command": "python -m aimfair.grammar",
+            "command": "python -m aimfair.prompts.grammar",
             "seed": seed,
         },
         "tiny_model": {"corpus": grammar.corpus, "captions_say": list(grammar.captions_say)},

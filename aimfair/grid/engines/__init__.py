@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from aimfair import runs, search, study, synthetic
 from aimfair.errors import AimfairError
-from aimfair.experiments import CHOSEN, Cell
+from aimfair.grid.experiments import CHOSEN, Cell
 from aimfair.measurements import MEASUREMENTS
 from aimfair.paths import home
 from aimfair.processors import cores, gpus

@@ -20,7 +20,7 @@ import nbformat
 import yaml
 
 from aimfair.errors import AimfairError
-from aimfair.notebook import code_cells, faults, read, tidy, write
+from aimfair.book.notebook import code_cells, faults, read, tidy, write
 from aimfair.paths import home
 from aimfair.progress import FILE
 

@@ -14,7 +14,7 @@ import pandas as pd
 from aimfair import methods
 from aimfair import selection as selection_rules
 from aimfair.errors import AimfairError
-from aimfair.experiments import Experiment, Row, lines, own, table_5
+from aimfair.grid.experiments import Experiment, Row, lines, own, table_5
 from aimfair.methods._partial import BLOCKS
 from aimfair.profiles import Profile
 

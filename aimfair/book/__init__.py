@@ -11,16 +11,16 @@ from typing import Any
 
 import yaml
 
-from aimfair import chapters, pages
+from aimfair.book import chapters, pages
 from aimfair.errors import AimfairError
 from aimfair.paths import home
-from aimfair.publishing import publish
+from aimfair.book.publishing import publish
 
 
 def make(profile: str, parameters: Mapping[str, Any], **how: Any) -> Path:
     """Run the chapters of ``profile``, publish them and build the book; returns the path of its first page.
 
-    how  only, fresh, everything, timeout: see :func:`aimfair.chapters.run`
+    how  only, fresh, everything, timeout: see :func:`aimfair.book.chapters.run`
     """
     for executed in chapters.run(profile, parameters, **how):
         publish(executed, chapters.published_folder(profile))

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 
 from aimfair.errors import AimfairError
-from aimfair.writers import Request, Setup, Writer, whole_lines
+from aimfair.prompts.writers import Request, Setup, Writer, whole_lines
 
 PER_PROMPT, BESIDE = 100, 500
 """New tokens allowed for each prompt that is asked for, and for what a model says or thinks beside them."""
 
 
 def connect(setup: Setup) -> Writer:
-    """See :mod:`aimfair.writers`.
+    """See :mod:`aimfair.prompts.writers`.
 
     Raises AimfairError where the model cannot be loaded, has no weights as safetensors, or no chat template (it was not
     trained to follow instructions).

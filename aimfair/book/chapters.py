@@ -12,8 +12,14 @@ from typing import Any
 
 from aimfair import profiles
 from aimfair.errors import AimfairError
-from aimfair.execution import check_parameters, execute, is_current, notebook_parameters, stamp_of
-from aimfair.notebook import read
+from aimfair.book.execution import (
+    check_parameters,
+    execute,
+    is_current,
+    notebook_parameters,
+    stamp_of,
+)
+from aimfair.book.notebook import read
 from aimfair.paths import home
 
 
