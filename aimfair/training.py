@@ -133,6 +133,7 @@ def fit(
     blend: Blend | None = None,
     what: str = "training",
     resume: Path | None = None,
+    at_end: Callable[[], None] | None = None,
 ) -> History:
     """Train ``model`` in place and leave in it the weights of the chosen epoch.
 
@@ -143,6 +144,7 @@ def fit(
     blend   what is done to a batch after its crops and flips; see :data:`Blend`. A loss that reads ``index`` is
             handed the indices of the whole batch, as ``order`` drew them
     resume  file for that checkpoint (written about twice a minute, deleted at the end); None: no checkpoint
+    at_end  called while ``model`` holds the weights of the last epoch, before it gets those of the chosen one
     Raises AimfairError for an empty training set, an empty mask or a loss that is not finite.
     """
     if len(train) == 0 or len(validation) == 0:
@@ -199,6 +201,8 @@ def fit(
         if resume is not None and epoch + 1 < schedule.epochs and perf_counter() - saved > checkpoint.SECONDS_BETWEEN:
             checkpoint.save(resume, model, optimiser, loss, asdict(schedule) | {"seed": seed}, asdict(history), best)
             saved = perf_counter()
+    if at_end is not None:
+        at_end()
     model.load_state_dict(best)
     for parameter in model.parameters():
         parameter.requires_grad_(True)

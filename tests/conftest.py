@@ -11,7 +11,7 @@ from toys import toy_faces
 
 from aimfair import gradients, methods, models, runs, study
 from aimfair.faces import FaceSet
-from aimfair.methods import Bench
+from aimfair.methods import Bench, _kept
 from aimfair.training import Schedule, fit
 
 
@@ -27,6 +27,12 @@ def threads():
     for name in os.environ.keys() - variables.keys():
         del os.environ[name]
     os.environ.update(variables)
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch):
+    """Two trainings that a test compares are two trainings; what is kept of one has tests of its own."""
+    monkeypatch.setattr(_kept, "BYTES", 0)
 
 
 @pytest.fixture

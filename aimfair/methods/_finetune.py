@@ -4,10 +4,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from aimfair.methods import Bench, Fitted
+from aimfair.methods._kept import Tuned, digest, once, weights
 from aimfair.training import Schedule, fit
+
+RULES = ("validation-accuracy", "last")
+"""Checkpoint rules that share a training; one that reads group labels of validation faces has its own."""
 
 
 def schedule(bench: Bench, hyper: Mapping[str, Any]) -> Schedule:
@@ -30,17 +34,34 @@ def finetune(
     :func:`schedule`.
 
     All methods of one seed see the same images in the same order with the same crops, so their differences are paired.
+    What this process has just trained in the same way is not trained again (:mod:`aimfair.methods._kept`): the checkpoint
+    rule decides which weights are kept and nothing about how they came about.
     """
     model = bench.biased_model() if model is None else model
-    history = fit(
-        model,
-        bench.balanced,
-        bench.validation,
-        schedule(bench, hyper),
-        bench.seed + 1,  # not the order and the crops of the pre-training
-        bench.device,
-        trainable=trainable,
-        what=what,
-        resume=bench.resume,
-    )
-    return Fitted(model, history)
+    plan = schedule(bench, hyper)
+    shared = plan.select in RULES
+
+    def tune() -> Tuned:
+        last: dict[str, Tensor] = {}
+        history = fit(
+            model,
+            bench.balanced,
+            bench.validation,
+            replace(plan, select=RULES[0]) if shared else plan,
+            bench.seed + 1,  # not the order and the crops of the pre-training
+            bench.device,
+            trainable=trainable,
+            what=what,
+            resume=bench.resume,
+            at_end=lambda: last.update(weights(model)),
+        )
+        return Tuned(history, weights(model), last)
+
+    if not shared:
+        return Fitted(model, tune().history)
+    faces = (bench.balanced, bench.validation)
+    decisive = replace(plan, select=RULES[0]), bench.seed, bench.device, trainable and sorted(trainable)
+    tuned = once(digest(model.state_dict(), faces, *decisive), tune)
+    model.load_state_dict(tuned.best if plan.select == RULES[0] else tuned.last)
+    chosen = tuned.history.chosen if plan.select == RULES[0] else plan.epochs - 1
+    return Fitted(model.to(bench.device), replace(tuned.history, chosen=chosen))
