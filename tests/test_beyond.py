@@ -8,7 +8,7 @@ from small_grid import changes, draw_pool, machine
 
 from aimfair import cli, grid, methods, profiles, runs, study
 from aimfair.errors import AimfairError
-from aimfair.grid import beyond, experiments
+from aimfair.grid import beyond, experiments, paper_tables
 from aimfair.grid.experiments import Row
 from aimfair.paths import home
 
@@ -54,7 +54,7 @@ def test_what_goes_beyond_the_paper_is_in_the_extensions_and_not_in_its_tables()
     marked = {name for name, method in methods.registry().items() if method.beyond}
     assert {"weight-interpolation", "batchnorm-real", "channel-mask", "scalar-mask", "aim-fair-noise"} <= marked
     assert marked <= {cell.method for cell in cells("extensions")}
-    (table,) = experiments.selected(profiles.load("demo"), [1])
+    (table,) = paper_tables.selected(profiles.load("demo"), [1])
     assert not marked & {row.method for row in table.rows}
     elsewhere = {cell.method for name in PER_SEED for cell in cells(name)}
     assert marked <= elsewhere  # each is examined, not only listed
@@ -84,7 +84,9 @@ def test_the_factorial_is_complete_and_its_first_cell_is_the_papers_run(tmp_path
         )
     }
     paper = set(
-        grid.identified(experiments.cells(experiments.selected(profiles.load("demo"), [9])[0], "demo", {}, [100]), here)
+        grid.identified(
+            experiments.cells(paper_tables.selected(profiles.load("demo"), [9])[0], "demo", {}, [100]), here
+        )
     )
     (same, last, kept) = ids.values()
     assert same <= paper and len(last) == len(kept) == RATES and not (same & last or same & kept or last & kept)

@@ -8,7 +8,7 @@ from small_grid import machine
 
 from aimfair import grid, methods, paper, profiles, prompts, study
 from aimfair.errors import AimfairError
-from aimfair.grid import experiments
+from aimfair.grid import experiments, paper_tables
 from aimfair.grid.experiments import Row
 from aimfair.paths import home
 
@@ -37,7 +37,7 @@ def chosen(name, profile="demo", **changes):
     kind, number = name.split()
     p = profiles.load(profile, **changes)
     wanted = {"tables" if kind == "Table" else "figures": [int(number)]}
-    (experiment,) = experiments.selected(p, **wanted)
+    (experiment,) = paper_tables.selected(p, **wanted)
     return experiment
 
 
@@ -71,13 +71,13 @@ def test_the_own_task_of_table_1_has_every_registered_method_with_its_whole_sear
 def test_other_tasks_and_sizes_have_the_methods_of_the_paper_at_their_defaults(name, settings):
     thinned = [cell for cell in cells(name) if cell.setting != "Smiling / Male"]
     assert len({cell.setting for cell in thinned}) == settings
-    assert len(thinned) == settings * len(experiments.PRINTED)
-    assert {cell.method for cell in thinned} == set(experiments.PRINTED)
+    assert len(thinned) == settings * len(paper_tables.PRINTED)
+    assert {cell.method for cell in thinned} == set(paper_tables.PRINTED)
     assert all(dict(cell.hyper) == methods.get(cell.method).hyper() for cell in thinned)
     theirs = set(paper.results().query("table in (1, 2)")["method"])
-    assert len(theirs) == len(experiments.PRINTED) - 1  # and full fine-tuning
+    assert len(theirs) == len(paper_tables.PRINTED) - 1  # and full fine-tuning
     # LfF's default is its source's; of all others nobody was favoured by where it stands in its own search
-    searched = [m for m in map(methods.get, experiments.PRINTED) if m.search and m.name != "lff"]
+    searched = [m for m in map(methods.get, paper_tables.PRINTED) if m.search and m.name != "lff"]
     assert all(m.defaults[k] == values[len(values) // 2] for m in searched for k, values in m.search.items())
 
 
@@ -92,7 +92,7 @@ def test_a_setting_that_was_thinned_is_whole_as_a_study_of_its_own(tmp_path):
 
 def test_photographs_have_ten_seeds_of_table_3_and_those_of_their_profile_elsewhere():
     known = {name: profiles.load(name) for name in ("demo", "utkface")}
-    seeds = {(name, e.name): e.seeds(p) for name, p in known.items() for e in experiments.selected(p, [3, 4])}
+    seeds = {(name, e.name): e.seeds(p) for name, p in known.items() for e in paper_tables.selected(p, [3, 4])}
     assert {key: len(found) for key, found in seeds.items()} == {
         ("demo", "Table 3"): 10,
         ("demo", "Table 4"): 10,
@@ -103,11 +103,11 @@ def test_photographs_have_ten_seeds_of_table_3_and_those_of_their_profile_elsewh
 
 
 def test_every_table_of_the_paper_is_here():
-    names = [experiment.name for experiment in experiments.selected(profiles.load("demo"))]
+    names = [experiment.name for experiment in paper_tables.selected(profiles.load("demo"))]
     assert names[:11] == [f"Table {n}" for n in sorted(paper.results()["table"].unique())]
     assert names[11:] == [f"Figure {n}" for n in (1, 2, 5, 6, 8)]
     with pytest.raises(AimfairError, match=r"Table 12 has no runs; there are: Table 1, .*Figure 8"):
-        experiments.selected(profiles.load("demo"), [12])
+        paper_tables.selected(profiles.load("demo"), [12])
 
 
 def test_what_a_row_fixes_is_not_searched_and_the_rest_takes_its_default():
@@ -191,5 +191,5 @@ def test_what_two_tables_share_is_one_run(one, row, other, twin, tmp_path):
 
 def test_all_tables_together_have_fewer_runs_than_one_after_the_other(tmp_path):
     p = profiles.load("demo")
-    every = [cell for e in experiments.selected(p) for cell in experiments.cells(e, "demo", {}, [100])]
+    every = [cell for e in paper_tables.selected(p) for cell in experiments.cells(e, "demo", {}, [100])]
     assert len(grid.identified(every, machine(tmp_path))) < len(every)

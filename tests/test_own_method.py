@@ -11,7 +11,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from aimfair import cli, methods, profiles, training
 from aimfair.errors import AimfairError
-from aimfair.grid import experiments
+from aimfair.grid import paper_tables
 from aimfair.paths import home
 
 
@@ -51,14 +51,14 @@ def test_a_file_is_enough_to_be_a_method(bench, focal):
 
 
 def test_it_is_in_the_tables_and_in_its_chapter_by_itself(focal):
-    assert "focal" in experiments.baselines() and "focal" in {row.method for row in experiments.every_method()}
-    assert "focal" not in experiments.partial()
+    assert "focal" in paper_tables.baselines() and "focal" in {row.method for row in paper_tables.every_method()}
+    assert "focal" not in paper_tables.partial()
 
 
 def test_a_copy_of_a_fine_tuning_method_is_in_the_other_chapter(bench, folder):
     copied("full_finetuning", folder, ('name="full-finetuning"', 'name="mine"'), ('title="Full', 'title="My full'))
     mine = methods.get("mine")
-    assert "mine" in experiments.partial() and "mine" not in experiments.baselines()
+    assert "mine" in paper_tables.partial() and "mine" not in paper_tables.baselines()
     full = methods.get("full-finetuning")
     one, other = (m.fit(bench.seen_by(m), m.hyper()).model.state_dict() for m in (mine, full))
     assert all(torch.equal(one[name], other[name]) for name in one)

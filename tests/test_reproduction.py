@@ -7,7 +7,7 @@ from small_grid import SMALL, changes, draw_pool, machine
 
 from aimfair import cli, grid, methods, paper, profiles, study, tables
 from aimfair.errors import AimfairError
-from aimfair.grid import experiments
+from aimfair.grid import experiments, paper_tables
 from aimfair.grid.engines import serial
 from aimfair.paper import beside, comparisons, reading, rule
 from aimfair.paper import claims as paper_claims
@@ -116,7 +116,7 @@ def test_the_noise_of_rows_from_two_pipelines_is_what_their_baselines_differ_by(
 def a_reading(values, profile="demo", **more) -> Reading:
     """A study with these values of every metric, (table, setting, row) -> one per seed; the paper's blocks are real."""
     p = profiles.load(profile)
-    parts = experiments.selected(p)
+    parts = paper_tables.selected(p)
     chosen = {}
     for key, numbers in values.items():
         seeds = pd.Index([100 * (i + 1) for i in range(len(numbers))], name="seed")
@@ -147,7 +147,7 @@ def test_every_printed_row_has_a_place_in_the_demo_study_or_is_of_another_task()
 
 def test_the_places_are_rows_of_our_tables_but_for_what_the_library_does_not_run():
     p = profiles.load("demo")
-    titles = {(e.name, s, row.title) for e in experiments.selected(p) for s in e.settings for row in e.within(s)}
+    titles = {(e.name, s, row.title) for e in paper_tables.selected(p) for s in e.settings for row in e.within(s)}
     absent = {
         title
         for block in a_reading({}).blocks
@@ -217,7 +217,7 @@ def test_orders_are_rank_correlations_with_the_paper():
 
 def test_claims_name_rows_and_tables_that_there_are():
     p = profiles.load("demo")
-    titles = {e.name: {row.title for row in e.rows} for e in experiments.selected(p)}
+    titles = {e.name: {row.title for row in e.rows} for e in paper_tables.selected(p)}
     titles["Figure 8"] = {paper_claims.EARLY, paper_claims.LATE}
     for block in a_reading({}).blocks:
         titles[f"Table {next(iter(block.values()))['table']}"] |= set(block)
@@ -301,7 +301,7 @@ def given(tmp_path_factory):
 def test_what_is_read_is_what_the_grid_has(given, tmp_path, capsys):
     changed, here = given
     p = profiles.load("smoke", **changed)
-    (table,) = experiments.selected(p, [3])
+    (table,) = paper_tables.selected(p, [3])
     seeds = [100, 200, 300]
     cells = [c for c in experiments.cells(table, "smoke", changed, seeds) if c.setting == "Smiling / Male"]
     some = [c for c in cells if c.method in ("erm", "synthetic-only") or (c.method == "aim-fair" and c.seed == 100)]
@@ -343,7 +343,7 @@ def test_what_is_read_is_what_the_grid_has(given, tmp_path, capsys):
 
 def test_the_best_share_is_the_best_of_all_shares_and_needs_them_all():
     p = profiles.load("demo")
-    (table,) = experiments.selected(p, [4])
+    (table,) = paper_tables.selected(p, [4])
     titles = [row.title for row in table.rows if row.method == "random-ratio"]
     rows = [
         {"setting": "s", "method": title, "seed": seed, "selection": (i * 7) % 5, "acc": float(i)}

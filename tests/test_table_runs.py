@@ -9,7 +9,7 @@ from aimfair import methods, runs, study, tables
 from aimfair.analysis import table_runs
 from aimfair.claims import higher, lower
 from aimfair.errors import AimfairError
-from aimfair.grid import beyond, experiments
+from aimfair.grid import beyond, paper_tables
 from aimfair.grid.experiments import Experiment, Row
 
 RATE = {"lr": 0.03}
@@ -154,10 +154,10 @@ def test_the_command_says_what_differs_from_the_profile(lab):
     varied = study.open_study("demo", changes={"train_images": 2000})
     (beyond_it,) = beyond.selected(varied.profile, ["scores"])
     assert "grid run --beyond scores --profile demo" in table_runs.command(varied, beyond_it)
-    assert table_runs.command(varied, experiments.figure_5(varied.profile)).endswith(
+    assert table_runs.command(varied, paper_tables.figure_5(varied.profile)).endswith(
         "--figure 5 --profile demo -p train_images=2000"
     )
-    task = experiments.table_11(varied.profile).settings["Male / Young"]
+    task = paper_tables.table_11(varied.profile).settings["Male / Young"]
     of = {base: study.open_study(base) for base in ("demo", "smoke")}
     said = {
         base: table_runs.options(opened.varied(**task | {"profile": f"{base}-male-young"}).profile, opened.profile)

@@ -191,7 +191,7 @@ def grid_cells(options: argparse.Namespace) -> list[tuple[Any, list[Any]]]:
 
     Where none is named, all of the paper; experiments beyond it only with ``--beyond``."""
     from aimfair import methods, profiles, search
-    from aimfair.grid import beyond, experiments
+    from aimfair.grid import beyond, experiments, paper_tables
 
     changes = {k: v for k, v in common_parameters(options).items() if k not in profiles.COMMON}
     profile = profiles.load(options.profile, **changes)
@@ -199,7 +199,7 @@ def grid_cells(options: argparse.Namespace) -> list[tuple[Any, list[Any]]]:
     wanted = [methods.get(name).name for name in options.methods]
     chosen = [] if options.beyond is None else beyond.selected(profile, options.beyond)
     if options.table or options.figure or options.beyond is None:
-        chosen = experiments.selected(profile, options.table, options.figure) + chosen
+        chosen = paper_tables.selected(profile, options.table, options.figure) + chosen
     found = []
     for experiment in chosen:
         theirs = experiment.seeds(profile)

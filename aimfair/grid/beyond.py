@@ -14,7 +14,8 @@ import pandas as pd
 from aimfair import methods
 from aimfair import selection as selection_rules
 from aimfair.errors import AimfairError
-from aimfair.grid.experiments import Experiment, Row, lines, own, table_5
+from aimfair.grid.experiments import Experiment, Row, lines, own
+from aimfair.grid.paper_tables import table_5
 from aimfair.methods._partial import BLOCKS
 from aimfair.profiles import Profile
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from aimfair import grid, masks, methods, paper, profiles, tables
-from aimfair.grid import experiments
+from aimfair.grid import experiments, paper_tables
 from aimfair.grid.engines import Machine, study_of
 from aimfair.grid.experiments import GAPS, Cell, Experiment
 from aimfair.paper.rule import PROPOSED, consistent
@@ -44,7 +44,7 @@ TITLES = {
     "synthetic_to_real=1.5": "AIM-Fair, 1.5 times as many",
     "synthetic_to_real=2": "AIM-Fair, twice as many",
 }
-"""Names of the paper's rows and settings -> titles of our rows (:mod:`aimfair.grid.experiments`), where no method is one."""
+"""Names of the paper's rows and settings -> titles of our rows (:mod:`aimfair.grid.paper_tables`), where no method is one."""
 
 EARLY = ("conv1", "bn1", "layer1", "layer2")
 """First half of ResNet-18: 30 of its 62 tensors."""
@@ -86,12 +86,12 @@ def read(profile: str, changes: Mapping[str, Any] | None = None, machine: Machin
     chosen: dict[tuple[str, str, str], pd.DataFrame] = {}
     known: dict[str, pd.DataFrame] = {}
     inventory, printed = {}, []
-    for experiment in experiments.selected(p):
+    for experiment in paper_tables.selected(p):
         cells = experiments.cells(experiment, profile, changes, experiment.seeds(p))
         identified = grid.identified(cells, machine)
         lacking = len(grid.missing(identified, machine))
         inventory[experiment.name] = (experiment.title, len(identified), len(identified) - lacking, lacking)
-        kept = experiments.PRINTED if experiment.name == "Table 1" else methods.registry()
+        kept = paper_tables.PRINTED if experiment.name == "Table 1" else methods.registry()
         found, _ = grid.chosen([cell for cell in cells if cell.method in kept], machine, known)
         halves = _halves([cell for cell in cells if cell.method == GAPS], machine)
         for part in (found, _best_share(experiment, found), halves):
