@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -132,6 +133,8 @@ class Profile:
             "synthetic_ratio",
         )
         checks |= {name: (getattr(self, name) > 0, "above 0") for name in positive}
+        endless = [name for name, value in vars(self).items() if isinstance(value, float) and not math.isfinite(value)]
+        checks |= dict.fromkeys(endless, (False, "a finite number"))
         for name, (good, allowed) in checks.items():
             if not good:
                 raise AimfairError(f"profile {self.profile}: {name} must be {allowed}, got {getattr(self, name)!r}")

@@ -86,6 +86,8 @@ def test_an_assumption_changes_the_study_only_where_it_is_not_the_truth():
         ({"minority": 1.5}, "minority must be a ratio above 0, at most 1"),
         ({"assumed_minority": -0.1}, "assumed_minority must be a ratio, at most 1, or 0 for the true one"),
         ({"synthetic_ratio": 0.0}, "synthetic_ratio must be above 0"),
+        ({"pretrain_lr": float("inf")}, "pretrain_lr must be a finite number, got inf"),
+        ({"guidance": float("nan")}, "guidance must be a finite number, got nan"),
         ({"backbone": "vgg"}, "backbone must be one of resnet18"),
         ({"backbone": "vit-s-32"}, "image_size must be 224 for vit-s-32, got 64"),
         ({"dataset": "lfw"}, "dataset must be one of celeba"),
