@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import nn
 
 from aimfair import methods, models, processors, profiles, runs, synthetic
@@ -137,7 +137,7 @@ class Study(Material):
         found = find()
         if found is not None:
             return found
-        lock = FileLock(self.runs_root / f".{runs.run_id(config)}.lock")
+        lock = self._lock(config)
         try:
             self.runs_root.mkdir(parents=True, exist_ok=True)
             lock.acquire()
@@ -153,6 +153,20 @@ class Study(Material):
             return found
         finally:
             lock.release()
+
+    def is_taken(self, config: Mapping[str, Any]) -> bool:
+        """Whether another process is at this run now, so that :meth:`once` would wait for it."""
+        lock = self._lock(config)
+        if not Path(lock.lock_file).exists():
+            return False
+        try:
+            with lock.acquire(blocking=False):
+                return False
+        except (Timeout, OSError):
+            return True
+
+    def _lock(self, config: Mapping[str, Any]) -> FileLock:
+        return FileLock(self.runs_root / f".{runs.run_id(config)}.lock")
 
     def _train(self, method: methods.Method, config: dict[str, Any]) -> Run:
         began = perf_counter()

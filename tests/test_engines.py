@@ -3,7 +3,9 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +16,9 @@ from small_grid import ROWS, draw_pool, machine, some_cells
 
 from aimfair import grid, runs
 from aimfair.errors import AimfairError
-from aimfair.grid.engines import Outcome, cores, gpus, perform, processes, serial
+from aimfair.grid.engines import Outcome, cores, elsewhere, gpus, perform, processes, serial
 from aimfair.grid.engines import dask as dask_engine
-from aimfair.grid.experiments import Cell, Row
+from aimfair.grid.experiments import CHOSEN, Cell, Row
 from aimfair.progress import in_words
 
 
@@ -52,6 +54,47 @@ def assert_same(found, reference):
         one, other = run.predictions, reference[identity].predictions
         assert one.drop(columns="logit").equals(other.drop(columns="logit"))
         np.testing.assert_allclose(one["logit"], other["logit"], rtol=1e-3, atol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------------------ serial
+
+
+HOLD = (
+    "import sys; from filelock import FileLock\nwith FileLock(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
+)
+
+
+@contextmanager
+def held(cell, here):
+    """Another process is at this run."""
+    (identity,) = grid.identified([cell], here)
+    command = [sys.executable, "-c", HOLD, str(Path(here.runs_root) / f".{identity}.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        yield
+        other.stdin.close()
+
+
+def test_what_another_process_is_at_is_left_for_later(pool, tmp_path):
+    here = machine(tmp_path)
+    first, second, third = some_cells(pool, ROWS[:3])
+    outcomes = serial.run([first, second, third], here)
+    with held(first, here):
+        assert next(outcomes).cell == second
+    assert [outcome.cell for outcome in outcomes] == [first, third] and len(finished(here)) == 4
+
+
+def test_what_waits_for_a_search_is_left_for_later_and_nothing_is_left_out(pool, tmp_path):
+    here = machine(tmp_path)
+    asks = Cell("", "", "", "smoke", some_cells(pool)[0].changes, "linear-probing", (("lr", CHOSEN),), 200)
+    baseline, synthetic, *_ = some_cells(pool)
+    with held(synthetic, here):
+        outcomes = serial.run([synthetic, asks, baseline], here)
+        assert next(outcomes).cell == baseline  # though ``asks`` stands before it
+        assert elsewhere(synthetic, here) and elsewhere(asks, here)
+    assert not elsewhere(synthetic, here)
+    assert [outcome.cell.method for outcome in outcomes] == ["synthetic-only", "linear-probing"]
+    assert not elsewhere(asks, here)
 
 
 # --------------------------------------------------------------------------------------------------------- processes

@@ -28,7 +28,7 @@ from aimfair.paths import home
 from aimfair.processors import cores, gpus
 from aimfair.study import Study
 
-__all__ = ["Engine", "Machine", "Outcome", "available", "cores", "get", "gpus", "perform", "study_of"]
+__all__ = ["Engine", "Machine", "Outcome", "available", "cores", "elsewhere", "get", "gpus", "perform", "study_of"]
 
 POOL = "synthetic-pool"
 BIASED_MODEL = "biased-model"
@@ -101,6 +101,17 @@ def perform(cell: Cell, machine: Machine) -> Outcome:
         last = traceback.extract_tb(unknown.__traceback__)[-1]
         error = f"{type(unknown).__name__}: {unknown} ({Path(last.filename).name}, line {last.lineno})"
     return Outcome(cell, perf_counter() - began, " ".join(error.split()))
+
+
+def elsewhere(cell: Cell, machine: Machine) -> bool:
+    """Whether the cell would have to wait for another process: for one that is at its run, or for runs of its search."""
+    if cell.method in (POOL, BIASED_MODEL):
+        return False
+    opened, given = study_of(cell, machine), {name: value for name, value in cell.hyper if value != CHOSEN}
+    if len(given) == len(cell.hyper):
+        return opened.is_taken(opened.config(cell.method, given, cell.seed))
+    among, first = search.values(cell.method, **given), search.seeds(opened.profile)
+    return any(opened.find(opened.config(cell.method, hyper, seed)) is None for seed in first for hyper in among)
 
 
 def _compute(opened: Study, cell: Cell) -> None:
