@@ -52,11 +52,13 @@ def test_the_runs_of_the_factorial_are_found_by_their_levels(recorded):
     for lr in methods.LEARNING_RATES:
         for name, batchnorm in (("full-finetuning", "train"), ("full-finetuning", "eval"), ("random-mask", "eval")):
             recorded.add(name, 100, 60, batchnorm=batchnorm, lr=lr)
+        recorded.add("batchnorm-real", 100, 60, mask="all", lr=lr)  # whose own setting is called as a factor is
         recorded.add("random-mask", 100, 60, draw=1, lr=lr)  # only the first mask of a seed takes part
     found = factorial.runs_of(recorded)
     levels = set(found[list(factorial.FACTORS)].itertuples(index=False, name=None))
     assert levels == {
         ("All tensors", "follow", "best"),
         ("All tensors", "kept", "best"),
+        ("All tensors", "real", "best"),
         ("Random mask", "kept", "best"),
     }

@@ -29,6 +29,7 @@ def runs_of(study: Study) -> pd.DataFrame:
     chosen = table_runs.chosen(table_runs.rows(study, beyond.factorial(study.profile)))
     levels = {row.title: levels for levels, row in beyond.crossed().items()}
     chosen = chosen[chosen["method"].isin(list(levels))].reset_index(drop=True)
+    chosen = chosen.drop(columns=list(FACTORS), errors="ignore")  # hyper-parameters of the same name
     of = pd.DataFrame([levels[title] for title in chosen["method"]], columns=list(FACTORS))
     return pd.concat([chosen, of], axis=1)
 
