@@ -172,6 +172,14 @@ def as_input(images: Tensor) -> Tensor:
     return images.to(torch.float32, memory_format=torch.channels_last).sub_(127.5).div_(127.5)
 
 
+class Silent(nn.Module):
+    """What a training leaves that diverged: it has no answer, and its logits are NaN."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B,) of NaN."""
+        return torch.full((len(inputs),), torch.nan)
+
+
 @torch.inference_mode()
 def evaluate(
     model: nn.Module, faces: FaceSet, device: str = "cpu", batch_size: int = 512, output: str = "logits"

@@ -2,7 +2,7 @@
 
 Every value that a method searches (five of them, see :mod:`aimfair.methods`) is run on three seeds. The value whose
 mean of :func:`aimfair.tables.selection` over these is best counts (:func:`aimfair.tables.choose`), and the other seeds
-are run with it alone. So a search costs 15 runs however many seeds follow, and seven of ten seeds had no part in it.
+are run with it alone. A value with which a training diverges has been tried like any other. So a search costs 15 runs however many seeds follow, and seven of ten seeds had no part in it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def chosen(study: Study, method: str, **fixed: Any) -> Hyper:
     among = values(method, **fixed)
     if len(among) == 1:
         return among[0]
-    return winner([study.run(method, seed, **hyper) for seed in seeds(study.profile) for hyper in among], among)
+    return winner([study.attempt(method, seed, **hyper) for seed in seeds(study.profile) for hyper in among], among)
 
 
 def wanted(study: Study, method: str, seed: int, **fixed: Any) -> list[Hyper]:
@@ -61,9 +61,9 @@ def wanted(study: Study, method: str, seed: int, **fixed: Any) -> list[Hyper]:
 
 def tried(study: Study, method: str, seed: int, **fixed: Any) -> list[Run]:
     """The runs of :func:`wanted`. Those that do not exist yet are trained."""
-    return [study.run(method, seed, **hyper) for hyper in wanted(study, method, seed, **fixed)]
+    return [study.attempt(method, seed, **hyper) for hyper in wanted(study, method, seed, **fixed)]
 
 
 def run(study: Study, method: str, seed: int, **fixed: Any) -> Run:
     """The run of ``method`` with this seed that counts. Runs that do not exist yet are trained."""
-    return study.run(method, seed, **chosen(study, method, **fixed))
+    return study.attempt(method, seed, **chosen(study, method, **fixed))

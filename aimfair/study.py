@@ -19,7 +19,7 @@ from torch import nn
 
 from aimfair import methods, models, processors, profiles, runs, synthetic
 from aimfair.auditing import judges
-from aimfair.errors import AimfairError
+from aimfair.errors import AimfairError, Diverged
 from aimfair.faces import FaceSet
 from aimfair.material import REAL, Material
 from aimfair.measurements import MEASUREMENTS, SCORES
@@ -27,6 +27,7 @@ from aimfair.methods import Bench
 from aimfair.paths import home, resolve
 from aimfair.profiles import SEEDS, Profile
 from aimfair.runs import Run
+from aimfair.training import History
 
 PROTOCOL = 1
 """Raised when a change of the code changes numbers on purpose: runs of an older protocol are no longer found."""
@@ -125,7 +126,19 @@ class Study(Material):
     def run(self, method: str, seed: int | None = None, **hyper: Any) -> Run:
         """The run of ``method`` with this seed: found, or trained now and stored.
 
-        Raises AimfairError for an unknown method or hyper-parameter before anything is trained.
+        Raises AimfairError for an unknown method or hyper-parameter before anything is trained, and Diverged for a training
+        whose loss is not finite, also if that was found out before.
+        """
+        run = self.attempt(method, seed, **hyper)
+        if said := run.scores.get("diverged"):
+            raise Diverged(said)
+        return run
+
+    def attempt(self, method: str, seed: int | None = None, **hyper: Any) -> Run:
+        """As :meth:`run`; but a training whose loss is not finite is a run, too. It has ``scores["diverged"]``, what was
+        said of it, and a logit for no face, which counts as class 0: no search will choose it.
+
+        Raises Diverged for the baseline, because others start from its weights.
         """
         chosen = methods.get(method)
         seed = self.seed if seed is None else seed
@@ -170,7 +183,13 @@ class Study(Material):
 
     def _train(self, method: methods.Method, config: dict[str, Any]) -> Run:
         began = perf_counter()
-        fitted = self._fit(method, config, self.runs_root / f".{runs.run_id(config)}.safetensors")
+        try:
+            fitted = self._fit(method, config, self.runs_root / f".{runs.run_id(config)}.safetensors")
+        except Diverged as error:
+            if method.name == "erm":
+                raise
+            told = {"diverged": str(error), "note": "its loss was not finite, and it answers class 0 to everything"}
+            fitted = methods.Fitted(models.Silent(), History(), told)
         if method.name == "erm":  # what others start from, here or from a clone, is what was evaluated
             models.halve(fitted.model)
         scores = {

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from aimfair import checkpoint
 from aimfair.augment import augment
-from aimfair.errors import AimfairError
+from aimfair.errors import AimfairError, Diverged
 from aimfair.faces import FaceSet
 from aimfair.models import evaluate
 from aimfair.progress import progress
@@ -145,7 +145,7 @@ def fit(
             handed the indices of the whole batch, as ``order`` drew them
     resume  file for that checkpoint (written about twice a minute, deleted at the end); None: no checkpoint
     at_end  called while ``model`` holds the weights of the last epoch, before it gets those of the chosen one
-    Raises AimfairError for an empty training set, an empty mask or a loss that is not finite.
+    Raises AimfairError for an empty training set or an empty mask, and Diverged for a loss that is not finite.
     """
     if len(train) == 0 or len(validation) == 0:
         raise AimfairError(f"{what}: nothing to train on ({len(train)} training, {len(validation)} validation faces)")
@@ -187,7 +187,7 @@ def fit(
             steps += 1
         history.loss.append(float(total) / steps)
         if not torch.isfinite(total):
-            raise AimfairError(
+            raise Diverged(
                 f"{what}: the loss is not finite in epoch {epoch + 1} (learning rate {schedule.lr}): choose a smaller one"
             )
         correct = 100.0 * ((evaluate(model, validation, device) >= 0) == (validation.target == 1)).double()

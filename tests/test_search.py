@@ -1,13 +1,14 @@
 """The value that counts is the best of the first three seeds that have all values; later seeds are run with it alone."""
 
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from small_grid import ROWS, draw_pool, machine, some_cells
 
 from aimfair import cli, grid, methods, profiles, search, study, tables
-from aimfair.errors import AimfairError
+from aimfair.errors import AimfairError, Diverged
 from aimfair.grid.engines import perform, serial
 from aimfair.grid.experiments import CHOSEN, Experiment, Row
 
@@ -187,3 +188,60 @@ def test_an_incomplete_search_shows_nothing(pool, tmp_path):
     shutil.rmtree(tmp_path / one)
     found, lacking = grid.chosen(cells, here)
     assert found.empty and [dict(cell.hyper)["lr"] for cell in lacking] == [RATES[0]]
+
+
+# ------------------------------------------------------------------------------------------------- what diverges
+
+
+@pytest.fixture
+def wild(pool, tmp_path, monkeypatch):
+    """A study in which full fine-tuning is searched over a rate that is good and one that is not."""
+    full = replace(methods.get("full-finetuning"), search={"lr": (0.01, 1e30)})
+    monkeypatch.setitem(methods.registry(), full.name, full)
+    changes = dict(asking(pool, (100,))[0].changes)
+    opened = study.open_study("smoke", changes=changes, device="cpu", runs_root=str(tmp_path), reuse=False)
+    opened.published_root = tmp_path / "published"
+    return opened
+
+
+def test_a_value_with_which_the_training_diverges_is_tried_and_not_chosen(wild, pool, tmp_path):
+    here, cells = machine(tmp_path), asking(pool, (100, 200))
+    known = grid.identified(cells, here)
+    assert len(known) == 3 and grid.compute(grid.plan(known, here), here, serial.run) == []
+    again = grid.identified(cells, here)
+    assert grid.missing(again, here) == {} and [dict(c.hyper)["lr"] for c in again.values()] == [0.01, 1e30, 0.01]
+    bad = wild.attempt("full-finetuning", 100, lr=1e30)
+    negatives = 100 * float((wild.faces("test").target == 0).float().mean())
+    assert bad.report().wst == 0 and bad.report().acc == pytest.approx(negatives)
+    assert tables.notes(tables.frame([bad])) == [
+        "Full fine-tuning, 1 run: its loss was not finite, and it answers class 0 to everything."
+    ]
+    written = wild.publish()
+    (found,) = (run for run in wild.all_published("full-finetuning") if run.id == bad.id)
+    assert written and found.report().as_dict() == bad.report().as_dict()
+    assert found.scores["diverged"] == bad.scores["diverged"]
+
+
+def test_who_wants_that_very_run_is_told_and_it_is_not_trained_again(wild, tmp_path, monkeypatch):
+    with pytest.raises(Diverged, match=r"full fine-tuning: the loss is not finite in epoch 1 .*smaller"):
+        wild.run("full-finetuning", 100, lr=1e30)
+    monkeypatch.setattr(wild, "_fit", None)
+    with pytest.raises(Diverged, match=r"full fine-tuning: the loss is not finite in epoch 1 .*smaller"):
+        wild.run("full-finetuning", 100, lr=1e30)
+    assert not list(tmp_path.glob(".*.safetensors"))
+
+
+def test_a_baseline_that_diverges_is_no_run(wild, tmp_path):
+    varied = wild.varied(pretrain_lr=1e30)
+    for wanted in (varied.run, varied.attempt):
+        with pytest.raises(Diverged, match="not finite"):
+            wanted("erm", 100)
+    assert not list(tmp_path.glob("[!.]*/config.json"))
+
+
+def test_the_command_goes_on_in_a_search_and_ends_where_one_value_was_asked_for(wild, capsys, monkeypatch):
+    monkeypatch.setattr("aimfair.commands.run.open_study", lambda options: wild)
+    assert cli.main(["run", "full-finetuning", "--search"]) == 0
+    assert "lr=1e+30, note: its loss was not finite" in capsys.readouterr().out
+    assert cli.main(["run", "full-finetuning", "--hyper", "lr=1e30"]) == 2
+    assert "not finite in epoch 1 (learning rate 1e+30): choose a smaller one" in capsys.readouterr().err

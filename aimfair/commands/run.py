@@ -60,7 +60,7 @@ def _fit(opened: Study, method: Method, seeds: list[int], given: dict[str, Any],
     given = plausible(method, given)
     for seed in seeds:
         for hyper in search.wanted(opened, method.name, seed, **given) if searched else [given]:
-            run = opened.run(method.name, seed, **hyper)
+            run = (opened.attempt if searched else opened.run)(method.name, seed, **hyper)
             report = run.report()
             scores = f"{report.acc:6.2f} {report.wst:6.2f} {report.eo_max:6.2f} {report.eo_mean:7.2f} {report.std:5.2f}"
             shown = [f"{k}={v}" for k, v in hyper.items() if k in given or k in method.search]

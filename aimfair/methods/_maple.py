@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aimfair.errors import AimfairError
+from aimfair.errors import AimfairError, Diverged
 
 OUTER = ("worst-group", "balanced")
 """The outer risk: the loss of the group that has the largest one, or the mean of the groups' losses."""
@@ -73,7 +73,7 @@ def choose(
         choice.risks.append(risk)
         gradient = slope * hypergradient(x, y, mask.double(), before, direction, rate)
         if not gradient.isfinite().all():
-            raise AimfairError(f"MAPLE: the gradient of the outer risk is not finite in round {t + 1}")
+            raise Diverged(f"MAPLE: the gradient of the outer risk is not finite in round {t + 1}")
         s.grad = gradient * min(1.0, CLIP / (gradient.norm().item() + EDGE))
         optimiser.step()
         s.copy_(project(s, budget_of(budget, start, t / rounds)))

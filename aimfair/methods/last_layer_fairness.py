@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aimfair import sampling
-from aimfair.errors import AimfairError
+from aimfair.errors import AimfairError, Diverged
 from aimfair.methods import Bench, Fitted, Method
 from aimfair.methods._dfr import part, smallest_group
 from aimfair.methods._head import Labelled, described, with_rule
@@ -42,7 +42,7 @@ def fit_layer(labelled: Labelled, hyper: Mapping[str, Any]) -> tuple[Tensor, flo
         value.backward()
         optimiser.step()
     if not torch.isfinite(value):
-        raise AimfairError(f"the last layer's loss is not finite (rate {hyper['lr']}, alpha {hyper['alpha']})")
+        raise Diverged(f"the last layer's loss is not finite (rate {hyper['lr']}, alpha {hyper['alpha']})")
     return layer.detach(), value.item()
 
 
