@@ -22,6 +22,7 @@ PER_SEED = {
     "batchnorm": 2 + 4 * RATES,
     "granularity": (2 + 2 * (2 + 5)) * RATES,
     "scores": 7 * RATES,
+    "rates": 7 * 2,
     "prompts": 4 * RATES,
     "faithful": 5 + 2 + 2 * RATES,
     "combination": 3 + 3 * RATES,

@@ -144,6 +144,20 @@ def scores(p: Profile) -> Experiment:
     return Experiment("scores", "Other scores, single rankings", own(p), rows)
 
 
+RATES = (0.003, 0.01)
+"""Learning rates at which scores are compared with nothing searched: validation names one or the other of them."""
+
+
+def rates(p: Profile) -> Experiment:
+    """The rows of :func:`scores` at equal learning rates: is it the score that wins, or the rate that was chosen for it?"""
+    rows = [
+        Row(f"{row.title}, rate {rate:g}", row.method, {**row.fixed, "lr": rate})
+        for row in scores(p).rows
+        for rate in RATES
+    ]
+    return Experiment("rates", "Scores at equal learning rates", own(p), rows)
+
+
 def prompt_variants(p: Profile) -> Experiment:
     """AIM-Fair on what each kind of prompt draws, where Table 5 has training on synthetic faces only."""
     rows = [
@@ -185,6 +199,7 @@ ALL: tuple[Callable[[Profile], Experiment], ...] = (
     batchnorm,
     granularity,
     scores,
+    rates,
     prompt_variants,
     faithful,
     combination,
