@@ -90,7 +90,7 @@ def recorded(tmp_path):
     opened = study.open_study("smoke", device="cpu", runs_root=str(tmp_path), reuse=False)
     opened.published_root = tmp_path / "published"
 
-    def add(method, seed, right, test_right=50, **hyper):
+    def add(method, seed, right, test_right=50, scores=(), **hyper):
         config = opened.config(method, methods.get(method).hyper(**hyper), seed)
         tables = []
         for split, good in (("validation", right), ("test", test_right)):
@@ -98,7 +98,7 @@ def recorded(tmp_path):
             logit = np.where(np.arange(100) < good, 1, -1) * (2 * y - 1.0)
             rows = {"split": split, "name": np.arange(100).astype(str), "target": y, "protected": s, "logit": logit}
             tables.append(pd.DataFrame(rows))
-        return runs.store(opened.runs_root, config, pd.concat(tables, ignore_index=True), {})
+        return runs.store(opened.runs_root, config, pd.concat(tables, ignore_index=True), dict(scores))
 
     opened.add = add
     return opened

@@ -62,3 +62,15 @@ def test_the_runs_of_the_factorial_are_found_by_their_levels(recorded):
         ("All tensors", "real", "best"),
         ("Random mask", "kept", "best"),
     }
+
+
+def test_with_every_rate_those_that_broke_a_training_are_left_out_for_all(recorded):
+    assert factorial.runs_of(recorded, every_rate=True).empty
+    for lr in methods.LEARNING_RATES:
+        for batchnorm in ("train", "eval"):
+            for seed in (100, 200):  # the profile searches on one seed
+                diverged = {"diverged": "it is not finite"} if (batchnorm, lr) == ("eval", 0.1) else {}
+                recorded.add("full-finetuning", seed, 60, scores=diverged, batchnorm=batchnorm, lr=lr)
+    found = factorial.runs_of(recorded, every_rate=True)
+    assert set(found["lr"]) == set(methods.LEARNING_RATES) - {0.1} and set(found["seed"]) == {100}
+    assert len(found) == 2 * 4 == len(factorial.complete(found, [*factorial.FACTORS, "lr"]))

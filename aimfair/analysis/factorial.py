@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from aimfair import search
 from aimfair.analysis import table_runs, verdicts
 from aimfair.analysis.verdicts import METRICS
 from aimfair.errors import AimfairError
@@ -23,10 +24,19 @@ FACTORS = ("mask", "statistics", "checkpoint")
 """What fine-tuning chooses: which tensors learn, which batch-norm statistics the classifier ends with, which epoch."""
 
 
-def runs_of(study: Study) -> pd.DataFrame:
+def runs_of(study: Study, every_rate: bool = False) -> pd.DataFrame:
     """The chosen runs of :func:`aimfair.grid.beyond.crossed` that there are, with a column for each of :data:`FACTORS`. Of random
-    masks one per seed takes part. An empty frame where there are none."""
-    chosen = table_runs.chosen(table_runs.rows(study, beyond.factorial(study.profile)))
+    masks one per seed takes part. An empty frame where there are none.
+
+    every_rate  of the seeds of the search all learning rates, and no other seeds: the rate is a factor more, ``lr``. Rates
+                with which some of the trainings diverged are left out for all of them
+    """
+    chosen = table_runs.rows(study, beyond.factorial(study.profile))
+    if every_rate:
+        lost = chosen.loc[["diverged" in scores for scores in chosen["scores"]], "lr"]
+        chosen = chosen[chosen["seed"].isin(search.seeds(study.profile)) & ~chosen["lr"].isin(list(lost))]
+    else:
+        chosen = table_runs.chosen(chosen)
     levels = {row.title: levels for levels, row in beyond.crossed().items()}
     chosen = chosen[chosen["method"].isin(list(levels))].reset_index(drop=True)
     chosen = chosen.drop(columns=list(FACTORS), errors="ignore")  # hyper-parameters of the same name
