@@ -32,8 +32,9 @@ from aimfair.training import History
 PROTOCOL = 1
 """Raised when a change of the code changes numbers on purpose: runs of an older protocol are no longer found."""
 
-POLICY = ("batchnorm", "select")
-"""Hyper-parameters of how to fine-tune, not of a method: readers of its runs who do not name them want the usual ones."""
+POLICY = ("batchnorm",)
+"""Hyper-parameters of how to fine-tune, not of a method: readers of its runs who do not name them want the usual ones, as
+they do of a method's ``options``."""
 
 Found = TypeVar("Found")
 
@@ -323,7 +324,7 @@ class Study(Material):
     def results(self, method: str, **fixed: Any) -> list[Run]:
         """What the book's tables show: the published runs of ``method``; for a study that nobody published, this machine's.
 
-        fixed  hyper-parameters that the runs must have. Those of :data:`POLICY` that are not named must be the method's
+        fixed  hyper-parameters that the runs must have. Options and those of :data:`POLICY` that are not named must be the method's
                usual ones; all others may be anything
         Raises AimfairError where there are none, because a table without rows would say nothing.
         """
@@ -353,10 +354,11 @@ class Study(Material):
 
 
 def is_wanted(run: Run, fixed: Mapping[str, Any]) -> bool:
-    """Whether the run has the hyper-parameters ``fixed``, and beyond them the usual :data:`POLICY` of its method."""
+    """Whether the run has the hyper-parameters ``fixed``, and beyond them the usual :data:`POLICY` and options of its method."""
     method = methods.registry().get(run.config["method"])
     usual = method.usual if method else {}
-    wanted = {name: usual[name] for name in POLICY if name in usual} | dict(fixed)
+    unnamed = {*POLICY, *(method.options if method else ())}
+    wanted = {name: usual[name] for name in unnamed if name in usual} | dict(fixed)
     has = {**usual, **run.config["hyper"]}
     return all(name in has and has[name] == value for name, value in wanted.items())
 
