@@ -52,5 +52,5 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
 	@$(if $(TORCH_INDEX),$(VENV)/bin/pip install --disable-pip-version-check -c constraints.txt \
 		--index-url '$(TORCH_INDEX)' torch torchvision)
-	@$(VENV)/bin/pip install --disable-pip-version-check --no-compile -e '.[all]' -c constraints.txt
+	@$(VENV)/bin/pip install --disable-pip-version-check -e '.[all]' -c constraints.txt
 	@touch $@

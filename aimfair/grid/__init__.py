@@ -161,6 +161,7 @@ def compute(cells: Sequence[Cell], machine: Machine, engine: Engine) -> list[Out
     for number, outcome in enumerate(outcomes, 1):
         if quiet():
             how = f"failed: {outcome.error}" if outcome.error else f"{outcome.seconds:.1f} s"
+            how += f" ({outcome.note})" if outcome.note else ""
             print(f"{number:{len(str(len(cells)))}}/{len(cells)}  {described(outcome.cell)}: {how}", flush=True)
         if outcome.error:
             failed.append(outcome)

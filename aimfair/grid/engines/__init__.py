@@ -56,11 +56,13 @@ class Machine:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A cell that was tried: what it took in seconds, and one line that says why it failed, empty where it did not."""
+    """A cell that was tried: what it took in seconds, one line that says why it failed, empty where it did not, and what the
+    method noted of its run."""
 
     cell: Cell
     seconds: float
     error: str = ""
+    note: str = ""
 
 
 Engine = Callable[[Sequence[Cell], Machine], Iterator[Outcome]]
@@ -91,16 +93,16 @@ def study_of(cell: Cell, machine: Machine) -> Study:
 
 def perform(cell: Cell, machine: Machine) -> Outcome:
     """Compute one cell, unless it is there. Nothing is raised but by Ctrl-C: an error is part of the outcome."""
-    began, error = perf_counter(), ""
+    began, error, note = perf_counter(), "", ""
     try:
         with _alone:
-            _compute(study_of(cell, machine), cell)
+            note = _compute(study_of(cell, machine), cell)
     except AimfairError as known:
         error = str(known)
     except Exception as unknown:  # whatever it is, the other cells are computed
         last = traceback.extract_tb(unknown.__traceback__)[-1]
         error = f"{type(unknown).__name__}: {unknown} ({Path(last.filename).name}, line {last.lineno})"
-    return Outcome(cell, perf_counter() - began, " ".join(error.split()))
+    return Outcome(cell, perf_counter() - began, " ".join(error.split()), note)
 
 
 def elsewhere(cell: Cell, machine: Machine) -> bool:
@@ -114,7 +116,8 @@ def elsewhere(cell: Cell, machine: Machine) -> bool:
     return any(opened.find(opened.config(cell.method, hyper, seed)) is None for seed in first for hyper in among)
 
 
-def _compute(opened: Study, cell: Cell) -> None:
+def _compute(opened: Study, cell: Cell) -> str:
+    """Returns what the method noted of the run."""
     if cell.method == POOL:
         with _generator_lock(opened):
             synthetic.pool(opened.profile, opened.device, opened.data_root)
@@ -123,7 +126,9 @@ def _compute(opened: Study, cell: Cell) -> None:
     elif cell.method in MEASUREMENTS:
         opened.measure(cell.method, cell.seed, **dict(cell.hyper))
     else:
-        search.run(opened, cell.method, cell.seed, **{k: v for k, v in cell.hyper if v != CHOSEN})
+        given = {name: value for name, value in cell.hyper if value != CHOSEN}
+        return search.run(opened, cell.method, cell.seed, **given).scores.get("note", "")
+    return ""
 
 
 def _generator_lock(opened: Study) -> FileLock | nullcontext:
