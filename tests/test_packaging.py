@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import yaml
@@ -103,6 +104,13 @@ def test_no_tracked_file_is_a_pickle():
 def test_ruff_is_content(check):
     done = subprocess.run([sys.executable, "-m", "ruff", *check, "."], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-500:]
+
+
+def test_ruff_leaves_no_module_out():
+    show = [sys.executable, "-m", "ruff", "check", "--show-files", "."]
+    seen = {Path(line) for line in subprocess.run(show, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()}
+    modules = {path for part in ("aimfair", "tests") for path in (ROOT / part).rglob("*.py")}
+    assert len(modules) > 250 and modules <= seen and not any("_build" in path.parts for path in seen)
 
 
 def test_mypy_is_content():

@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from aimfair.book import chapters, pages
+from aimfair.book.publishing import publish
 from aimfair.errors import AimfairError
 from aimfair.paths import home
-from aimfair.book.publishing import publish
 
 
 def make(profile: str, parameters: Mapping[str, Any], **how: Any) -> Path:

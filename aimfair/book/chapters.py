@@ -11,7 +11,6 @@ from shutil import get_terminal_size
 from typing import Any
 
 from aimfair import profiles
-from aimfair.errors import AimfairError
 from aimfair.book.execution import (
     check_parameters,
     execute,
@@ -20,6 +19,7 @@ from aimfair.book.execution import (
     stamp_of,
 )
 from aimfair.book.notebook import read
+from aimfair.errors import AimfairError
 from aimfair.paths import home
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import nbformat
 import yaml
 
-from aimfair.errors import AimfairError
 from aimfair.book.notebook import code_cells, faults, read, tidy, write
+from aimfair.errors import AimfairError
 from aimfair.paths import home
 from aimfair.progress import FILE
 

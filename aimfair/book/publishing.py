@@ -12,9 +12,9 @@ from nbformat import NotebookNode
 
 from aimfair import profiles
 from aimfair.book.chapters import clock
-from aimfair.errors import AimfairError
 from aimfair.book.execution import Stamp, stamp_of
 from aimfair.book.notebook import absolute_paths, faults, read, tidy, write
+from aimfair.errors import AimfairError
 from aimfair.paths import home
 
 DRAWN = ("faceworld",)
