@@ -2,7 +2,8 @@
 
 Every value that a method searches (five of them, see :mod:`aimfair.methods`) is run on three seeds. The value whose
 mean of :func:`aimfair.tables.selection` over these is best counts (:func:`aimfair.tables.choose`), and the other seeds
-are run with it alone. A value with which a training diverges has been tried like any other. So a search costs 15 runs however many seeds follow, and seven of ten seeds had no part in it.
+are run with it alone. A value with which a training diverges has been tried like any other. So a search costs 15 runs
+however many seeds follow, and seven of ten seeds had no part in it.
 """
 
 from __future__ import annotations

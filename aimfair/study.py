@@ -324,8 +324,8 @@ class Study(Material):
     def results(self, method: str, **fixed: Any) -> list[Run]:
         """What the book's tables show: the published runs of ``method``; for a study that nobody published, this machine's.
 
-        fixed  hyper-parameters that the runs must have. Options and those of :data:`POLICY` that are not named must be the method's
-               usual ones; all others may be anything
+        fixed  hyper-parameters that the runs must have. Options and those of :data:`POLICY` that are not named must be the
+               method's usual ones; all others may be anything
         Raises AimfairError where there are none, because a table without rows would say nothing.
         """
         found = self.published(method, **fixed) or self.fresh(method, **fixed)
@@ -354,7 +354,7 @@ class Study(Material):
 
 
 def is_wanted(run: Run, fixed: Mapping[str, Any]) -> bool:
-    """Whether the run has the hyper-parameters ``fixed``, and beyond them the usual :data:`POLICY` and options of its method."""
+    """Whether the run has the hyper-parameters ``fixed``, and the usual :data:`POLICY` and options where they are not named."""
     method = methods.registry().get(run.config["method"])
     usual = method.usual if method else {}
     unnamed = {*POLICY, *(method.options if method else ())}
