@@ -16,6 +16,7 @@ RATES = len(methods.LEARNING_RATES)
 
 PER_SEED = {
     "selection": 2 + (2 + 5) * RATES,
+    "longer": 3 + 5 * RATES,
     "blocks": 1 + (1 + 2 * 6) * RATES,
     "factorial": 2 + 2 * (1 + 3 * 3 * RATES),
     "interpolation": 1 + 6 * RATES,
@@ -46,7 +47,7 @@ def test_each_experiment_has_its_name_and_an_unknown_one_is_answered_with_all():
     p = profiles.load("demo")
     assert [experiment.name for experiment in beyond.selected(p)] == [*PER_SEED, "extensions"]
     with pytest.raises(
-        AimfairError, match="no experiment 'mask' beyond the paper; there are: selection, blocks, factorial"
+        AimfairError, match="no experiment 'mask' beyond the paper; there are: selection, longer, blocks, factorial"
     ):
         beyond.selected(p, ["mask"])
 
