@@ -118,11 +118,14 @@ class Study(Material):
         return synthetic.generator_identity(self.profile)
 
     def find(self, config: Mapping[str, Any]) -> Run | None:
-        """A finished run: on this machine, else (with ``reuse``) among the published ones."""
-        found = runs.find(self.runs_root, config)
-        if found is None and self.reuse:
-            found = runs.find_published(self.published_root, self.profile.profile, config)
-        return found
+        """A finished run: with ``reuse`` a published one, else this machine's.
+
+        In that order, because a run of another processor is as good as another seed: among published runs one of this
+        machine would be the only one that does not share its biased model with the others, and could turn the choice of
+        a search whose other runs are published.
+        """
+        found = runs.find_published(self.published_root, self.profile.profile, config) if self.reuse else None
+        return found or runs.find(self.runs_root, config)
 
     def run(self, method: str, seed: int | None = None, **hyper: Any) -> Run:
         """The run of ``method`` with this seed: found, or trained now and stored.
@@ -252,10 +255,12 @@ class Study(Material):
         return models.build(self.profile.backbone, seed, str(weights))
 
     def biased_weights(self, seed: int) -> Path | None:
-        """Where the weights of the seed's ERM classifier lie: among this machine's runs, the published ones, or nowhere."""
+        """Where the weights of the seed's ERM classifier lie: those of the run that :meth:`find` finds, if they were kept; else
+        what there is, or nowhere."""
         identity = runs.run_id(self.config("erm", methods.get("erm").hyper(), seed))
         published = self.published_root / self.profile.profile / f"erm-{seed}-{identity}.safetensors"
-        places = (self.runs_root / identity / "model.safetensors", published)
+        mine = self.runs_root / identity / "model.safetensors"
+        places = (published, mine) if self.reuse else (mine, published)
         return next((path for path in places if path.exists()), None)
 
     def measure(self, name: str, seed: int | None = None, **hyper: Any) -> Run:

@@ -149,6 +149,25 @@ def test_the_biased_model_is_trained_again_where_only_predictions_were_published
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_what_was_published_counts_before_a_run_of_this_machine_with_its_weights(pool, tmp_path):
+    trained = small(pool, tmp_path / "theirs")
+    trained.published_root = tmp_path / "published"
+    theirs = trained.run("erm", 100)
+    trained.publish()
+    reader = small(pool, tmp_path / "mine")
+    reader.published_root = trained.published_root
+    model = trained.biased_model(100)
+    with torch.no_grad():
+        model.fc.bias += 100.0  # another processor, exaggerated
+    opposite = theirs.predictions.assign(logit=-theirs.predictions["logit"])
+    mine = runs.store(reader.runs_root, theirs.config, opposite, dict(theirs.scores), model)
+    for reuse, expected, above in ((True, theirs, False), (False, mine, True)):
+        reader.reuse = reuse
+        assert reader.run("erm", 100).report().as_dict() == expected.report().as_dict()
+        assert (reader.biased_model(100).fc.bias > 50).all() == above
+    assert mine.report().as_dict() != theirs.report().as_dict()
+
+
 def test_publishing_a_study_packs_its_runs_and_the_weights_of_one_biased_model(pool, tmp_path):
     trained = small(pool, tmp_path / "mine")
     trained.published_root = tmp_path / "published"
