@@ -16,7 +16,7 @@ RATES = len(methods.LEARNING_RATES)
 
 PER_SEED = {
     "selection": 2 + (2 + 5) * RATES,
-    "longer": 3 + 5 * RATES,
+    "longer": 3 + 7 * RATES,
     "blocks": 1 + (1 + 2 * 6) * RATES,
     "factorial": 2 + 2 * (1 + 3 * 3 * RATES),
     "interpolation": 1 + 6 * RATES,
