@@ -90,8 +90,8 @@ def recorded(tmp_path):
     opened = study.open_study("smoke", device="cpu", runs_root=str(tmp_path), reuse=False)
     opened.published_root = tmp_path / "published"
 
-    def add(method, seed, right, test_right=50, scores=(), **hyper):
-        config = opened.config(method, methods.get(method).hyper(**hyper), seed)
+    def add(method, seed, right, test_right=50, scores=(), lab=opened, **hyper):
+        config = lab.config(method, methods.get(method).hyper(**hyper), seed)
         tables = []
         for split, good in (("validation", right), ("test", test_right)):
             y, s = np.arange(100) % 2, np.arange(100) // 2 % 2

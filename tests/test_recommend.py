@@ -7,6 +7,7 @@ import pytest
 from aimfair import methods
 from aimfair.analysis import contenders, recommend
 from aimfair.errors import AimfairError
+from aimfair.grid import beyond
 
 
 def frame(means, seeds=range(6), spread=0.05):
@@ -86,6 +87,20 @@ def test_of_equal_combinations_the_usual_one_is_named(recorded):
         recorded.add("aim-fair", 100, 60, lr=lr)
     found = recommend.choose(contenders.combinations(recorded))
     assert found.title == "AIM-Fair" and found.tied == ["AIM-Fair, batchnorm=eval"]
+
+
+def test_longer_training_competes_and_what_is_tuned_of_it(recorded):
+    thrice = recorded.varied(**beyond.trained(recorded.profile, 3))
+    recorded.add("erm", 100, 55)
+    recorded.add("erm", 100, 70, lab=thrice)
+    for i, lr in enumerate(methods.LEARNING_RATES):
+        recorded.add("aim-fair", 100, 60, lr=lr)
+        recorded.add("aim-fair", 100, 80 + i, lab=thrice, lr=lr)
+    found = contenders.combinations(recorded)
+    best = "AIM-Fair, from three times the epochs"
+    assert set(found["method"]) == {"Baseline (ERM)", "AIM-Fair", "ERM, three times the epochs", best}
+    assert recommend.choose(found).title == best and found.set_index("method").loc[best, "searched"] == 5
+    assert set(found.loc[found["method"] == best, "name"]) == {"aim-fair"}
 
 
 def test_a_study_without_runs_has_no_combination(recorded):

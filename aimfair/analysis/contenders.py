@@ -10,6 +10,7 @@ import pandas as pd
 
 from aimfair import methods, search, tables
 from aimfair.analysis import table_runs
+from aimfair.grid import beyond
 from aimfair.runs import Run
 
 if TYPE_CHECKING:
@@ -23,13 +24,14 @@ def combinations(study: Study) -> pd.DataFrame:
     """Every combination of what is *not* searched, of every method that reads no protected label: a row per seed.
 
     The searched value is the one of :func:`aimfair.tables.choose`; each repetition (:data:`REPEATS`) has its own, and then
-    they are averaged. Columns are those of :func:`aimfair.tables.frame` that are numbers, ``method``, a title per
+    they are averaged. A biased model that was trained longer, and what is tuned of it, competes as well
+    (:func:`aimfair.grid.beyond.longer`). Columns are those of :func:`aimfair.tables.frame` that are numbers, ``method``, a title per
     combination such as "AIM-Fair, k=50", those with the usual values first, ``name``, the method's, and how many values
     were ``searched``. What the study has no run of is not there.
     """
     known = [method for method in methods.registry().values() if not method.is_oracle]
     parts = [_combinations(method, table_runs.there(study, method.name)) for method in known]
-    filled = [part for part in parts if len(part)]
+    filled = [part for part in (*parts, _trained_longer(study)) if len(part)]
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=["method", "seed"])
 
 
@@ -51,6 +53,17 @@ def _combinations(method: methods.Method, runs: Sequence[Run]) -> pd.DataFrame:
     means = best.groupby(["said", "seed"], sort=False).mean(numeric_only=True).reset_index()
     titles = [", ".join([method.title, *(f"{k}={v}" for k, v in json.loads(said).items())]) for said in means["said"]]
     return means.drop(columns=["said", "place"]).assign(method=titles, name=method.name)
+
+
+def _trained_longer(study: Study) -> pd.DataFrame:
+    experiment = beyond.longer(study.profile)
+    rows = {row.title: row.method for row in experiment.rows if row.changes}
+    best = table_runs.chosen(table_runs.rows(study, experiment))
+    best = best[best["method"].isin(list(rows))]
+    if best.empty:
+        return pd.DataFrame()
+    means = best.groupby(["method", "seed"], sort=False).mean(numeric_only=True).reset_index()
+    return means.drop(columns="place").assign(name=means["method"].map(rows))
 
 
 def _said(method: methods.Method, run: Run) -> str:
