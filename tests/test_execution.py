@@ -11,6 +11,7 @@ from small_book import chapter, executed, write
 from aimfair.book import chapters
 from aimfair.book.execution import (
     check_parameters,
+    code_hash,
     execute,
     is_current,
     notebook_parameters,
@@ -72,6 +73,18 @@ def test_a_finished_run_is_stamped_and_recognised(tmp_path):
     assert sorted(path.name for path in out.parent.iterdir()) == ["00_small.ipynb", "00_small.json", "00_small.log"]
     small(tmp_path, source + "  # changed")
     assert not is_current(stamp, notebook, given)
+
+
+def test_a_run_is_not_current_once_other_runs_are_published(tmp_path, monkeypatch):
+    monkeypatch.setenv("AIMFAIR_HOME", str(tmp_path))
+    index = tmp_path / "data" / "published" / "demo" / "erm.jsonl"
+    index.parent.mkdir(parents=True)
+    index.write_text("{}\n")
+    notebook = small(tmp_path, "1")
+    before = code_hash(notebook)
+    assert before == code_hash(notebook)
+    index.write_text("{}\n{}\n")
+    assert before != code_hash(notebook)
 
 
 def test_whoever_waits_for_a_long_cell_is_told_what_it_is_at(tmp_path):

@@ -97,11 +97,12 @@ def check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
 
 
 def code_hash(path: Path) -> str:
-    """Hash of everything that decides what the notebook computes and says: its cells, the library, the profiles."""
+    """Hash of what decides what the notebook computes and says: its cells, the library, the profiles, the published runs."""
     digest = hashlib.sha256()
     for cell in read(path).cells:
         digest.update(f"{cell.cell_type}\n{cell.source}\n".encode())
-    for file in sorted([*(home() / "aimfair").rglob("*.py"), *(home() / "notebooks" / "profiles").glob("*.yaml")]):
+    library = [*(home() / "aimfair").rglob("*.py"), *(home() / "notebooks" / "profiles").glob("*.yaml")]
+    for file in sorted([*library, *(home() / "data" / "published").rglob("*.jsonl")]):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
