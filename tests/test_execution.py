@@ -78,7 +78,8 @@ def test_a_finished_run_is_stamped_and_recognised(tmp_path):
 def test_a_run_is_not_current_once_other_runs_are_published(tmp_path, monkeypatch):
     monkeypatch.setenv("AIMFAIR_HOME", str(tmp_path))
     index = tmp_path / "data" / "published" / "demo" / "erm.jsonl"
-    index.parent.mkdir(parents=True)
+    for folder in (index.parent, tmp_path / "notebooks" / "profiles"):
+        folder.mkdir(parents=True)
     index.write_text("{}\n")
     notebook = small(tmp_path, "1")
     before = code_hash(notebook)

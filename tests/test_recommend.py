@@ -97,7 +97,7 @@ def test_longer_training_competes_and_what_is_tuned_of_it(recorded):
         recorded.add("aim-fair", 100, 60, lr=lr)
         recorded.add("aim-fair", 100, 80 + i, lab=thrice, lr=lr)
     found = contenders.combinations(recorded)
-    best = "AIM-Fair, from three times the epochs"
+    best = "AIM-Fair, longer ERM"
     assert set(found["method"]) == {"Baseline (ERM)", "AIM-Fair", "ERM, three times the epochs", best}
     assert recommend.choose(found).title == best and found.set_index("method").loc[best, "searched"] == 5
     assert set(found.loc[found["method"] == best, "name"]) == {"aim-fair"}

@@ -75,9 +75,7 @@ def longer(p: Profile) -> Experiment:
     """A baseline trained as long as a method that sees three images per face and epoch; does it leave anything to repair?"""
     tuned = lines("full-finetuning", "aim-fair")
     kept = [Row(f"{row.title}, statistics kept", row.method, {"batchnorm": "eval"}) for row in tuned]
-    thrice = [
-        replace(row, title=f"{row.title}, from three times the epochs", changes=trained(p, 3)) for row in tuned + kept
-    ]
+    thrice = [replace(row, title=f"{row.title}, longer ERM", changes=trained(p, 3)) for row in tuned + kept]
     rows = [
         *lines("erm", "diga"),
         Row("ERM, twice the epochs", "erm", changes=trained(p, 2)),
