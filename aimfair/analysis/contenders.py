@@ -25,9 +25,9 @@ def combinations(study: Study) -> pd.DataFrame:
 
     The searched value is the one of :func:`aimfair.tables.choose`; each repetition (:data:`REPEATS`) has its own, and then
     they are averaged. A biased model that was trained longer, and what is tuned of it, competes as well
-    (:func:`aimfair.grid.beyond.longer`). Columns are those of :func:`aimfair.tables.frame` that are numbers, ``method``, a title per
-    combination such as "AIM-Fair, k=50", those with the usual values first, ``name``, the method's, and how many values
-    were ``searched``. What the study has no run of is not there.
+    (:func:`aimfair.grid.beyond.longer`). Columns are those of :func:`aimfair.tables.frame` that are numbers, ``method``, a
+    title per combination such as "AIM-Fair, k=50", those with the usual values first, ``name``, the method's, and how many
+    values were ``searched``. What the study has no run of is not there.
     """
     known = [method for method in methods.registry().values() if not method.is_oracle]
     parts = [_combinations(method, table_runs.there(study, method.name)) for method in known]
@@ -56,6 +56,7 @@ def _combinations(method: methods.Method, runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def _trained_longer(study: Study) -> pd.DataFrame:
+    """The rows of :func:`aimfair.grid.beyond.longer` whose biased model is not the study's own."""
     experiment = beyond.longer(study.profile)
     rows = {row.title: row.method for row in experiment.rows if row.changes}
     best = table_runs.chosen(table_runs.rows(study, experiment))
