@@ -173,14 +173,7 @@ class Study(Material):
 
     def is_taken(self, config: Mapping[str, Any]) -> bool:
         """Whether another process is at this run now, so that :meth:`once` would wait for it."""
-        lock = self._lock(config)
-        if not Path(lock.lock_file).exists():
-            return False
-        try:
-            with lock.acquire(blocking=False):
-                return False
-        except (Timeout, OSError):
-            return True
+        return is_held(self._lock(config))
 
     def _lock(self, config: Mapping[str, Any]) -> FileLock:
         return FileLock(self.runs_root / f".{runs.run_id(config)}.lock")
@@ -356,6 +349,17 @@ class Study(Material):
                 shutil.copy(run.folder / "model.safetensors", weights)  # type: ignore[operator]
                 written.append(weights)
         return written
+
+
+def is_held(lock: FileLock) -> bool:
+    """Whether another process holds the lock now."""
+    if not Path(lock.lock_file).exists():
+        return False
+    try:
+        with lock.acquire(blocking=False):
+            return False
+    except (Timeout, OSError):
+        return True
 
 
 def is_wanted(run: Run, fixed: Mapping[str, Any]) -> bool:

@@ -46,9 +46,14 @@ def catalogue(profile: Profile, device: str = "cpu", data_root: str = "", on_err
     folder = pool_folder(profile)
     if not made_elsewhere(profile):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
+        with lock(profile):
             generate(profile, folder, device, data_root)
     return datasets.load("folder", str(folder), target=profile.target, protected=profile.protected, on_error=on_error)
+
+
+def lock(profile: Profile) -> FileLock:
+    """Held by the process that draws the pool, while all others that want it wait."""
+    return FileLock(f"{pool_folder(profile)}.lock")
 
 
 def taken(profile: Profile, catalogue: Catalogue) -> FaceSet:

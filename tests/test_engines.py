@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,20 @@ import pytest
 import torch
 from small_grid import ROWS, draw_pool, machine, some_cells
 
-from aimfair import grid, runs
+from aimfair import grid, runs, synthetic
 from aimfair.errors import AimfairError
-from aimfair.grid.engines import Outcome, cores, elsewhere, gpus, perform, processes, serial
+from aimfair.grid.engines import (
+    BIASED_MODEL,
+    POOL,
+    Outcome,
+    cores,
+    elsewhere,
+    gpus,
+    perform,
+    processes,
+    serial,
+    study_of,
+)
 from aimfair.grid.engines import dask as dask_engine
 from aimfair.grid.experiments import CHOSEN, Cell, Row
 from aimfair.progress import in_words
@@ -64,11 +75,15 @@ HOLD = (
 )
 
 
-@contextmanager
 def held(cell, here):
     """Another process is at this run."""
     (identity,) = grid.identified([cell], here)
-    command = [sys.executable, "-c", HOLD, str(Path(here.runs_root) / f".{identity}.lock")]
+    return held_file(Path(here.runs_root) / f".{identity}.lock")
+
+
+@contextmanager
+def held_file(path):
+    command = [sys.executable, "-c", HOLD, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
         yield
@@ -87,14 +102,27 @@ def test_what_another_process_is_at_is_left_for_later(pool, tmp_path):
 def test_what_waits_for_a_search_is_left_for_later_and_nothing_is_left_out(pool, tmp_path):
     here = machine(tmp_path)
     asks = Cell("", "", "", "smoke", some_cells(pool)[0].changes, "linear-probing", (("lr", CHOSEN),), 200)
-    baseline, synthetic, *_ = some_cells(pool)
-    with held(synthetic, here):
-        outcomes = serial.run([synthetic, asks, baseline], here)
+    baseline, drawn, *_ = some_cells(pool)
+    with held(drawn, here):
+        outcomes = serial.run([drawn, asks, baseline], here)
         assert next(outcomes).cell == baseline  # though ``asks`` stands before it
-        assert elsewhere(synthetic, here) and elsewhere(asks, here)
-    assert not elsewhere(synthetic, here)
+        assert elsewhere(drawn, here) and elsewhere(asks, here)
+    assert not elsewhere(drawn, here)
     assert [outcome.cell.method for outcome in outcomes] == ["synthetic-only", "linear-probing"]
     assert not elsewhere(asks, here)
+
+
+def test_what_is_shared_and_made_by_another_process_is_left_for_later_for_another_study_if_need_be(pool, tmp_path):
+    here = machine(tmp_path)
+    baseline, other = some_cells(pool, ROWS[:1], settings={"as it is": {}, "other": {"pretrain_lr": 0.02}})
+    drawing, training = (replace(baseline, method=method) for method in (POOL, BIASED_MODEL))
+    lock = synthetic.lock(study_of(baseline, here).profile).lock_file
+    outcomes = serial.run([drawing, training, other], here)
+    with held_file(lock), held(baseline, here):
+        assert elsewhere(drawing, here) and elsewhere(training, here)
+        assert next(outcomes).cell == other
+    assert [(outcome.cell, outcome.error) for outcome in outcomes] == [(drawing, ""), (training, "")]
+    Path(lock).unlink()
 
 
 # --------------------------------------------------------------------------------------------------------- processes

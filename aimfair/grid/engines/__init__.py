@@ -20,7 +20,7 @@ from time import perf_counter
 
 from filelock import FileLock
 
-from aimfair import runs, search, study, synthetic
+from aimfair import methods, runs, search, study, synthetic
 from aimfair.errors import AimfairError
 from aimfair.grid.experiments import CHOSEN, Cell
 from aimfair.measurements import MEASUREMENTS
@@ -80,14 +80,14 @@ def get(name: str) -> Engine:
     return importlib.import_module(f"{__name__}.{name}").run
 
 
-@lru_cache(maxsize=1)  # the last study only: it keeps its faces in memory
+@lru_cache(maxsize=2)  # no more: each keeps its faces in memory
 def _opened(profile: str, changes: tuple, device: str, data_root: str, runs_root: str, reuse: bool) -> Study:
     common = {"device": device, "data_root": data_root, "runs_root": runs_root, "reuse": reuse}
     return study.open_study(profile, changes=dict(changes), **common)
 
 
 def study_of(cell: Cell, machine: Machine) -> Study:
-    """The study that a cell belongs to; that of the cell before it, if it is the same."""
+    """The study that a cell belongs to; one of the last two, if it is the same."""
     return _opened(cell.profile, cell.changes, machine.device, machine.data_root, machine.runs_root, machine.reuse)
 
 
@@ -106,10 +106,13 @@ def perform(cell: Cell, machine: Machine) -> Outcome:
 
 
 def elsewhere(cell: Cell, machine: Machine) -> bool:
-    """Whether the cell would have to wait for another process: for one that is at its run, or for runs of its search."""
-    if cell.method in (POOL, BIASED_MODEL):
-        return False
+    """Whether the cell would have to wait for another process: for one that is at its run or draws its pool, or for runs
+    of its search."""
     opened, given = study_of(cell, machine), {name: value for name, value in cell.hyper if value != CHOSEN}
+    if cell.method == POOL:
+        return study.is_held(synthetic.lock(opened.profile))
+    if cell.method == BIASED_MODEL:
+        return opened.is_taken(opened.config("erm", methods.get("erm").hyper(), cell.seed))
     if len(given) == len(cell.hyper):
         return opened.is_taken(opened.config(cell.method, given, cell.seed))
     among, first = search.values(cell.method, **given), search.seeds(opened.profile)
