@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aimfair import methods
+from aimfair import cli, methods, search
 from aimfair.analysis import contenders, recommend
 from aimfair.errors import AimfairError
 from aimfair.grid import beyond
@@ -101,6 +101,30 @@ def test_longer_training_competes_and_what_is_tuned_of_it(recorded):
     assert set(found["method"]) == {"Baseline (ERM)", "AIM-Fair", "ERM, three times the epochs", best}
     assert recommend.choose(found).title == best and found.set_index("method").loc[best, "searched"] == 5
     assert set(found.loc[found["method"] == best, "name"]) == {"aim-fair"}
+
+
+def test_each_combination_comes_with_the_command_that_trains_it(recorded, monkeypatch):
+    thrice = recorded.varied(**beyond.trained(recorded.profile, 3))
+    recorded.add("erm", 100, 55)
+    for lr in methods.LEARNING_RATES:
+        recorded.add("aim-fair", 100, 60, lr=lr)
+        recorded.add("aim-fair", 100, 80, lr=lr, batchnorm="eval")
+        recorded.add("aim-fair", 100, 85, lab=thrice, lr=lr, batchnorm="eval")
+    frame = contenders.combinations(recorded).set_index("method")
+    asked = []
+    monkeypatch.setattr(search, "wanted", lambda study, name, seed, **given: asked.append((study, name, given)) or [])
+    wanted = {
+        "Baseline (ERM)": (recorded, "erm", {}),
+        "AIM-Fair": (recorded, "aim-fair", {}),
+        "AIM-Fair, batchnorm=eval": (recorded, "aim-fair", {"batchnorm": "eval"}),
+        "AIM-Fair, statistics kept, longer ERM": (thrice, "aim-fair", {"batchnorm": "eval"}),
+    }
+    assert set(wanted) == set(frame.index)
+    for title, (lab, name, given) in wanted.items():
+        words = frame.loc[title, "command"].split()
+        assert words[:3] == ["python", "-m", "aimfair"] and cli.main(words[3:]) == 0
+        study, *rest = asked[-1]
+        assert study.profile == lab.profile and rest == [name, given]
 
 
 def test_a_study_without_runs_has_no_combination(recorded):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -26,16 +25,17 @@ def combinations(study: Study) -> pd.DataFrame:
     The searched value is the one of :func:`aimfair.tables.choose`; each repetition (:data:`REPEATS`) has its own, and then
     they are averaged. A biased model that was trained longer, and what is tuned of it, competes as well
     (:func:`aimfair.grid.beyond.longer`). Columns are those of :func:`aimfair.tables.frame` that are numbers, ``method``, a
-    title per combination such as "AIM-Fair, k=50", those with the usual values first, ``name``, the method's, and how many
-    values were ``searched``. What the study has no run of is not there.
+    title per combination such as "AIM-Fair, k=50", those with the usual values first, ``name``, the method's, the
+    ``command`` that trains it, and how many values were ``searched``. What the study has no run of is not there.
     """
     known = [method for method in methods.registry().values() if not method.is_oracle]
-    parts = [_combinations(method, table_runs.there(study, method.name)) for method in known]
+    parts = [_combinations(study, method) for method in known]
     filled = [part for part in (*parts, _trained_longer(study)) if len(part)]
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=["method", "seed"])
 
 
-def _combinations(method: methods.Method, runs: Sequence[Run]) -> pd.DataFrame:
+def _combinations(study: Study, method: methods.Method) -> pd.DataFrame:
+    runs = table_runs.there(study, method.name)
     tried = [tuple(hyper[name] for name in method.search) for hyper in search.values(method.name)]
     places = {values: place for place, values in enumerate(tried)}
     found = [places.get(tuple(run.config["hyper"][name] for name in method.search)) for run in runs]
@@ -51,20 +51,24 @@ def _combinations(method: methods.Method, runs: Sequence[Run]) -> pd.DataFrame:
     best = tables.choose(frame, among="place", by=["said", "repetition"])
     best = best.sort_values("said", key=lambda said: said.where(said != "{}", ""), kind="stable")
     means = best.groupby(["said", "seed"], sort=False).mean(numeric_only=True).reset_index()
-    titles = [", ".join([method.title, *(f"{k}={v}" for k, v in json.loads(said).items())]) for said in means["said"]]
-    return means.drop(columns=["said", "place"]).assign(method=titles, name=method.name)
+    settings = means["said"].map(json.loads)
+    titles = [", ".join([method.title, *(f"{k}={v}" for k, v in said.items())]) for said in settings]
+    commands = [table_runs.command_for(study, method.name, said, {}) for said in settings]
+    return means.drop(columns=["said", "place"]).assign(method=titles, name=method.name, command=commands)
 
 
 def _trained_longer(study: Study) -> pd.DataFrame:
     """The rows of :func:`aimfair.grid.beyond.longer` whose biased model is not the study's own."""
     experiment = beyond.longer(study.profile)
-    rows = {row.title: row.method for row in experiment.rows if row.changes}
+    rows = {row.title: row for row in experiment.rows if row.changes}
     best = table_runs.chosen(table_runs.rows(study, experiment))
     best = best[best["method"].isin(list(rows))]
     if best.empty:
         return pd.DataFrame()
     means = best.groupby(["method", "seed"], sort=False).mean(numeric_only=True).reset_index()
-    return means.drop(columns="place").assign(name=means["method"].map(rows))
+    typed = {title: table_runs.command_for(study, row.method, row.fixed, row.changes) for title, row in rows.items()}
+    names = {title: row.method for title, row in rows.items()}
+    return means.drop(columns="place").assign(name=means["method"].map(names), command=means["method"].map(typed))
 
 
 def _said(method: methods.Method, run: Run) -> str:
