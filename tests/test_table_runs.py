@@ -165,6 +165,8 @@ def test_the_command_says_what_differs_from_the_profile(lab):
     }
     assert said["demo"] == "--profile demo-male-young"  # there is a file of that name
     assert said["smoke"] == "--profile smoke -p target=Male -p protected=Young"
+    photographs = study.open_study("utkface").profile
+    assert table_runs.options(photographs, photographs) == "--profile utkface --data path/to/images"
 
 
 def table(**values):

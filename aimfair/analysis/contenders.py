@@ -26,7 +26,8 @@ def combinations(study: Study) -> pd.DataFrame:
     they are averaged. A biased model that was trained longer, and what is tuned of it, competes as well
     (:func:`aimfair.grid.beyond.longer`). Columns are those of :func:`aimfair.tables.frame` that are numbers, ``method``, a
     title per combination such as "AIM-Fair, k=50", those with the usual values first, ``name``, the method's, the
-    ``command`` that trains it, and how many values were ``searched``. What the study has no run of is not there.
+    ``command`` that trains it (of repetitions the first), and how many values were ``searched``. What the study has no run
+    of is not there.
     """
     known = [method for method in methods.registry().values() if not method.is_oracle]
     parts = [_combinations(study, method) for method in known]
@@ -51,10 +52,11 @@ def _combinations(study: Study, method: methods.Method) -> pd.DataFrame:
     best = tables.choose(frame, among="place", by=["said", "repetition"])
     best = best.sort_values("said", key=lambda said: said.where(said != "{}", ""), kind="stable")
     means = best.groupby(["said", "seed"], sort=False).mean(numeric_only=True).reset_index()
-    settings = means["said"].map(json.loads)
-    titles = [", ".join([method.title, *(f"{k}={v}" for k, v in said.items())]) for said in settings]
-    commands = [table_runs.command_for(study, method.name, said, {}) for said in settings]
-    return means.drop(columns=["said", "place"]).assign(method=titles, name=method.name, command=commands)
+    settings = {said: json.loads(said) for said in means["said"].unique()}
+    titles = {said: ", ".join([method.title, *(f"{k}={v}" for k, v in of.items())]) for said, of in settings.items()}
+    typed = {said: table_runs.command_for(study, method.name, of, {}) for said, of in settings.items()}
+    named = means.assign(method=means["said"].map(titles), name=method.name, command=means["said"].map(typed))
+    return named.drop(columns=["said", "place"])
 
 
 def _trained_longer(study: Study) -> pd.DataFrame:
@@ -66,8 +68,8 @@ def _trained_longer(study: Study) -> pd.DataFrame:
     if best.empty:
         return pd.DataFrame()
     means = best.groupby(["method", "seed"], sort=False).mean(numeric_only=True).reset_index()
-    typed = {title: table_runs.command_for(study, row.method, row.fixed, row.changes) for title, row in rows.items()}
     names = {title: row.method for title, row in rows.items()}
+    typed = {title: table_runs.command_for(study, row.method, row.fixed, row.changes) for title, row in rows.items()}
     return means.drop(columns="place").assign(name=means["method"].map(names), command=means["method"].map(typed))
 
 

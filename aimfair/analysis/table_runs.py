@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -116,28 +115,23 @@ def command(lab: Study, experiment: Experiment, lacking: Collection[str] = ()) -
     some = {row.method for label, (_, row) in lines.items() if label in lacking}
     if some and some < set(every) and some.isdisjoint(MEASUREMENTS):
         which += " --methods " + " ".join(name for name in dict.fromkeys(every) if name in some)
-    return f"python -m aimfair grid run {which} {_of(lab)}"
+    return f"python -m aimfair grid run {which} {options(lab.profile, lab.profile)}"
 
 
 def command_for(lab: Study, method: str, hyper: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
     """What to type to have ``method`` searched and trained with all seeds, some hyper-parameters fixed and the study changed."""
-    fixed = [f"{name}={value}" for name, value in hyper.items()]
-    given = " ".join(["--hyper", *fixed, ""]) if fixed else ""
-    return f"python -m aimfair run {method} --search --seeds all {given}{_of(lab, changes)}"
-
-
-def _of(lab: Study, changes: Mapping[str, Any] = MappingProxyType({})) -> str:
-    """The study, changed, as options of the command line, with a place for the photographs."""
-    data = "" if lab.profile.dataset == "faceworld" else " --data path/to/images"
-    return options(lab.varied(**changes).profile, lab.profile) + data
+    fixed = " ".join(["--hyper", *(f"{name}={value}" for name, value in hyper.items()), ""]) if hyper else ""
+    return f"python -m aimfair run {method} --search --seeds all {fixed}{options(lab.varied(**changes).profile, lab.profile)}"
 
 
 def options(profile: Profile, base: Profile) -> str:
-    """A study's profile as options of the command line: by its name, or where no file has it as ``base`` with changes."""
+    """A study's profile as options of the command line: by its name, or where no file has it as ``base`` with changes, and
+    a place for the photographs where it has any."""
     name = profile.profile if profile.profile in profiles.available() else base.profile
     plain = profiles.load(name) if name in profiles.available() else replace(base, profile=profile.profile)
     changed = [f for f in profiles.FIELDS if f != "profile" and getattr(profile, f) != getattr(plain, f)]
-    return " ".join([f"--profile {name}", *(f"-p {f}={getattr(profile, f)}" for f in changed)])
+    data = [] if profile.dataset == "faceworld" else ["--data path/to/images"]
+    return " ".join([f"--profile {name}", *(f"-p {f}={getattr(profile, f)}" for f in changed), *data])
 
 
 def told(lab: Study, experiment: Experiment, chosen: pd.DataFrame) -> Any:

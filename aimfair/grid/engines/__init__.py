@@ -80,15 +80,22 @@ def get(name: str) -> Engine:
     return importlib.import_module(f"{__name__}.{name}").run
 
 
-@lru_cache(maxsize=2)  # no more: each keeps its faces in memory
-def _opened(profile: str, changes: tuple, device: str, data_root: str, runs_root: str, reuse: bool) -> Study:
+def _open(profile: str, changes: tuple, device: str, data_root: str, runs_root: str, reuse: bool) -> Study:
     common = {"device": device, "data_root": data_root, "runs_root": runs_root, "reuse": reuse}
     return study.open_study(profile, changes=dict(changes), **common)
 
 
+_asked = lru_cache(maxsize=64)(_open)  # for what needs no face
+_at_work = lru_cache(maxsize=1)(_open)  # the last study only: it keeps its faces in memory
+
+
+def _key(cell: Cell, machine: Machine) -> tuple:
+    return cell.profile, cell.changes, machine.device, machine.data_root, machine.runs_root, machine.reuse
+
+
 def study_of(cell: Cell, machine: Machine) -> Study:
-    """The study that a cell belongs to; one of the last two, if it is the same."""
-    return _opened(cell.profile, cell.changes, machine.device, machine.data_root, machine.runs_root, machine.reuse)
+    """The study that a cell belongs to, to ask what there is; its faces are those of :func:`perform`."""
+    return _asked(*_key(cell, machine))
 
 
 def perform(cell: Cell, machine: Machine) -> Outcome:
@@ -96,7 +103,7 @@ def perform(cell: Cell, machine: Machine) -> Outcome:
     began, error, note = perf_counter(), "", ""
     try:
         with _alone:
-            note = _compute(study_of(cell, machine), cell)
+            note = _compute(_at_work(*_key(cell, machine)), cell)
     except AimfairError as known:
         error = str(known)
     except Exception as unknown:  # whatever it is, the other cells are computed
