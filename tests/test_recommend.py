@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aimfair import cli, methods, search
+from aimfair import cli, methods, recipes, search
 from aimfair.analysis import contenders, recommend
 from aimfair.errors import AimfairError
 from aimfair.grid import beyond
@@ -122,6 +122,7 @@ def test_each_combination_comes_with_the_command_that_trains_it(recorded, monkey
     assert set(wanted) == set(frame.index)
     for title, (lab, name, given) in wanted.items():
         words = frame.loc[title, "command"].split()
+        assert (recipes.OWN.name in words) == (title == recipes.OWN.title)
         assert words[:3] == ["python", "-m", "aimfair"] and cli.main(words[3:]) == 0
         study, *rest = asked[-1]
         assert study.profile == lab.profile and rest == [name, given]

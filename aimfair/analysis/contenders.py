@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from aimfair import methods, search, tables
+from aimfair import methods, recipes, search, tables
 from aimfair.analysis import table_runs
 from aimfair.grid import beyond
 from aimfair.runs import Run
@@ -70,6 +70,7 @@ def _trained_longer(study: Study) -> pd.DataFrame:
     means = best.groupby(["method", "seed"], sort=False).mean(numeric_only=True).reset_index()
     names = {title: row.method for title, row in rows.items()}
     typed = {title: table_runs.command_for(study, row.method, row.fixed, row.changes) for title, row in rows.items()}
+    typed |= {recipe.title: table_runs.command_for(study, recipe.name, {}, {}) for recipe in recipes.ALL.values()}
     return means.drop(columns="place").assign(name=means["method"].map(names), command=means["method"].map(typed))
 
 

@@ -23,38 +23,39 @@ def command_run(options: argparse.Namespace) -> int:
     $ aimfair run full-finetuning --hyper lr=0.003
     $ aimfair run aim-fair --search --seeds all       every value with three seeds, then the best of them with all
     $ aimfair run --methods all --profile smoke       every registered method, in small
+    $ aimfair run patient-aim-fair --search           this book's own method, a recipe: longer ERM, then AIM-Fair
     $ aimfair run erm --no-reuse                      train even where a published run exists
     $ aimfair run synthetic-only --model sdxl         with faces by another model, drawn first if need be
 
     Finished runs are kept in data/runs/ and found again: a stopped command goes on where it was. Of several methods
     one that fails is told, with exit status 1 at the end, and does not stop the others."""
-    from aimfair import methods, profiles
+    from aimfair import methods, profiles, recipes
 
     names = [*options.names, *options.methods]
     if not names:
-        raise AimfairError(f"which methods? all, or some of: {', '.join(methods.registry())}")
-    known = list(methods.registry().values()) if "all" in names else [methods.get(name) for name in names]
+        raise AimfairError(f"which methods? all, or some of: {', '.join(recipes.names())}")
     opened = open_study(options)
+    known = {name: recipes.resolve(name, opened) for name in (methods.registry() if "all" in names else names)}
     seeds = chosen_seeds(options.seeds, profiles.SEEDS, opened.profile.seeds)
     print(
         f"{'method':24} {'seed':>5} {'ACC':>6} {'WST':>6} {'EO max':>6} {'EO mean':>7} {'STD':>5}   (test set, per cent)"
     )
     given = pairs(options.hyper)
     failed: dict[str, list[str]] = {}  # methods by what was wrong
-    for method in known:
+    for name, (lab, method, fixed) in known.items():
         try:
-            _fit(opened, method, seeds, given, options.search)
+            _fit(name, lab, methods.get(method), seeds, {**fixed, **given}, options.search)
         except AimfairError as error:
             if len(known) == 1:
                 raise
-            failed.setdefault(str(error), []).append(method.name)
+            failed.setdefault(str(error), []).append(name)
     for said, those in failed.items():
         print(f"failed: {', '.join(those)}: {said}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _fit(opened: Study, method: Method, seeds: list[int], given: dict[str, Any], searched: bool) -> None:
-    """Train ``method`` with each seed, and print a line for each run."""
+def _fit(name: str, opened: Study, method: Method, seeds: list[int], given: dict[str, Any], searched: bool) -> None:
+    """Train ``method`` with each seed, and print a line for each run, with the ``name`` that was asked for."""
     from aimfair import search
 
     given = plausible(method, given)
@@ -66,7 +67,7 @@ def _fit(opened: Study, method: Method, seeds: list[int], given: dict[str, Any],
             shown = [f"{k}={v}" for k, v in hyper.items() if k in given or k in method.search]
             if note := run.scores.get("note"):
                 shown.append(f"note: {note}")
-            print(f"{method.name:24} {seed:5} {scores}   {', '.join(shown)}", flush=True)
+            print(f"{name:24} {seed:5} {scores}   {', '.join(shown)}", flush=True)
 
 
 def plausible(method: Method, given: dict[str, Any]) -> dict[str, Any]:
