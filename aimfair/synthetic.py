@@ -171,7 +171,9 @@ def is_tiny(profile: Profile) -> bool:
     return not made_elsewhere(profile) and profile.generator not in presets.available() and _below_data(profile)
 
 
-def train(profile: Profile, device: str, data_root: str, width: int = tiny_sd.WIDTH) -> Path:
+def train(
+    profile: Profile, device: str, data_root: str, width: int = tiny_sd.WIDTH, steps: tuple[int, int] | None = None
+) -> Path:
     """The tiny Stable Diffusion of the profile, trained on its corpus and saved in its place; see :func:`tiny_sd.train`."""
     corpus = corpora.load(profile, data_root)
     return tiny_sd.train(
@@ -185,6 +187,7 @@ def train(profile: Profile, device: str, data_root: str, width: int = tiny_sd.WI
         device=device,
         about=profile.corpus,
         width=width,
+        steps=steps,
     )
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from aimfair import tiny_sd
+from aimfair import cli, tiny_sd
 from aimfair.errors import AimfairError
 from aimfair.paths import home
 from aimfair.stages import train_stage
-from aimfair.tiny_sd import autoencoder
+from aimfair.tiny_sd import autoencoder, corpora
 
 CAPTIONS = [f"Portrait face photo of a {'smiling' if i % 2 else 'serious'} young female." for i in range(24)]
 
@@ -75,6 +75,17 @@ def test_steps_give_the_same_weights_again(folder, tmp_path):
         name = f"{part}/diffusion_pytorch_model.safetensors"
         ours, theirs = load_file(folder / name), load_file(again / name)
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_one_command_takes_as_many_steps_as_a_training_record_says(tmp_path, monkeypatch, capsys):
+    few = corpora.Corpus(corpus(), CAPTIONS, torch.ones(1, 1, 32, 32), torch.arange(24).view(-1, 1) % 2, ("Smiling",))
+    monkeypatch.setattr(corpora, "load", lambda profile, data_root="": few)
+    command = ["train-sd", "--profile", "smoke", "--out", str(tmp_path / "made")]
+    for wrong in (["--steps", "0", "2"], ["--steps", "2", "2", "--minutes", "1"]):
+        assert cli.main(command + wrong) == 2 and "--steps takes two numbers" in capsys.readouterr().err
+    assert cli.main([*command, "--steps", "2", "1"]) == 0
+    record = json.loads((tmp_path / "made" / "training.json").read_text())
+    assert (record["autoencoder"]["step"], record["unet"]["step"]) == (2, 1) and record["minutes"] is None
 
 
 def test_another_width_is_another_size_and_takes_no_state_of_the_default_one(tmp_path):

@@ -19,7 +19,10 @@ def command_train_sd(options: argparse.Namespace) -> None:
     $ aimfair train-sd --minutes 45 --out data/synthetic/my-sd
     $ aimfair train-sd --profile celeba-smiling-male --data path/to/celeba --out data/synthetic/my-celeba-sd
     $ aimfair train-sd --width 128 --minutes 120 --device cuda --out data/synthetic/my-wide-sd
+    $ aimfair train-sd --steps 6900 5600 --out data/synthetic/my-sd      the same model again, however fast the machine
 
+    How far a number of minutes goes depends on the machine; training.json in the folder says how many steps the autoencoder
+    and the U-Net took, and --steps takes as many. Up to rounding of the processor that is the same model.
     The width is the number of channels of the first level of the U-Net; autoencoder and U-Net grow with it. The models that
     come with the book have 64 and 15 MB of weights. Wider ones want a GPU, or many hours; beyond 60 MB (a width of 128 has
     less) they are for your machine only and are not published with the book."""
@@ -31,6 +34,9 @@ def command_train_sd(options: argparse.Namespace) -> None:
     size = tiny_sd.megabytes(width)
     changes = {"generator": str(Path(options.out).resolve())} if options.out else {}
     opened = open_study(options, changes | ({"generator_minutes": options.minutes} if options.minutes else {}))
+    steps = tuple(options.steps) if options.steps else None
+    if steps and (min(steps) < 1 or options.minutes):
+        raise AimfairError("--steps takes two numbers above 0, and no --minutes beside them")
     p, out = opened.profile, home() / opened.profile.generator
     if out.exists():
         raise AimfairError(f"{p.generator} exists: name another folder with --out")
@@ -42,12 +48,15 @@ def command_train_sd(options: argparse.Namespace) -> None:
         size > tiny_sd.PUBLISHED
     )
     print(f"Weights of {size:.0f} MB{beyond}", flush=True)
-    print(f"The pipeline is in {synthetic.train(p, opened.device, opened.data_root, width)}")
+    print(f"The pipeline is in {synthetic.train(p, opened.device, opened.data_root, width, steps)}")
 
 
 def register(commands: Any) -> None:
     """Add it to the commands."""
     train = add(commands, command_train_sd, study=True)
     train.add_argument("--minutes", type=float, help="how long to train (the profile's generator_minutes)")
+    train.add_argument(
+        "--steps", type=int, nargs=2, metavar=("A", "U"), help="of the autoencoder and the U-Net, in place of minutes"
+    )
     train.add_argument("--width", type=int, help="channels of the first level, a multiple of 32 (64)")
     train.add_argument("--out", metavar="FOLDER", help="where the pipeline goes (the profile's generator)")
