@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torch import nn
 
 from aimfair import methods, models, processors, profiles, runs, synthetic
@@ -154,7 +154,7 @@ class Study(Material):
         found = find()
         if found is not None:
             return found
-        lock = self._lock(config)
+        lock = self.lock(config)
         try:
             self.runs_root.mkdir(parents=True, exist_ok=True)
             lock.acquire()
@@ -171,12 +171,9 @@ class Study(Material):
         finally:
             lock.release()
 
-    def is_taken(self, config: Mapping[str, Any]) -> bool:
-        """Whether another process is at this run now, so that :meth:`once` would wait for it."""
-        return is_held(self._lock(config))
-
-    def _lock(self, config: Mapping[str, Any]) -> FileLock:
-        return FileLock(self.runs_root / f".{runs.run_id(config)}.lock")
+    def lock(self, config: Mapping[str, Any]) -> FileLock:
+        """Held by the process that computes this run; who holds it may ask for the run all the same."""
+        return FileLock(self.runs_root / f".{runs.run_id(config)}.lock", is_singleton=True)
 
     def _train(self, method: methods.Method, config: dict[str, Any]) -> Run:
         began = perf_counter()
@@ -349,17 +346,6 @@ class Study(Material):
                 shutil.copy(run.folder / "model.safetensors", weights)  # type: ignore[operator]
                 written.append(weights)
         return written
-
-
-def is_held(lock: FileLock) -> bool:
-    """Whether another process holds the lock now."""
-    if not Path(lock.lock_file).exists():
-        return False
-    try:
-        with lock.acquire(blocking=False):
-            return False
-    except (Timeout, OSError):
-        return True
 
 
 def is_wanted(run: Run, fixed: Mapping[str, Any]) -> bool:

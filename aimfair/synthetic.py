@@ -52,8 +52,8 @@ def catalogue(profile: Profile, device: str = "cpu", data_root: str = "", on_err
 
 
 def lock(profile: Profile) -> FileLock:
-    """Held by the process that draws the pool, while all others that want it wait."""
-    return FileLock(f"{pool_folder(profile)}.lock")
+    """Held by the process that draws the pool, while all others that want it wait; who holds it may ask for the pool."""
+    return FileLock(f"{pool_folder(profile)}.lock", is_singleton=True)
 
 
 def taken(profile: Profile, catalogue: Catalogue) -> FaceSet:

@@ -20,8 +20,8 @@ from aimfair.grid.engines import (
     BIASED_MODEL,
     POOL,
     Outcome,
+    claim,
     cores,
-    elsewhere,
     gpus,
     perform,
     processes,
@@ -75,6 +75,9 @@ HOLD = (
 )
 
 
+TAKE = "import sys; from filelock import FileLock, Timeout\ntry: FileLock(sys.argv[1]).acquire(blocking=False)\nexcept Timeout: sys.exit(7)"
+
+
 def held(cell, here):
     """Another process is at this run."""
     (identity,) = grid.identified([cell], here)
@@ -106,10 +109,14 @@ def test_what_waits_for_a_search_is_left_for_later_and_nothing_is_left_out(pool,
     with held(drawn, here):
         outcomes = serial.run([drawn, asks, baseline], here)
         assert next(outcomes).cell == baseline  # though ``asks`` stands before it
-        assert elsewhere(drawn, here) and elsewhere(asks, here)
-    assert not elsewhere(drawn, here)
+        assert claim(drawn, here) is None and claim(asks, here) is None
+    (identity,) = grid.identified([drawn], here)
+    take = [sys.executable, "-c", TAKE, str(Path(here.runs_root) / f".{identity}.lock")]
+    with claim(drawn, here):
+        assert claim(asks, here) is None and subprocess.run(take).returncode == 7
+    assert subprocess.run(take).returncode == 0
     assert [outcome.cell.method for outcome in outcomes] == ["synthetic-only", "linear-probing"]
-    assert not elsewhere(asks, here)
+    assert claim(asks, here) is not None
 
 
 def test_what_is_shared_and_made_by_another_process_is_left_for_later_for_another_study_if_need_be(pool, tmp_path):
@@ -119,7 +126,7 @@ def test_what_is_shared_and_made_by_another_process_is_left_for_later_for_anothe
     lock = synthetic.lock(study_of(baseline, here).profile).lock_file
     outcomes = serial.run([drawing, training, other], here)
     with held_file(lock), held(baseline, here):
-        assert elsewhere(drawing, here) and elsewhere(training, here)
+        assert claim(drawing, here) is None and claim(training, here) is None
         assert next(outcomes).cell == other
     assert [(outcome.cell, outcome.error) for outcome in outcomes] == [(drawing, ""), (training, "")]
     Path(lock).unlink()

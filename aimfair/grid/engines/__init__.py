@@ -11,14 +11,14 @@ import importlib
 import pkgutil
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from aimfair import methods, runs, search, study, synthetic
 from aimfair.errors import AimfairError
@@ -28,7 +28,7 @@ from aimfair.paths import home
 from aimfair.processors import cores, gpus
 from aimfair.study import Study
 
-__all__ = ["Engine", "Machine", "Outcome", "available", "cores", "elsewhere", "get", "gpus", "perform", "study_of"]
+__all__ = ["Engine", "Machine", "Outcome", "available", "claim", "cores", "get", "gpus", "perform", "study_of"]
 
 POOL = "synthetic-pool"
 BIASED_MODEL = "biased-model"
@@ -112,18 +112,27 @@ def perform(cell: Cell, machine: Machine) -> Outcome:
     return Outcome(cell, perf_counter() - began, " ".join(error.split()), note)
 
 
-def elsewhere(cell: Cell, machine: Machine) -> bool:
-    """Whether the cell would have to wait for another process: for one that is at its run or draws its pool, or for runs
-    of its search."""
+def claim(cell: Cell, machine: Machine) -> AbstractContextManager | None:
+    """The lock of what the cell computes, taken now and held until it is left: its run, its pool, or its biased model. None
+    where another process is at that, or where its search lacks runs."""
     opened, given = study_of(cell, machine), {name: value for name, value in cell.hyper if value != CHOSEN}
+    if len(given) < len(cell.hyper):
+        among, first = search.values(cell.method, **given), search.seeds(opened.profile)
+        lacking = any(opened.find(opened.config(cell.method, hyper, seed)) is None for seed in first for hyper in among)
+        return None if lacking else nullcontext()
     if cell.method == POOL:
-        return study.is_held(synthetic.lock(opened.profile))
-    if cell.method == BIASED_MODEL:
-        return opened.is_taken(opened.config("erm", methods.get("erm").hyper(), cell.seed))
-    if len(given) == len(cell.hyper):
-        return opened.is_taken(opened.config(cell.method, given, cell.seed))
-    among, first = search.values(cell.method, **given), search.seeds(opened.profile)
-    return any(opened.find(opened.config(cell.method, hyper, seed)) is None for seed in first for hyper in among)
+        lock = synthetic.lock(opened.profile)
+    elif cell.method == BIASED_MODEL:
+        lock = opened.lock(opened.config("erm", methods.get("erm").hyper(), cell.seed))
+    else:
+        lock = opened.lock(opened.config(cell.method, given, cell.seed))
+    try:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        return lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    except OSError:  # a full disk, say: who computes the cell will tell
+        return nullcontext()
 
 
 def _compute(opened: Study, cell: Cell) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from itertools import takewhile
 
-from aimfair.grid.engines import Machine, Outcome, elsewhere, perform
+from aimfair.grid.engines import Machine, Outcome, claim, perform
 from aimfair.grid.experiments import Cell
 
 
@@ -15,5 +16,8 @@ def run(cells: Sequence[Cell], machine: Machine) -> Iterator[Outcome]:
     left = list(cells)
     while left:
         of_one_study = takewhile(lambda cell: (cell.profile, cell.changes) == (left[0].profile, left[0].changes), left)
-        free = (n for among in (of_one_study, left) for n, cell in enumerate(among) if not elsewhere(cell, machine))
-        yield perform(left.pop(next(free, 0)), machine)
+        claims = ((n, claim(cell, machine)) for among in (of_one_study, left) for n, cell in enumerate(among))
+        n, mine = next(((n, mine) for n, mine in claims if mine is not None), (0, nullcontext()))
+        with mine:
+            outcome = perform(left.pop(n), machine)
+        yield outcome
