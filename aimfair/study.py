@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from aimfair import methods, models, processors, profiles, runs, synthetic
+from aimfair import methods, models, processors, profiles, runs, synthetic, tables
 from aimfair.auditing import judges
 from aimfair.errors import AimfairError, Diverged
 from aimfair.faces import FaceSet
@@ -369,7 +369,9 @@ def open_study(profile: str = "demo", *, changes: Mapping[str, Any] | None = Non
 
 
 def from_notebook(variables: Mapping[str, Any]) -> Study:
-    """The study that a notebook's parameters describe; called with ``globals()``."""
+    """The study that a notebook's parameters describe; called with ``globals()``. From then on the notebook shows tables
+    by :func:`aimfair.tables.without_style`."""
+    tables.without_style()
     profile, common = profiles.from_parameters(variables)
     common.pop("profile", None)
     return Study(profile, **common)

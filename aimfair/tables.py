@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -27,6 +28,19 @@ HEADINGS = {
     "std": "STD",
     "balanced": "balanced",
 }
+
+
+def without_style() -> None:
+    """In a notebook, show data frames without the style sheet that pandas puts before each: half a kilobyte of what the book
+    and JupyterLab say already."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None:
+        shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, _html)
+
+
+def _html(frame: pd.DataFrame) -> str | None:
+    html = frame._repr_html_()  # None where the reader's options say so
+    return html and re.sub(r"<style scoped>.*?</style>\n?", "", html, flags=re.DOTALL)
 
 
 def selection(run: Run) -> float:

@@ -1,8 +1,12 @@
 """Tables: one row per run, selection without group labels, paired differences."""
 
+from types import SimpleNamespace
+
+import IPython
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.formatters import DisplayFormatter
 
 from aimfair import runs, tables
 from aimfair.errors import AimfairError
@@ -92,3 +96,16 @@ def test_complete_keeps_the_seeds_that_have_all_values_of_their_group_draws_and_
         **{("nothing to search", seed): 1 for seed in (1, 2, 3)},
     }
     assert tables.complete(pd.DataFrame()).empty
+
+
+def test_in_a_notebook_a_table_has_no_style_sheet_of_its_own(monkeypatch):
+    shell = SimpleNamespace(display_formatter=DisplayFormatter())
+    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
+    shown = pd.DataFrame({"method": ["a < b"], "wst": [71.25]})
+    before = shell.display_formatter.format(shown)[0]["text/html"]
+    tables.without_style()
+    after = shell.display_formatter.format(shown)[0]["text/html"]
+    assert "<style" in before and "<style" not in after and len(before) - len(after) > 300
+    assert after.count("<table") == 1 and "a &lt; b" in after and "71.25" in after
+    with pd.option_context("display.notebook_repr_html", False):
+        assert "text/html" not in shell.display_formatter.format(shown)[0]
