@@ -31,7 +31,7 @@ HEADINGS = {
 
 
 def without_style() -> None:
-    """In a notebook, show data frames without the style sheet that pandas puts before each: half a kilobyte of what the book
+    """In a notebook, show data frames without the style sheet that pandas puts before each: a few hundred bytes of what the book
     and JupyterLab say already."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is not None:
