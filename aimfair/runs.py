@@ -160,7 +160,8 @@ def published_runs(root: Path, profile: str, method: str) -> Iterator[Run]:
 def publish(runs: Iterable[Run], root: Path, profile: str) -> list[Path]:
     """Pack runs for the repository, adding to those already published; returns the files written.
 
-    All runs of a profile predict the same faces: raises AimfairError if one does not.
+    A run that is published already stays as it is, though this one may differ in the last digits or, after a long training
+    on another processor, in more: others that are published started from it. All runs of a profile predict the same faces: raises AimfairError if one does not.
     """
     folder = root / profile
     by_method: dict[str, dict[str, Run]] = {}
@@ -170,7 +171,8 @@ def publish(runs: Iterable[Run], root: Path, profile: str) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     written = []
     for method, new in by_method.items():
-        known = {r.id: r for r in published_runs(root, profile, method)} | new
+        there = {r.id: r for r in published_runs(root, profile, method)}
+        known = there | {identity: run for identity, run in new.items() if identity not in there}
         first = next(iter(known.values())).predictions
         if len(first):
             written.append(_publish_faces(folder, first))

@@ -343,7 +343,8 @@ class Study(Material):
             main = self.profile == profiles.load(profiles.MAIN)
             for run in self.fresh("erm", None if main else SEEDS[0]):
                 weights = self.published_root / self.profile.profile / f"erm-{run.seed}-{run.id}.safetensors"
-                shutil.copy(run.folder / "model.safetensors", weights)  # type: ignore[operator]
+                if not weights.exists():  # else others that are published started from these
+                    shutil.copy(run.folder / "model.safetensors", weights)  # type: ignore[operator]
                 written.append(weights)
         return written
 

@@ -106,6 +106,19 @@ def test_publishing_again_writes_the_same_bytes(tmp_path):
     assert first == again and set(first) == {"erm.jsonl", "erm.parquet", "faces.parquet"}
 
 
+def test_a_published_run_is_not_replaced_by_one_of_another_machine(tmp_path):
+    shipped = tmp_path / "published"
+    first = runs.store(tmp_path / "one", config(), predictions(seed=1), {"seconds": 1})
+    runs.publish([first], shipped, "toy")
+    other = runs.store(tmp_path / "other", config(), predictions(seed=2), {"seconds": 2})
+    runs.publish([other, runs.store(tmp_path / "other", config(seed=200), predictions(), {})], shipped, "toy")
+    found = runs.find_published(shipped, "toy", config())
+    assert found.scores == {"seconds": 1} and np.allclose(
+        found.predictions["logit"], first.predictions["logit"], rtol=1e-3
+    )
+    assert [run.seed for run in runs.published_runs(shipped, "toy", "erm")] == [100, 200]
+
+
 def test_publishing_runs_on_other_faces_is_refused(tmp_path):
     first = runs.store(tmp_path / "runs", config(), predictions(), {})
     other = runs.store(tmp_path / "runs", config(seed=200), predictions().iloc[::-1].reset_index(drop=True), {})
