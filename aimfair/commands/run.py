@@ -98,7 +98,9 @@ def command_publish(options: argparse.Namespace) -> None:
 
     $ aimfair publish
     $ aimfair publish --profile utkface --data path/to/UTKFace.tar.gz
-    $ aimfair publish -p minority=1.0     a variation of a study goes into the same folder"""
+    $ aimfair publish -p minority=1.0     a variation of a study goes into the same folder
+
+    A run that is published already stays as it is: others may have started from it."""
     from aimfair.analysis import transfer
 
     opened = open_study(options)

@@ -19,10 +19,12 @@ def command_train_sd(options: argparse.Namespace) -> None:
     $ aimfair train-sd --minutes 45 --out data/synthetic/my-sd
     $ aimfair train-sd --profile celeba-smiling-male --data path/to/celeba --out data/synthetic/my-celeba-sd
     $ aimfair train-sd --width 128 --minutes 120 --device cuda --out data/synthetic/my-wide-sd
-    $ aimfair train-sd --steps 6900 5600 --out data/synthetic/my-sd      the same model again, however fast the machine
+    $ aimfair train-sd --steps 12000 4500 --out data/synthetic/my-sd     as many as the shipped model of drawn faces took
 
-    How far a number of minutes goes depends on the machine; training.json in the folder says how many steps the autoencoder
-    and the U-Net took, and --steps takes as many. Up to rounding of the processor that is the same model.
+    How far a number of minutes goes depends on the machine. A number of steps is the same training everywhere, but for the
+    rounding of another processor, which a long training amplifies. training.json in the folder says how many steps a training
+    by the clock took: as many again make a similar one, whose learning rate does not follow the clock.
+
     The width is the number of channels of the first level of the U-Net; autoencoder and U-Net grow with it. The models that
     come with the book have 64 and 15 MB of weights. Wider ones want a GPU, or many hours; beyond 60 MB (a width of 128 has
     less) they are for your machine only and are not published with the book."""
