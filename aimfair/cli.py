@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from aimfair.commands import audit, bench, book, generate, grid, measure, overview, prompts, run, tools, train_sd
+from aimfair.commands import audit, bench, book, generate, grid, measure, overview, prompts, run, split, tools, train_sd
 from aimfair.errors import AimfairError
 
 ABOUT = """\
@@ -55,6 +55,6 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("aimfair", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.set_defaults(command=lambda options: top.print_help())
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
-    for file in (book, run, grid, measure, generate, audit, prompts, train_sd, bench, overview, tools):
+    for file in (book, run, grid, measure, generate, audit, prompts, train_sd, bench, overview, split, tools):
         file.register(commands)
     return top

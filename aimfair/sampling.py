@@ -112,25 +112,33 @@ def utkface_splits(
     return {split: splits[split] for split in ("train", "validation", "test")}
 
 
+def split_hash(names: Mapping[str, Sequence[str] | np.ndarray]) -> str:
+    """The sha256 of a split: the same on two machines if every part has the same faces in the same order."""
+    return hashlib.sha256(_listed(names).encode()).hexdigest()
+
+
 def write_split(path: str | Path, names: Mapping[str, Sequence[str] | np.ndarray]) -> str:
     """Write the names of each split to a CSV whose first line is the sha256 of the rest; returns that hash."""
-    path = Path(path)
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("name", "split"))
-    for split, members in names.items():
-        table.writerows((name, split) for name in members)
-    digest = hashlib.sha256(text.getvalue().encode()).hexdigest()
+    path, text, digest = Path(path), _listed(names), split_hash(names)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(f"# sha256 {digest}\n{text.getvalue()}".encode())
+        temporary.write_bytes(f"# sha256 {digest}\n{text}".encode())
         os.replace(temporary, path)
     except OSError as error:
         raise AimfairError(f"the split cannot be written to {path} ({error})") from error
     finally:
         temporary.unlink(missing_ok=True)
     return digest
+
+
+def _listed(names: Mapping[str, Sequence[str] | np.ndarray]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("name", "split"))
+    for split, members in names.items():
+        table.writerows((name, split) for name in members)
+    return text.getvalue()
 
 
 def read_split(path: str | Path) -> dict[str, np.ndarray]:

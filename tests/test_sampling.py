@@ -237,3 +237,14 @@ def test_the_papers_training_sets_end_where_its_lists_end(complete_celeba, targe
 def test_the_official_test_set_has_the_known_groups(complete_celeba, target, protected, wanted):
     test = complete_celeba[complete_celeba["split"] == "test"]
     assert np.bincount(2 * test[target] + test[protected]).tolist() == wanted
+
+
+def test_a_hash_tells_faces_and_their_order():
+    names = {"train": ["a.jpg", "b.jpg"], "test": ["c.jpg"]}
+    others = (
+        names | {"train": ["b.jpg", "a.jpg"]},
+        {"train": ["a.jpg"], "test": ["b.jpg", "c.jpg"]},
+        names | {"test": ["d.jpg"]},
+    )
+    hashes = {sampling.split_hash(each) for each in (names, *others)}
+    assert len(hashes) == 4 and sampling.split_hash({k: np.array(v) for k, v in names.items()}) in hashes
