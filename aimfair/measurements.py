@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from aimfair import gradients, methods, models, search, synthetic
+from aimfair import gradients, methods, models, search
 from aimfair.analysis import features, inspection, stability, style
 from aimfair.errors import AimfairError
 from aimfair.methods import repairing
@@ -75,14 +75,7 @@ def inspect_pool(study: Study, seed: int) -> dict[str, Any]:
     """Sizes of the sets and what :func:`aimfair.analysis.inspection.inspect` tells of the pool.
 
     It looks with the biased model of the seed; the pool is the same for all seeds, so the first one's serves them all.
-    Raises AimfairError, before anything is drawn or trained, for a profile without a generator that learnt from a corpus.
     """
-    p = study.profile
-    if not p.corpus or synthetic.made_elsewhere(p):
-        raise AimfairError(
-            f"profile {p.profile}: the inspection looks into a generator that learnt from a corpus, and {p.generator} did "
-            "not: aimfair audit looks at any pool, aimfair run and aimfair grid train on it"
-        )
     validation, model = study.faces("validation"), study.biased_model(seed)
     scores = inspection.inspect(study.profile, study.pool, validation, model, study.device, study.data_root)
     sets = {split: study.faces(split).counts() for split in ("train", "validation", "test")}

@@ -3,7 +3,7 @@
 import torch
 from toys import toy_faces
 
-from aimfair import audit, models
+from aimfair import audit, models, profiles
 from aimfair.analysis import inspection
 from aimfair.auditing import judges
 from aimfair.faces import FaceSet
@@ -39,3 +39,31 @@ def test_the_corpus_judge_learns_and_keeps_every_tenth_face_back():
 def test_training_records_are_told_without_their_loss_curves():
     record = {"images": 3, "autoencoder": {"step": 2, "losses": [1.0, 0.5]}}
     assert inspection._short(record) == {"images": 3, "autoencoder": {"step": 2}}
+
+
+def elsewhere(**changes):
+    """A study whose synthetic faces no generator of this book drew."""
+    return profiles.load("utkface", generator="folder:somewhere", **changes)
+
+
+def test_faces_from_elsewhere_are_judged_by_the_shipped_judge_alone():
+    pool, validation = toy_faces((9, 8, 7, 6), 1), toy_faces((5,) * 4, 2)
+    model = models.build("resnet18-slim", 1)
+    found = inspection.inspect(elsewhere(), pool, validation, model)
+    assert found["training"] == {} and found["unjudged"] == ""
+    assert set(found["judged"]) == {"validation faces", "synthetic faces"}
+    assert [row["faces"] for row in found["groups"]] == [9, 8, 7, 6] and all("White" in row for row in found["groups"])
+    large = FaceSet(
+        pool.images.repeat_interleave(2, 2).repeat_interleave(2, 3), pool.target, pool.protected, pool.names
+    )
+    again = inspection.inspect(elsewhere(), large, validation, model)["judged"]["synthetic faces"]
+    assert all(abs(again[name] - right) < 20 for name, right in found["judged"]["synthetic faces"].items())
+
+
+def test_without_a_judge_the_faces_are_counted_and_it_is_said_why():
+    pool, validation = toy_faces((9, 8, 7, 6), 1), toy_faces((5,) * 4, 2)
+    found = inspection.inspect(elsewhere(corpus=""), pool, validation, models.build("resnet18-slim", 1))
+    assert found["judged"] == {} and "names no corpus on which a judge" in found["unjudged"]
+    assert [(row["target"], row["protected"], row["faces"]) for row in found["groups"]] == [
+        (0, 0, 9), (0, 1, 8), (1, 0, 7), (1, 1, 6)
+    ]  # fmt: skip

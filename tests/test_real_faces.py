@@ -129,6 +129,24 @@ def test_the_chapter_stands_on_published_runs_without_the_faces(executed, there,
     assert said(again) == said(executed)
 
 
+@pytest.mark.parametrize("corpus", ["", "celeba"], ids=["nobody judges", "a judge of the corpus"])
+def test_the_chapter_takes_faces_that_were_made_elsewhere(corpus, celeba, there, tmp_path):
+    """No generator, no training record, no autoencoder; a judge where a corpus is named."""
+    world = faceworld.catalogue(style="web", train=0, validation=0, test=0, corpus=400)
+    images = world.read(np.arange(len(world)), 64).permute(0, 2, 3, 1).numpy()
+    for i, (t, p) in enumerate(zip(world.attributes["Smiling"], world.attributes["Male"], strict=True)):
+        (tmp_path / "made" / f"{t}_{p}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[i]).save(tmp_path / "made" / f"{t}_{p}" / f"{i}.png")
+    made = {"generator": f"folder:{tmp_path / 'made'}", "corpus": corpus}
+    path = tmp_path / "chapter.ipynb"
+    given = {"profile": PROFILE, "data_root": str(celeba), "runs_root": str(tmp_path / "runs"), "reuse": False}
+    execute(home() / "notebooks" / "20_real_faces.ipynb", path, given | SMALL | made)
+    shown = "".join(str(cell.outputs) for cell in code_cells(read(path)))
+    assert "AIM-Fair" in said(path) and "Its autoencoder is none of this book" in shown
+    assert ("Nobody judged the faces" in shown) == ("*No judge:*" in shown) == (not corpus)
+    assert "faces come from made" in shown and str(tmp_path) not in shown  # a page tells no folder of this machine
+
+
 @pytest.fixture
 def utkface(tmp_path, monkeypatch):
     """Noise under names as in UTKFace, one of them malformed; its splits with 9 test and 2 validation faces per group in

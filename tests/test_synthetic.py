@@ -140,13 +140,6 @@ def test_only_a_generator_below_data_is_trained(checkout, model, monkeypatch, tm
     assert len(trained) == 1 and not list(checkout.glob("somewhere*"))
 
 
-@pytest.mark.parametrize(("name", "changes"), [("paper-utkface", {"corpus": ""}), ("smoke", {"generator": "folder:x"})])
-def test_what_looks_into_a_generator_wants_one_before_anything_is_trained(name, changes, tmp_path):
-    opened = study.open_study(name, changes=changes, device="cpu", runs_root=str(tmp_path))
-    with pytest.raises(AimfairError, match="the inspection looks into a generator .* aimfair audit looks at any pool"):
-        opened.measure("inspection", 100)
-
-
 def test_a_preset_brings_its_steps_and_guidance_wherever_it_is_named(tmp_path):
     options = cli.parser().parse_args(["run", "erm", "--model", "sdxl"])
     from aimfair.commands._options import common_parameters

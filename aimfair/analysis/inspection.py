@@ -6,7 +6,6 @@ The answers are numbers, so they can be published for studies whose pictures mus
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from aimfair import audit, diffusion, models, synthetic
 from aimfair.auditing import judges
+from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.paths import home
 from aimfair.profiles import Profile
@@ -29,38 +29,74 @@ def inspect(
 ) -> dict[str, Any]:
     """Numbers about the generator of ``profile`` and its pool.
 
-    training   the generator's training record: images, minutes, steps, threads, sizes
+    training   the generator's training record: images, minutes, steps, threads, sizes; {} where it is none of this book's
     judged     where the judge looked -> per cent right per label: "faces kept back" of the corpus, the same
                "through the autoencoder", the "validation faces" of the classifier, the "synthetic faces"
     groups     the audit of the pool, a row per group
     probe      how often, in per cent, a linear probe on ``model``'s features tells synthetic from validation faces
+    unjudged   why there is no judge, hence nothing judged; empty where there is one
 
-    The judge is a classifier of the corpus (:func:`aimfair.auditing.judges.train_corpus_judge`), for FaceWorld the one that the
-    repository ships. Needs a profile with a corpus.
+    Of a generator of this book's own, whose corpus is at hand, the judge is a classifier of that corpus, and is judged by
+    what was kept back of it (:func:`aimfair.auditing.judges.train_corpus_judge`). Of any other model, and of images made
+    elsewhere, it is the one that :func:`aimfair.auditing.judges.judge_of` finds; it looks at the faces alone.
     """
-    folder = Path(synthetic.generator(profile, device, data_root))
     names = {"target": profile.target, "protected": profile.protected}
+    record = _record(profile)
     judged: dict[str, dict[str, float]] = {}
-    if profile.corpus == "faceworld":
-        judge = audit.load_judge(home() / "data" / "tiny-sd" / "judge.safetensors", device)
+    unjudged = ""
+    judge: audit.Judge | None = None
+    if record and _corpus_at_hand(profile, data_root):
+        judge, judged = _judge_and_its_bounds(profile, names, device, data_root)
     else:
-        corpus = corpora.load(profile, data_root)
-        judge, held = judges.train_corpus_judge(corpus, device=device)
-        columns = [corpus.names.index(name) for name in names.values()]
-        images, labels = corpus.images[held], corpus.labels[held][:, columns]
-        judged["faces kept back"] = _right(judge, images, labels, names)
-        vae = diffusion.load_pipeline(folder, device).vae
-        again = reconstruct(vae, images[:SAMPLE], device)
-        judged["through the autoencoder"] = _right(judge, again, labels[:SAMPLE], names)
-    for what, faces in (("validation faces", validation), ("synthetic faces", pool)):
-        labels = torch.stack([faces.target, faces.protected], 1)  # type: ignore[list-item]
-        judged[what] = _right(judge, faces.images, labels, names)
-    record = folder / "training.json"
+        try:
+            judge = judges.judge_of(profile, device, data_root)
+        except judges.NoJudge as error:
+            unjudged = str(error)
+    groups = [{"target": t, "protected": p, "faces": n} for (t, p), n in zip(audit.GROUPS, pool.counts(), strict=True)]
+    if judge is not None:
+        for what, faces in (("validation faces", validation), ("synthetic faces", pool)):
+            labels = torch.stack([faces.target, faces.protected], 1)  # type: ignore[list-item]
+            judged[what] = _right(judge, faces.images, labels, names)
+        groups = audit.audit(judge, pool, names).to_dict("records")
     return {
-        "training": _short(json.loads(record.read_text())) if record.exists() else {},
+        "training": _short(record),
         "judged": judged,
-        "groups": audit.audit(judge, pool, names).to_dict("records"),
+        "groups": groups,
         "probe": probe(model, validation, pool, device),
+        "unjudged": unjudged,
+    }
+
+
+def _record(profile: Profile) -> dict[str, Any]:
+    """The training record of a generator of this book's own; {} of any other."""
+    path = home() / profile.generator / "training.json"
+    return json.loads(path.read_text()) if synthetic.is_tiny(profile) and path.exists() else {}
+
+
+def _corpus_at_hand(profile: Profile, data_root: str) -> bool:
+    """Whether the judge can learn from what the generator learnt from. FaceWorld's has its shipped judge."""
+    if not profile.corpus or profile.corpus == "faceworld":
+        return False
+    try:
+        corpora.root_of(profile, data_root)
+    except AimfairError:
+        return False
+    return True
+
+
+def _judge_and_its_bounds(
+    profile: Profile, names: dict[str, str], device: str, data_root: str
+) -> tuple[audit.Judge, dict[str, dict[str, float]]]:
+    """A judge trained on the corpus; how often it is right on what was kept back, as it is and through the autoencoder."""
+    corpus = corpora.load(profile, data_root)
+    judge, held = judges.train_corpus_judge(corpus, device=device)
+    columns = [corpus.names.index(name) for name in names.values()]
+    images, labels = corpus.images[held], corpus.labels[held][:, columns]
+    vae = diffusion.load_pipeline(home() / profile.generator, device).vae
+    again = reconstruct(vae, images[:SAMPLE], device)
+    return judge, {
+        "faces kept back": _right(judge, images, labels, names),
+        "through the autoencoder": _right(judge, again, labels[:SAMPLE], names),
     }
 
 
