@@ -151,12 +151,18 @@ def noisy() -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
     return scores, {name: {tensor: value / 3 for tensor, value in of.items()} for name, of in scores.items()}
 
 
+def candidates() -> pd.DataFrame:
+    rows = [(name, seed, 80.0 + 2 * i + seed, 70.0 + i, 20.0 - i) for i, name in enumerate("abcd") for seed in range(3)]
+    return pd.DataFrame(rows, columns=["method", "seed", "validation_accuracy", "wst", "eo_max"])
+
+
 EXAMPLES = {
     "accuracy_fairness": lambda: plots.accuracy_fairness(reports(), "eo_max"),
     "accuracy_fairness_panels": lambda: plots.accuracy_fairness_panels(
         reports(["ERM", *"abcdefgh"]), {"told nothing": [*"abcd", "h"], "oracles": [*"efgh"]}, "ERM", "eo_max"
     ),
     "by_part": lambda: plots.by_part(in_turn(), BLOCKS, baselines={"biased": {"acc": 89, "wst": 71, "eo_max": 24}}),
+    "judged": lambda: plots.judged(candidates(), ["a", "gone", "c"]),
     "contact_sheet": lambda: plots.contact_sheet(faces(), ["not smiling", "smiling"], columns=6),
     "counts": lambda: plots.counts(
         {"train": (200, 1800, 1800, 200), "test": COUNTS}, plots.group_names("Smiling", "Male")

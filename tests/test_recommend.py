@@ -130,3 +130,18 @@ def test_each_combination_comes_with_the_command_that_trains_it(recorded, monkey
 
 def test_a_study_without_runs_has_no_combination(recorded):
     assert contenders.combinations(recorded).empty
+
+
+def test_a_judge_agrees_with_what_it_ranks_alike_seed_by_seed():
+    rows = frame({"a": 80.0, "b": 82.0, "c": 84.0, "d": 86.0})
+    alike = rows.assign(wst=3 * rows["validation_accuracy"] - 7, eo_max=-rows["validation_accuracy"])
+    assert recommend.agreement(alike, "wst").tolist() == pytest.approx([1.0] * 6)
+    assert recommend.agreement(alike, "eo_max").tolist() == pytest.approx([-1.0] * 6)
+    assert recommend.agreement(alike, "wst", {0, 2}).index.tolist() == [0, 2]
+    short = alike[(alike["method"] != "d") | (alike["seed"] < 3)].assign(
+        wst=lambda f: f["wst"].where(f["method"] != "d", 0)
+    )
+    assert recommend.agreement(short, "wst").tolist() == pytest.approx([1.0] * 6)  # d takes no part
+    assert recommend.agreement(short, "wst", {0, 1, 2}).max() < 1
+    assert recommend.agreement(alike.assign(wst=5.0), "wst").empty
+    assert recommend.agreement(frame({"a": 80.0, "b": 82.0}).assign(wst=1.0), "wst").empty

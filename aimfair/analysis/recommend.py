@@ -61,3 +61,21 @@ def choose(frame: pd.DataFrame, seeds: set[int] | None = None) -> Choice:
     table = pd.DataFrame(rows, columns=columns).sort_values("validation", ascending=False, kind="stable")
     unjudged = [name for name in frame["method"].unique() if name not in judged]
     return Choice(title, list(table.loc[table["tied"], "method"]), unjudged, table.set_index("method"))
+
+
+def agreement(frame: pd.DataFrame, metric: str, seeds: set[int] | None = None) -> pd.Series:
+    """How alike validation accuracy and ``metric`` rank the combinations: Spearman's correlation, of each seed.
+
+    seeds  those that count; combinations without all of them take no part. None: all in ``frame``
+    A seed for which one of the two is the same for all combinations, or with fewer than three of them, has none and is
+    left out. Higher is meant to be better: of EO, where less is better, agreement is negative.
+    """
+    seeds = set(frame["seed"]) if seeds is None else seeds
+    part = frame[frame["seed"].isin(seeds)]
+    whole = part.groupby("method")["seed"].transform("nunique") == len(seeds)
+    found = {
+        seed: rows["validation_accuracy"].corr(rows[metric], method="spearman")
+        for seed, rows in part[whole].groupby("seed")
+        if len(rows) > 2 and min(rows["validation_accuracy"].nunique(), rows[metric].nunique()) > 1
+    }
+    return pd.Series(found, dtype=float, name=metric)
