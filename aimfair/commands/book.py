@@ -19,7 +19,7 @@ def command_book(options: argparse.Namespace) -> None:
     $ aimfair book --profile smoke                                  the same in small, to see that all works
     $ aimfair book --profile utkface --data path/to/UTKFace.tar.gz  real faces
     $ aimfair book --only 06 --reuse                                one chapter, from the published runs
-    $ aimfair book --only 08 09 10 11 13 15 16 17 18 19 --reuse     the paper's tables and figures, from the published runs
+    $ aimfair book --only 08 09 10 11 13 14 15 16 17 18 19 --reuse  the paper's tables and figures, from the published runs
     $ aimfair book -p train_images=2000 --seed 300                  a study of your own
 
     A chapter that was run before with the same code and parameters is not run again (--fresh: it is). Chapters whose runs
