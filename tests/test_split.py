@@ -9,6 +9,7 @@ import pytest
 from aimfair import cli, sampling
 from aimfair.commands import split
 from aimfair.datasets import Catalogue
+from aimfair.paths import home
 
 
 def said(capsys):
@@ -17,10 +18,15 @@ def said(capsys):
 
 def test_every_study_of_faceworld_still_has_the_faces_of_its_published_runs(capsys):
     names = [name for name in split.known() if name.startswith("demo")]
-    assert len(names) == 4
+    assert len(names) == 3
     for name in names:
         assert cli.main(["split", "--profile", name]) == 0
         assert "The faces behind the book's runs." in said(capsys)
+
+
+def test_a_hash_stands_for_published_runs_only():
+    published = home() / "data" / "published"
+    assert split.known() and all(any((published / name).glob("*.jsonl")) for name in split.known())
 
 
 def test_another_copy_of_the_data_is_told(capsys, monkeypatch):

@@ -6,6 +6,7 @@ The answers are numbers, so they can be published for studies whose pictures mus
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from aimfair import audit, diffusion, models, synthetic
 from aimfair.auditing import judges
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
-from aimfair.paths import home
 from aimfair.profiles import Profile
 from aimfair.tiny_sd import corpora
 
@@ -69,8 +69,10 @@ def inspect(
 
 def _record(profile: Profile) -> dict[str, Any]:
     """The training record of a generator of this book's own; {} of any other."""
-    path = home() / profile.generator / "training.json"
-    return json.loads(path.read_text()) if synthetic.is_tiny(profile) and path.exists() else {}
+    if not synthetic.is_tiny(profile):
+        return {}
+    path = Path(synthetic.model_of(profile), "training.json")
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _corpus_at_hand(profile: Profile, data_root: str) -> bool:
@@ -92,7 +94,7 @@ def _judge_and_its_bounds(
     judge, held = judges.train_corpus_judge(corpus, device=device)
     columns = [corpus.names.index(name) for name in names.values()]
     images, labels = corpus.images[held], corpus.labels[held][:, columns]
-    vae = diffusion.load_pipeline(home() / profile.generator, device).vae
+    vae = diffusion.load_pipeline(synthetic.model_of(profile), device).vae
     again = reconstruct(vae, images[:SAMPLE], device)
     return judge, {
         "faces kept back": _right(judge, images, labels, names),
