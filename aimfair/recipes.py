@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aimfair import methods
 from aimfair.errors import AimfairError
-from aimfair.grid import beyond
+from aimfair.grid import experiments
 from aimfair.profiles import Profile
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ OWN = Recipe(
     title="AIM-Fair, statistics kept, longer ERM",
     method="aim-fair",
     fixed={"batchnorm": "eval"},
-    changes=lambda profile: beyond.trained(profile, 3),
+    changes=lambda profile: experiments.trained(profile, 3),
 )
 """This book's own method: AIM-Fair of a classifier that was trained three times as long as the profile says, with the
 batch-norm statistics of the real faces kept. The combination that validation accuracy names on ``demo`` among all that read

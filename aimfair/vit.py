@@ -55,8 +55,8 @@ def vit_slim() -> ViT:
     and the mean over the 16 patches in place of a class token get it off the ground; the blocks are a ViT's. A face
     costs about twice the slim ResNet's. Steps are what it lacks: on 4,000 biased FaceWorld faces, one seed and fifteen
     epochs, batches of 32 at a rate of .01 reach 70 % on validation faces, batches of 128 at .03 reach 66 (at .1 it learns
-    nothing), AdamW with batches of 64 at .001 reaches 62, and the slim ResNet 87 to 89. So it is
-    trained with the first.
+    nothing), AdamW with batches of 64 at .001 reaches 62, and the slim ResNet 87 to 89. Three times the epochs with the
+    first take it to 90 % of the test faces, mean of three seeds. So it is trained.
     """
     return ViT(
         img_size=64,

@@ -147,6 +147,9 @@ def test_settings_change_what_they_say_and_nothing_else():
     ]
     assert {dict(cell.changes)["backbone"] for cell in cells("Table 8")} == {"vit-slim"}
     assert {dict(cell.changes)["batch_size"] for cell in cells("Table 8")} == {32}  # it needs steps more than faces
+    assert {dict(cell.changes)["pretrain_epochs"] for cell in cells("Table 8")} == {
+        3 * profiles.load("demo").pretrain_epochs
+    }
     assert {dict(c.changes)["backbone"] for c in cells("Table 8", image_size=224)} == {"vit-s-32"}
     assert cells("Table 8", image_size=48) == []
 

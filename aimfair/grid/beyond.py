@@ -15,7 +15,7 @@ import pandas as pd
 from aimfair import methods
 from aimfair import selection as selection_rules
 from aimfair.errors import AimfairError
-from aimfair.grid.experiments import Experiment, Row, lines, own
+from aimfair.grid.experiments import Experiment, Row, lines, own, trained
 from aimfair.grid.paper_tables import table_5
 from aimfair.methods._partial import BLOCKS
 from aimfair.profiles import Profile
@@ -64,11 +64,6 @@ def selection(p: Profile) -> Experiment:
     rows = lines("erm", "full-finetuning", "aim-fair") + random_rows("Random mask", "random-mask")
     rows.append(Row("ERM, twice the epochs", "erm", changes=trained(p, 2)))
     return Experiment("selection", "Selection, full fine-tuning and random masks", own(p), rows)
-
-
-def trained(p: Profile, times: int) -> dict[str, int]:
-    """The study in which the biased model was trained ``times`` as long, its rate falling as many times later."""
-    return {"pretrain_epochs": times * p.pretrain_epochs, "pretrain_decay_at": times * p.pretrain_decay_at}
 
 
 def longer(p: Profile) -> Experiment:

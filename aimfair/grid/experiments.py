@@ -126,6 +126,11 @@ def crossed(settings: Settings, **changes: Any) -> Settings:
     return {label: changed | changes for label, changed in settings.items()}
 
 
+def trained(p: Profile, times: int) -> dict[str, int]:
+    """The study in which the biased model was trained ``times`` as long, its rate falling as many times later."""
+    return {"pretrain_epochs": times * p.pretrain_epochs, "pretrain_decay_at": times * p.pretrain_decay_at}
+
+
 def lines(*names: str) -> list[Row]:
     """A row per method, called as the method's own title."""
     return [Row(methods.get(name).title, name) for name in names]

@@ -12,7 +12,7 @@ from typing import Any
 
 from aimfair import methods, prompts
 from aimfair.errors import AimfairError
-from aimfair.grid.experiments import GAPS, MAPS, Experiment, Row, Settings, crossed, lines, own
+from aimfair.grid.experiments import GAPS, MAPS, Experiment, Row, Settings, crossed, lines, own, trained
 from aimfair.methods._partial import BLOCKS
 from aimfair.profiles import Profile
 
@@ -130,7 +130,12 @@ def assumptions(p: Profile) -> list[Row]:
 def vision_transformer(p: Profile) -> dict[str, Any] | None:
     """The changes that make the classifier a ViT of the profile's image size; None where there is no such ViT."""
     known: dict[int, dict[str, Any]] = {
-        64: {"backbone": "vit-slim", "pretrain_lr": 0.01, "batch_size": 32},  # see aimfair.vit.vit_slim
+        64: {
+            "backbone": "vit-slim",
+            "pretrain_lr": 0.01,
+            "batch_size": 32,
+            **trained(p, 3),
+        },  # see aimfair.vit.vit_slim
         224: {"backbone": "vit-s-32"},
     }
     return known.get(p.image_size)
