@@ -74,7 +74,8 @@ class Run:
     @property
     def history(self) -> History:
         """Loss and validation accuracy of every epoch, and the epoch that was kept."""
-        return History(self.scores["loss"], self.scores["validation_accuracy"], self.scores["chosen_epoch"])
+        loss, accuracy = self.scores["loss"], self.scores["validation_accuracy"]
+        return History(loss, accuracy, chosen=self.scores["chosen_epoch"])
 
     def report(self, split: str = "test") -> FairnessReport:
         """The fairness report of ``split``, computed from the predictions."""

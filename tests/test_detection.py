@@ -1,5 +1,7 @@
 """Whether a detector finds a face: in drawn faces mostly, in the same pictures shuffled hardly ever."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,11 @@ def test_a_set_without_faces_is_told_beside_real_ones(judge):  # noqa: F811
     assert table["synthetic", "all"] < 20 and table["real", "all"] > 60
     assert "detector of photographed faces finds one in" in "".join(datasheet.caveats(found))
     assert "`face`: in how many per cent" in datasheet.page(found)
+    look = "whose look it did not learn"  # a judge of drawn faces; that of photographs did
+    for dataset, has_it in (("faceworld", True), ("celeba", False)):
+        about = {"dataset": dataset} | NAMES
+        told = "".join(datasheet.caveats(replace(found, about=about)))
+        assert "the judge is right about" in told and (look in told) == has_it
     same = pool_audit.examine(real, judge, NAMES, real)
     assert "photographed faces" not in "".join(datasheet.caveats(same))
 

@@ -302,6 +302,13 @@ def test_panels_share_axes_and_reference_but_not_looks() -> None:
     assert all(axes.lines[0].get_xdata()[0] == pytest.approx(mean) for axes in (left, right))
 
 
+def test_a_reversed_axis_is_reversed_however_many_panels_share_it() -> None:
+    several = reports(["ERM", *"abc"])
+    for panels in ({"one": ["a"]}, {"one": ["a"], "two": ["b", "c"]}, {"one": ["a"], "two": ["b"], "three": ["c"]}):
+        for axes in plots.accuracy_fairness_panels(several, panels, "ERM", "eo_max").axes:
+            assert axes.xaxis_inverted() and not axes.yaxis_inverted()
+
+
 def test_mask_bars_are_shares_of_the_masks() -> None:
     figure = plots.mask_by_layer([set(NAMES[:40]), set(NAMES[20:])], NAMES)
     bars = sorted(figure.axes[0].patches, key=lambda bar: bar.get_x())

@@ -9,6 +9,7 @@ from aimfair import cli, grid, methods, paper, profiles, study, tables
 from aimfair.errors import AimfairError
 from aimfair.grid import experiments, paper_tables
 from aimfair.grid.engines import serial
+from aimfair.metrics import CELLS
 from aimfair.paper import beside, comparisons, reading, rule
 from aimfair.paper import claims as paper_claims
 from aimfair.paper.claims import PaperClaim, Part
@@ -232,8 +233,28 @@ def test_a_claim_is_judged_in_every_task_of_a_study():
     assert paper_claims.judge(fair, a_reading(one)) == Verdict("cannot be judged", "1 stand, 1 not run")
     young = "Smiling / Young"
     both = one | {at(3, ERM, young): [80.0, 81.0, 82.0], at(3, AIM, young): [75.1, 76.0, 76.9]}
-    assert paper_claims.judge(fair, a_reading(both)) == Verdict("contradicted", "1 stand, 1 contradicted")
+    assert paper_claims.judge(fair, a_reading(both)) == Verdict("contradicted", "1 stand, 1 contradicted; Holm p 0.500")
     assert paper_claims.judge(fair, a_reading({}, "celeba-young-male")) == Verdict("cannot be judged", NOTHING)
+
+
+def test_the_p_value_beside_a_contradiction_is_adjusted_for_all_judged_parts():
+    ten = np.linspace(70, 71, 10)
+    rivals = {"Data supplementation": -3.0, "Data repairing": 2.0}  # AIM-Fair is above the first and below the second
+    values = {at(3, AIM): ten} | {at(3, row): ten + shift for row, shift in rivals.items()}
+    claim = PaperClaim("ahead", ("Table 3",), tuple(Part(AIM, row, "wst", 1) for row in rivals))
+    assert paper_claims.judge(claim, a_reading(values)).why.endswith(f"; Holm p {2 * 2 / 1024:.3f}")
+    alone = PaperClaim("ahead", ("Table 3",), claim.parts[1:])
+    assert paper_claims.judge(alone, a_reading(values)).why == "1 contradicted, 1 not run; Holm p 0.002"
+
+
+def test_the_worst_group_can_be_taken_of_the_mean_cells():
+    there = a_reading({at(3, ERM): [70.0, 80.0], at(3, AIM): [75.0, 75.0]})
+    for key, first in ((at(3, ERM), [60.0, 80.0]), (at(3, AIM), [66.0, 76.0])):
+        there.chosen[key][list(CELLS)] = 90.0
+        there.chosen[key][CELLS[0]] = first
+        there.chosen[key][CELLS[1]] = first[::-1]
+    order = comparisons.of_mean_groups(there, *at(3, AIM)[:2], AIM, ERM)
+    assert order == pytest.approx(71 - 70)  # not the mean of the minima, 66 - 60
 
 
 def test_a_margin_is_added_on_both_sides_and_the_printed_sign_must_be_the_claimed_one():
@@ -257,7 +278,7 @@ def test_claims_about_figures_have_a_sign_only():
     turned = dict(zip(where, reversed(where.values()), strict=True))
     assert paper_claims.judge(early, a_reading(turned)).word == "contradicted"
     frozen = next(claim for claim in paper_claims.CLAIMS if claim.where == ("Figure 2",))
-    assert paper_claims.judge(frozen, a_reading({})).why == "7 not run"
+    assert paper_claims.judge(frozen, a_reading({})).why == "8 not run"
     assert paper_claims.judge(frozen, a_reading({}, "utkface")).why == NOTHING  # the figure is of Smiling / Male
 
 

@@ -48,6 +48,13 @@ def test_a_stored_run_comes_back_and_its_table_is_computed_from_the_predictions(
     assert [run.id for run in runs.all_runs(tmp_path)] == [stored.id]
 
 
+def test_the_history_of_a_run_says_which_epoch_was_kept(tmp_path):
+    told = {"loss": [0.6, 0.4], "validation_accuracy": [70.0, 80.0], "chosen_epoch": 1}
+    history = runs.store(tmp_path, config(), predictions(), told).history
+    assert (history.loss, history.validation_accuracy, history.chosen) == ([0.6, 0.4], [70.0, 80.0], 1)
+    assert history.validation_worst_group == []
+
+
 def test_half_a_run_is_never_found(tmp_path, monkeypatch):
     def dies(*_, **__):
         raise OSError(28, "No space left on device")

@@ -150,3 +150,27 @@ def test_a_frame_has_what_was_measured_there_and_at_home(lab):
     assert list(table.index) == list(HERE) and set(table["method"]) == {"Baseline (ERM)"}
     assert table.loc["cartoons", "wst"] == made["cartoons"].report().wst
     assert table.loc["cartoons", "home acc"] == made["cartoons"].report("home").acc
+
+
+def test_what_another_sample_of_faces_does_is_no_effect_of_the_place(lab):
+    """Two seeds that answer alike: over seeds the difference has no width, over faces it has the binomial one."""
+    rng, n = np.random.default_rng(0), 400
+    one = pd.DataFrame({"target": np.tile([0, 0, 1, 1], n // 2), "protected": np.tile([0, 1], n)})
+    drawn = [
+        one.assign(split=s, logit=np.where(rng.random(2 * n) < 0.8, 1.0, -1.0) * (2 * one["target"] - 1))
+        for s in ("test", "home")
+    ]
+    both = pd.concat([*drawn, drawn[0].assign(split="validation")], ignore_index=True)
+    both["name"] = np.arange(len(both)).astype(str)
+    for seed in (100, 200, 300):
+        wanted = transfer.config(lab, "cartoons", "erm", {}, seed)
+        runs.store(lab.runs_root, wanted, both[["split", "name", "target", "protected", "logit"]], {"drift": 0.0})
+    moved = transfer.moved(lab, "cartoons", "erm", "acc")
+    right = [((part["logit"] > 0) == (part["target"] == 1)).mean() for part in drawn]
+    assert moved.n == 3 and moved.mean == pytest.approx(100 * (right[0] - right[1]))
+    width = 1.96 * 100 * np.sqrt(sum(share * (1 - share) for share in right) / (2 * n))
+    assert moved.high - moved.mean == pytest.approx(moved.mean - moved.low) == pytest.approx(width, rel=0.1)
+    worst = transfer.moved(lab, "cartoons", "erm", "wst")
+    assert worst.low < worst.mean < worst.high
+    with pytest.raises(AimfairError, match="aimfair measure transfer erm --on new-faces"):
+        transfer.moved(lab, "new-faces", "erm", "acc")

@@ -8,7 +8,7 @@ has a third split, "home": the test faces from home, seen by the very same class
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from time import perf_counter
@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
-from aimfair import datasets, methods, runs, sampling
+from aimfair import datasets, methods, metrics, runs, sampling
 from aimfair.errors import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.paths import resolve
 from aimfair.runs import Run
+from aimfair.stats import Difference, hierarchical_bootstrap, paired_difference
 from aimfair.tiny_sd import corpora
 
 if TYPE_CHECKING:
@@ -183,6 +185,39 @@ def frame(study: Study) -> pd.DataFrame:
                 row = {"place": name, "method": method.title, "seed": run.seed, "drift": run.scores["drift"]}
                 rows.append(row | run.report().as_dict() | beside)
     return pd.DataFrame(rows)
+
+
+def moved(study: Study, name: str, method: str, metric: str, draws: int = 1000, seed: int = 0) -> Difference:
+    """A metric ("acc", "wst" or "eo_max") in a place minus at home, mean over seeds, in points, with a 95 % interval.
+
+    All seeds share the two sets of test faces, and these are two samples. Seeds alone would take for an effect of the place
+    what happens to be in them, so to the interval over seeds (:func:`aimfair.stats.interval`) the bootstrap over the faces
+    of both sets is added, half-widths in squares; where the places show the same faces this is too wide. ``p`` is the
+    sign-flip test over seeds alone. Raises AimfairError without a test.
+    """
+    tested = results(study, name, method)
+    if not tested:
+        raise AimfairError(f"no test of {method} on {name} yet: aimfair measure transfer {method} --on {name}")
+    by_seed = [[getattr(run.report(split), metric) for run in tested] for split in ("test", "home")]
+    over_seeds = paired_difference(*by_seed)
+    samples = [_resampled(tested, split, metric, draws, seed + i) for i, split in enumerate(("test", "home"))]
+    faces_alone = norm.ppf(0.975) * np.std(samples[0] - samples[1])
+    low, high = (
+        over_seeds.mean + side * np.hypot(over_seeds.mean - end, faces_alone)
+        for side, end in ((-1, over_seeds.low), (1, over_seeds.high))
+    )
+    return replace(over_seeds, low=float(low), high=float(high))
+
+
+def _resampled(tested: Sequence[Run], split: str, metric: str, draws: int, seed: int) -> np.ndarray:
+    """(draws,) mean over the runs of a metric, if the faces of ``split`` were drawn again, the same for all runs."""
+    tables = [run.predictions[run.predictions["split"] == split] for run in tested]
+    group = (2 * tables[0]["target"] + tables[0]["protected"]).to_numpy()
+    right = np.stack([(table["logit"] >= 0) == (table["target"] == 1) for table in tables])
+    cells = hierarchical_bootstrap(right[:, None], group, draws, seed)[:, :, 0]
+    if metric == "acc":
+        return (cells @ np.bincount(group, minlength=4) / len(group)).mean(1)
+    return getattr(metrics, metric)(cells).mean(1)
 
 
 def publish(study: Study) -> list[Path]:

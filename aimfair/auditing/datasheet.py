@@ -132,6 +132,7 @@ def caveats(found: PoolAudit) -> list[str]:
     drawn, real = (table[table["set"] == what].set_index("group") for what in ("synthetic", "real"))
     about, said = found.about, []
     labels = [about[name] for name in ("target", "protected") if name in about]
+    unlearnt = ", whose look it did not learn," if about.get("dataset") == "faceworld" else ""
     for name in labels:
         for group, row in drawn[(drawn[name] < LOW_AGREEMENT) & (drawn.index != ALL)].iterrows():
             ends = f"{row[f'{name} low']:.1f} to {row[f'{name} high']:.1f}"
@@ -141,7 +142,7 @@ def caveats(found: PoolAudit) -> list[str]:
             )
         if len(real):
             said.append(
-                f"Of real faces, whose look it did not learn, the judge is right about {name} in "
+                f"Of real faces{unlearnt} the judge is right about {name} in "
                 f"{real.at[ALL, name]:.1f} %: it is no oracle."
             )
     if "face" not in drawn:

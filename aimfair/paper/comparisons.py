@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
+from aimfair.metrics import CELLS
 from aimfair.paper.reading import Block, Reading
 from aimfair.paper.rule import (
     BASELINES,
@@ -77,7 +78,7 @@ def compared(
     sign    that of the difference which the paper's text claims, 1 or -1; 0: that of the printed one. A claim that its own
             table does not show cannot be judged
     Keys: study, table, task (the paper's), where (our setting), row, against, metric, paper and noise (points), ours, low,
-    high (points; NaN without runs), seeds, verdict, why.
+    high (points), p (sign-flip; these four NaN without runs), seeds, verdict, why.
     """
     a, b = block[row], block[against]
     theirs, chance = float(a[metric] - b[metric]), noise(a, b, metric)
@@ -109,6 +110,15 @@ def difference(
     if len(seeds) < FEWEST:
         return None, len(seeds)
     return paired_difference(a[seeds] + margin, b[seeds]), len(seeds)
+
+
+def of_mean_groups(reading: Reading, table: str, where: str, row: str, against: str) -> float:
+    """Our difference of worst groups in the paper's order: the worst of the cells' means over seeds, not the mean of each
+    seed's worst cell. Points; NaN where the rows share no seed."""
+    cells = [pd.DataFrame({c: reading.values(table, where, title, c) for c in CELLS}) for title in (row, against)]
+    seeds = cells[0].index.intersection(cells[1].index)
+    ours, other = (found.loc[seeds].mean().min() for found in cells)
+    return float(ours - other)
 
 
 def orders(reading: Reading) -> pd.DataFrame:
@@ -151,6 +161,6 @@ def _form(table: Any, metric: str) -> str:
 
 
 def _told(ours: Difference | None, margin: float, seeds: int, judged: Verdict) -> dict[str, Any]:
-    mean, low, high = (np.nan,) * 3 if ours is None else (ours.mean, ours.low, ours.high)
-    said = {"ours": mean - margin, "low": low - margin, "high": high - margin, "seeds": seeds}
+    mean, low, high, p = (np.nan,) * 4 if ours is None else (ours.mean, ours.low, ours.high, ours.p)
+    said = {"ours": mean - margin, "low": low - margin, "high": high - margin, "p": p, "seeds": seeds}
     return {**said, "verdict": judged.word, "why": judged.why}

@@ -121,8 +121,8 @@ def better(axes: Axes, metric: str, axis: str) -> None:
     turned = metric in LOWER_IS_BETTER
     label = LABELS.get(metric, metric) + (", axis reversed" if turned else "")
     axes.set(**{f"{axis}label": label})
-    if turned:
-        axes.invert_xaxis() if axis == "x" else axes.invert_yaxis()
+    if turned:  # not toggled: panels may share the axis
+        (axes.xaxis if axis == "x" else axes.yaxis).set_inverted(True)
 
 
 def jpeg(figure: Figure, quality: int = 85) -> Any:
