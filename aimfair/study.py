@@ -191,7 +191,9 @@ class Study(Material):
             "loss": [round(value, 5) for value in fitted.history.loss],
             "validation_accuracy": [round(value, 3) for value in fitted.history.validation_accuracy],
             "chosen_epoch": fitted.history.chosen,
-            "seconds": round(perf_counter() - began, 1),
+            "seconds": round(
+                max(perf_counter() - began, fitted.history.seconds), 1
+            ),  # also of one that was kept or resumed
             "device": processors.name(self.device),
             "torch": torch.__version__,
         }

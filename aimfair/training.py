@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -145,7 +145,8 @@ def fit(
             handed the indices of the whole batch, as ``order`` drew them
     resume  file for that checkpoint (written about twice a minute, deleted at the end); None: no checkpoint
     at_end  called while ``model`` holds the weights of the last epoch, before it gets those of the chosen one
-    Raises AimfairError for an empty training set or an empty mask, and Diverged for a loss that is not finite.
+    Raises AimfairError for an empty training set or an empty mask, and Diverged where the loss, or what the model answers to
+    the validation faces, is not finite.
     """
     if len(train) == 0 or len(validation) == 0:
         raise AimfairError(f"{what}: nothing to train on ({len(train)} training, {len(validation)} validation faces)")
@@ -160,8 +161,9 @@ def fit(
     images, target = train.images.to(device), train.target.to(device, torch.float32)
     history = History()
     best: dict[str, Tensor] = {}
+    identity = asdict(schedule) | {"seed": seed, "learns": trainable and sorted(trainable)}
     if resume is not None and resume.exists():
-        past, best = checkpoint.load(resume, model, optimiser, loss, asdict(schedule) | {"seed": seed}, device)
+        past, best = checkpoint.load(resume, model, optimiser, loss, identity, device)
         history = History(**past)
     saved = perf_counter()
     start = len(history.loss)
@@ -186,11 +188,14 @@ def fit(
             total += value.detach()
             steps += 1
         history.loss.append(float(total) / steps)
-        if not torch.isfinite(total):
+        logits = evaluate(model, validation, device)
+        if not (torch.isfinite(total) and logits.isfinite().all()):  # the last step shows in the logits alone
+            if resume is not None:
+                resume.unlink(missing_ok=True)
             raise Diverged(
                 f"{what}: the loss is not finite in epoch {epoch + 1} (learning rate {schedule.lr}): choose a smaller one"
             )
-        correct = 100.0 * ((evaluate(model, validation, device) >= 0) == (validation.target == 1)).double()
+        correct = 100.0 * ((logits >= 0) == (validation.target == 1)).double()
         history.validation_accuracy.append(correct.mean().item())
         if schedule.select == "validation-worst-group":
             groups = validation.groups
@@ -199,7 +204,8 @@ def fit(
             history.chosen = epoch
             best = {name: value.detach().clone() for name, value in model.state_dict().items()}
         if resume is not None and epoch + 1 < schedule.epochs and perf_counter() - saved > checkpoint.SECONDS_BETWEEN:
-            checkpoint.save(resume, model, optimiser, loss, asdict(schedule) | {"seed": seed}, asdict(history), best)
+            so_far = replace(history, seconds=history.seconds + perf_counter() - began)
+            checkpoint.save(resume, model, optimiser, loss, identity, asdict(so_far), best)
             saved = perf_counter()
     if at_end is not None:
         at_end()

@@ -137,6 +137,13 @@ def test_another_mask_is_another_training_and_the_same_one_by_another_name_is_no
     assert len(trained) == 2
 
 
+def test_adapters_of_another_scale_are_trained_and_not_found(bench, trained):
+    alone = fitted(bench, "lora", lr=0.1, alpha=1.0)
+    _kept.forget()
+    fitted(bench, "lora", lr=0.1, alpha=16.0)
+    assert alike(state(fitted(bench, "lora", lr=0.1, alpha=1.0)), state(alone)) and len(trained) == 3
+
+
 def test_no_more_is_kept_than_fits(bench, trained, monkeypatch):
     size = 2 * sum(value.nbytes for value in bench.biased_model().state_dict().values())
     monkeypatch.setattr(_kept, "BYTES", 2 * size + 1)

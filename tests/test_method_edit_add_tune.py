@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aimfair import methods, training
-from aimfair.errors import AimfairError
+from aimfair.errors import AimfairError, Diverged
 from aimfair.gradients import gap
 from aimfair.methods import edit_add_tune
 from aimfair.methods._gradients import three_gradients
@@ -53,6 +53,19 @@ def test_without_gain_by_tuning_it_is_erm_on_real_edited_and_drawn_faces(bench, 
     assert torch.equal(weights(fitted.model), weights(trained(bench)))
     assert fitted.scores["rate"] == 0 and fitted.scores["mask"] == []
     assert [*fitted.scores["by_rate"]] == ["0", "0.001", "0.003", "0.01", "0.03", "0.1"]
+
+
+def test_a_rate_that_diverges_is_no_candidate_and_the_others_stay(bench, tuned, monkeypatch):
+    def explodes(bench, hyper):
+        if hyper["lr"] == 0.1:
+            raise Diverged("not finite")
+        return observed(bench, hyper)
+
+    observed = edit_add_tune.tune
+    monkeypatch.setattr(edit_add_tune, "tune", explodes)
+    tuned.accuracy = {0.003: 101.0}
+    fitted = METHOD.fit(bench.seen_by(METHOD), METHOD.hyper())
+    assert fitted.scores["rate"] == 0.003 and [*fitted.scores["by_rate"]] == ["0", "0.001", "0.003", "0.01", "0.03"]
 
 
 def test_every_tuning_starts_from_that_model_and_the_best_by_validation_is_kept(bench, tuned):

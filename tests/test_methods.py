@@ -96,6 +96,12 @@ def test_aim_fair_moves_exactly_its_mask(bench):
     assert len(moved) >= 0.9 * len(fitted.scores["mask"])
 
 
+@pytest.mark.parametrize("name", ["aim-fair-relative", "aim-fair-noise", "channel-mask", "scalar-mask"])
+def test_what_a_method_would_ignore_is_refused(name):
+    with pytest.raises(AimfairError, match="rankings"):
+        methods.get(name).hyper(rankings="bias")
+
+
 def test_the_mask_of_aim_fair_follows_its_score_its_gradients_and_its_rankings(bench):
     few, found = replace(bench, balanced=bench.balanced.subset(range(8)), gaps=cache(bench.gaps)), []
     for name, given, gaps, rankings in (

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from aimfair import checkpoint, models
 from aimfair.augment import augment, random_crops
-from aimfair.errors import AimfairError
+from aimfair.errors import AimfairError, Diverged
 from aimfair.training import Schedule, batches, binary_cross_entropy, fit, freeze_all_but
 
 QUICK = Schedule(epochs=3, lr=0.05, batch_size=16, milestones=(2,), crop_scale=(0.7, 1.0))
@@ -236,6 +236,49 @@ def test_a_checkpoint_of_other_settings_is_not_taken(faces, tmp_path, monkeypatc
     checkpoint.save(file, model, optimiser, None, {"lr": 1}, {"loss": [1.0, 1.0], "validation_accuracy": [0, 0]}, {})
     history = fit(models.build("resnet18-slim", 0), faces(), faces(seed=1), QUICK, seed=0, resume=file)
     assert len(history.loss) == QUICK.epochs and history.loss[0] != 1.0
+
+
+def test_a_checkpoint_of_another_mask_is_not_taken(faces, tmp_path, monkeypatch):
+    """Momentum is stored by place among what learns: with another mask it would belong to another tensor."""
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+    file, kept, save = tmp_path / "half.safetensors", {}, checkpoint.save
+
+    def save_and_keep(path, *rest):
+        save(path, *rest)
+        kept["bytes"] = path.read_bytes()
+
+    monkeypatch.setattr(checkpoint, "save", save_and_keep)
+
+    def train(learns, resume=None):
+        model = models.build("resnet18-slim", 0)
+        fit(model, faces(), faces(seed=1), QUICK, seed=0, trainable=learns, resume=resume)
+        return state(model)
+
+    train({"fc.bias", "bn1.weight"}, file)
+    expected = train({"fc.bias", "bn1.bias"})
+    file.write_bytes(kept["bytes"])
+    assert same(train({"fc.bias", "bn1.bias"}, file), expected)
+
+
+@pytest.mark.parametrize("select", ["last", "validation-accuracy"])
+def test_a_model_that_breaks_in_its_very_last_step_has_diverged(faces, select):
+    wild = replace(QUICK, epochs=1, lr=1e38, select=select)
+    one_step = lambda generator: torch.arange(QUICK.batch_size)  # noqa: E731
+    with pytest.raises(Diverged, match="not finite in epoch 1"):
+        fit(models.build("resnet18-slim", 0), faces(), faces(seed=1), wild, seed=0, order=one_step)
+
+
+def test_a_training_that_diverges_leaves_no_checkpoint(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+    file, steps = tmp_path / "half.safetensors", []
+
+    def breaks_late(logits, target, index):
+        steps.append(file.exists())
+        return binary_cross_entropy(logits, target, index) * (float("nan") if file.exists() else 1.0)
+
+    with pytest.raises(Diverged):
+        fit(models.build("resnet18-slim", 0), faces(), faces(seed=1), QUICK, seed=0, loss=breaks_late, resume=file)
+    assert any(steps) and not file.exists()
 
 
 def test_a_loss_that_is_not_finite_is_one_clear_error(faces):

@@ -198,8 +198,8 @@ def moved(study: Study, name: str, method: str, metric: str, draws: int = 1000, 
     tested = results(study, name, method)
     if not tested:
         raise AimfairError(f"no test of {method} on {name} yet: aimfair measure transfer {method} --on {name}")
-    by_seed = [[getattr(run.report(split), metric) for run in tested] for split in ("test", "home")]
-    over_seeds = paired_difference(*by_seed)
+    there, home = ([getattr(run.report(split), metric) for run in tested] for split in ("test", "home"))
+    over_seeds = paired_difference(there, home)
     samples = [_resampled(tested, split, metric, draws, seed + i) for i, split in enumerate(("test", "home"))]
     faces_alone = norm.ppf(0.975) * np.std(samples[0] - samples[1])
     low, high = (

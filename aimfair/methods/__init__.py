@@ -36,10 +36,10 @@ class Bench:
     """All that one seed shares, so that methods are compared like with like.
 
     train, validation  real faces, biased and natural; protected labels are withheld from methods that did not ask
-    balanced, biased   synthetic faces drawn for this seed: equal groups, and the group shares of ``train``
+    balanced, biased   synthetic faces drawn for this seed: equal groups, and groups in ``shares``
     fresh_model        an untrained classifier, the same for every method of the seed
     biased_model       a copy of the classifier trained by ERM on ``train``
-    gaps               (score) -> (domain_gap, bias_gap) of the biased model's gradients, per tensor
+    gaps               (score, "train" or "eval") -> (domain_gap, bias_gap) of the biased model's gradients, per tensor
     shares             of the four groups of ``train``, as the study assumes them: prior knowledge, no label is read
     pool               all synthetic faces, of which ``balanced`` and ``biased`` are drawn; None where there are no more
     edited             (draw, weakest, strongest) -> ``train`` in its order, each face redrawn by the text-to-image model

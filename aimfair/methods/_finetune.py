@@ -35,11 +35,12 @@ def finetune(
 
     All methods of one seed see the same images in the same order with the same crops, so their differences are paired.
     What this process has just trained in the same way is not trained again (:mod:`aimfair.methods._kept`): the checkpoint
-    rule decides which weights are kept and nothing about how they came about.
+    rule decides which weights are kept and nothing about how they came about. A ``model`` that is handed in is always
+    trained: what decides its answers need not be in its tensors (the scale of an adapter is not).
     """
-    model = bench.biased_model() if model is None else model
     plan = schedule(bench, hyper)
-    shared = plan.select in RULES
+    shared = model is None and plan.select in RULES
+    model = bench.biased_model() if model is None else model
 
     def tune() -> Tuned:
         last: dict[str, Tensor] = {}

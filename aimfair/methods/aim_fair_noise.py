@@ -7,6 +7,7 @@ from aimfair import masks
 from aimfair.gradient_noise import moments, signal_to_noise
 from aimfair.methods import Bench, Fitted, Method, gradient_relative
 from aimfair.methods._finetune import finetune
+from aimfair.methods._gradients import on_three_sets
 
 
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
@@ -16,18 +17,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     a tensor whose gradients change from batch to batch still leads there. ``k`` and ``gradients`` mean the same.
     The two gaps per tensor are kept in ``scores["noise_gaps"]``: about 1 is what chance would show.
     """
-    on_real, on_biased, on_balanced = (
-        moments(
-            bench.biased_model(),
-            faces.without_protected(),
-            mode=hyper["gradients"],
-            batch_size=bench.finetuning.batch_size,
-            seed=bench.seed + i,
-            crop_scale=bench.finetuning.crop_scale,
-            device=bench.device,
-        )
-        for i, faces in enumerate((bench.train, bench.biased, bench.balanced))
-    )
+    on_real, on_biased, on_balanced = on_three_sets(bench, hyper["gradients"], moments)
     domain_gap, bias_gap = signal_to_noise(on_real, on_biased), signal_to_noise(on_biased, on_balanced)
     mask = masks.select(domain_gap, bias_gap, masks.scaled(hyper["k"], len(domain_gap)))
     fitted = finetune(bench, hyper, trainable=mask, what=f"AIM-Fair, noise-scaled, k={hyper['k']}")

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 from aimfair import masks
 from aimfair.errors import AimfairError
-from aimfair.methods import Bench, Fitted, Method, aim_fair
+from aimfair.methods import CHECKPOINT_RULE, Bench, Fitted, Method, aim_fair
 from aimfair.methods._gradients import three_gradients
 from aimfair.methods._partial import finetune_elements
 from aimfair.unit_masks import spread, unit_gaps, unit_sizes, within, worse_rank
@@ -71,6 +71,6 @@ METHOD = Method(
         "draw": 0,
     },
     search=aim_fair.METHOD.search,
-    options=aim_fair.METHOD.options,
+    options=CHECKPOINT_RULE,
     beyond=True,
 )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from aimfair.errors import Diverged
 from aimfair.gradients import gap
 from aimfair.methods import LEARNING_RATES, Bench, Fitted, Method, aim_fair_cosine
 from aimfair.methods._gradients import three_gradients
@@ -24,7 +26,8 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
           learning rates that others search
 
     The result is the best of the six by accuracy on real validation faces: that before tuning, which is kept where it is
-    not surpassed, and those of the five rates. They stand in ``scores["by_rate"]``, that before tuning at rate 0.
+    not surpassed, and those of the five rates. They stand in ``scores["by_rate"]``, that before tuning at rate 0; a rate
+    with which the tuning diverges is not among them.
 
     weakest, strongest       range of the edits' strength
     k, gradients, batchnorm  of the tuning, see :mod:`aimfair.methods.aim_fair`
@@ -41,7 +44,8 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     found = {0.0: trained}
     for lr in LEARNING_RATES:
         part = replace(start, gaps=lambda score, mode: gaps, resume=bench.resume_of(f"{lr:g}"))
-        found[lr] = tune(part, {**aim_fair_cosine.METHOD.defaults, **hyper, "lr": lr})
+        with suppress(Diverged):  # tried, and no candidate
+            found[lr] = tune(part, {**aim_fair_cosine.METHOD.defaults, **hyper, "lr": lr})
 
     by_rate = {lr: fitted.history.validation_accuracy[fitted.history.chosen] for lr, fitted in found.items()}
     rate = max(by_rate, key=by_rate.__getitem__)  # the first of equals: no tuning, then the smallest rate

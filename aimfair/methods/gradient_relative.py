@@ -5,7 +5,7 @@ from typing import Any
 
 from aimfair import masks
 from aimfair.gradients import gap
-from aimfair.methods import Bench, Fitted, Method, aim_fair
+from aimfair.methods import CHECKPOINT_RULE, Bench, Fitted, Method, aim_fair
 from aimfair.methods._finetune import finetune
 from aimfair.methods._gradients import three_gradients
 
@@ -32,6 +32,6 @@ METHOD = Method(
     needs=frozenset({"synthetic"}),
     defaults={name: value for name, value in aim_fair.METHOD.defaults.items() if name != "score"},
     search=aim_fair.METHOD.search,
-    options=aim_fair.METHOD.options,
+    options=CHECKPOINT_RULE,
     beyond=True,
 )

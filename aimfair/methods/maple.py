@@ -11,10 +11,11 @@ from torch import Tensor
 
 from aimfair.errors import AimfairError
 from aimfair.methods import Bench, Fitted, Method
+from aimfair.methods._inferred import wrong
 from aimfair.methods._maple import choose
 from aimfair.methods._scratch import from_scratch
+from aimfair.methods.subsampling import repeated_order
 from aimfair.models import evaluate
-from aimfair.training import Order
 
 
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
@@ -50,8 +51,9 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
         selected = torch.ones(n, dtype=torch.bool)
         scores["note"] = "the selection did not hold both classes: trained on all samples"
     schedule = replace(bench.pretraining, select="validation-worst-group")
+    kept = torch.nonzero(selected).flatten()
     held = bench.validation.subset(inner)
-    fitted = from_scratch(bench, "MAPLE", validation=held, schedule=schedule, order=passes(selected))
+    fitted = from_scratch(bench, "MAPLE", validation=held, schedule=schedule, order=repeated_order(kept, n))
     fitted.scores = {"selected": int(selected.sum()), **scores}
     return fitted
 
@@ -75,11 +77,11 @@ def select(bench: Bench, outer: Tensor, hyper: Mapping[str, Any]) -> tuple[Tenso
         hyper["anneal_from"] * len(x),
         bench.seed,
     )
-    wrong = ((evaluate(model, bench.train, bench.device) >= 0) != (bench.train.target == 1)).double()
+    errors = wrong(evaluate(model, bench.train, bench.device), bench.train.target).double()
     scores: dict[str, Any] = {
         "outer_risk": [round(risk, 4) for risk in found.risks],
-        "erm_errors": round(wrong.mean().item(), 4),
-        "erm_errors_selected": round(wrong[found.selected].mean().nan_to_num().item(), 4),
+        "erm_errors": round(errors.mean().item(), 4),
+        "erm_errors_selected": round(errors[found.selected].mean().nan_to_num().item(), 4),
     }
     return found.selected, scores | ({"note": found.note} if found.note else {})
 
@@ -90,18 +92,6 @@ def halves(groups: Tensor) -> tuple[Tensor, Tensor]:
     for group in groups.unique():
         first[torch.nonzero(groups == group).flatten()[::2]] = True
     return torch.nonzero(first).flatten(), torch.nonzero(~first).flatten()
-
-
-def passes(selected: Tensor) -> Order:
-    """Shuffled passes over the selected samples of (N,) bool, as many as give N draws."""
-    chosen = torch.nonzero(selected).flatten()
-
-    def order(generator: torch.Generator) -> Tensor:
-        rounds = -(-len(selected) // len(chosen))
-        drawn = [chosen[torch.randperm(len(chosen), generator=generator)] for _ in range(rounds)]
-        return torch.cat(drawn)[: len(selected)]
-
-    return order
 
 
 METHOD = Method(
