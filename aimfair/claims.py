@@ -69,11 +69,14 @@ def lower(
     return _paired(text, a, b, unit, pairs, lambda d: decided(-d.high, -d.low, margin))
 
 
-def above(text: str, values: ArrayLike, bound: float, unit: str = "") -> Claim:
-    """The claim that the mean over seeds lies above ``bound``, judged by its 95 % interval; undecided without a value."""
+def above(text: str, values: ArrayLike, bound: float, unit: str = "", most: float = np.inf) -> Claim:
+    """The claim that the mean over seeds lies above ``bound``, judged by its 95 % interval; undecided without a value.
+
+    ``most`` is the largest value there can be, such as 1 of a correlation: an interval that reaches beyond ends there.
+    """
     if not np.size(values):
         return Claim(text, "undecided", NOT_RUN)
-    low, high = interval(values)
+    low, high = np.minimum(interval(values), most)
     mean = float(np.mean(np.asarray(values, dtype=np.float64)))
     evidence = f"mean {mean:.2f}{unit and ' ' + unit} [{low:.2f}, {high:.2f}], {np.size(values)} seeds"
     return Claim(text, decided(low, high, bound), evidence)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from aimfair.drawing.jobs import Job, jobs
 from aimfair.drawing.manifest import COLUMNS, SETTINGS, append, missing, read_manifest, same_settings, tidy
-from aimfair.drawing.pipelines import fingerprint, listed, load_pipeline, refused, side_of
+from aimfair.drawing.pipelines import at_once, fingerprint, listed, load_pipeline, recover, refused, side_of
 from aimfair.errors import AimfairError
 from aimfair.presets import Preset
 from aimfair.progress import progress
@@ -125,8 +125,7 @@ def draw(
     }
     same_settings(folder, todo, settings)
     paint = (painter or text_to_image)(pipeline, settings)
-    chosen = batch_size or getattr(getattr(pipeline, "compute", None), "batch_size", None) or 32
-    yield from _draw(paint, missing(todo, folder), folder, settings, chosen, allowed)
+    yield from _draw(pipeline, paint, missing(todo, folder), folder, settings, at_once(pipeline, batch_size), allowed)
 
 
 def tell_black(black: Sequence[str], drawn: int) -> None:
@@ -169,14 +168,21 @@ def call_arguments(preset: Preset, steps: int, guidance: float) -> dict[str, Any
     return {"num_inference_steps": steps, preset.guidance_argument: guidance, **side, **preset.arguments}
 
 
+FULL = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""Other words of libraries for a full GPU than those that accelerate knows."""
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that the memory of the GPU or of the machine is full."""
     from accelerate.utils.memory import should_reduce_batch_size
 
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or should_reduce_batch_size(error)  # type: ignore[arg-type]
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return should_reduce_batch_size(error) or any(text in str(error) for text in FULL)  # type: ignore[arg-type]
 
 
 def _draw(
+    pipeline: Any,
     paint: Painter,
     rest: Sequence[Job],
     folder: Path,
@@ -191,9 +197,9 @@ def _draw(
         try:
             while start < len(rest) and allowed():
                 batch = list(rest[start : start + batch_size])
-                images = _painted(paint, batch + batch[-1:] * (batch_size - len(batch)))
+                images = painted(pipeline, paint, batch + batch[-1:] * (batch_size - len(batch)))
                 if images is None:
-                    batch_size = _halved(batch_size)
+                    batch_size = halved(batch_size)
                     continue
                 done, written = written, []
                 _record(folder, done, settings, allowed)
@@ -207,19 +213,20 @@ def _draw(
             _record(folder, written, settings, allowed)
 
 
-def _painted(paint: Painter, batch: Sequence[Job]) -> list[Image] | None:
-    """The images of a batch, or None where they do not fit the memory."""
+def painted(pipeline: Any, paint: Painter, batch: Sequence[Job]) -> list[Image] | None:
+    """The images of a batch, or None where they do not fit the memory; the pipeline can be called again."""
+    autoencoder = getattr(getattr(pipeline, "vae", None), "dtype", None)
     try:
         return paint(batch)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-    if torch.cuda.is_available():  # outside the handler, which holds on to the tensors of the failed call
-        torch.cuda.empty_cache()
+    recover(pipeline, autoencoder)  # outside the handler, which holds on to the tensors of the failed call
     return None
 
 
-def _halved(batch_size: int) -> int:
+def halved(batch_size: int) -> int:
+    """The next smaller batch after one that does not fit. Raises AimfairError where it is one image already."""
     if batch_size == 1:
         raise AimfairError(
             "the memory is too small for one image at a time: images already there are kept; choose a smaller model, "

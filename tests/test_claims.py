@@ -28,6 +28,12 @@ def test_bounds_and_facts():
     assert failed.verdict == "contradicted" and str(failed) == "Does not hold here: all rows match (1 of 2)"
 
 
+def test_an_interval_ends_where_values_must():
+    correlations = [0.97, 0.98, 0.999]
+    assert "1.02]" in str(claims.above("rank correlation above .8", correlations, 0.8))
+    assert "1.00]" in str(claims.above("rank correlation above .8", correlations, 0.8, most=1))
+
+
 def test_the_words_show_verdict_effect_interval_and_number_of_seeds():
     said = str(claims.higher("a beats b", A + 5, A))
     assert said == "Holds here: a beats b (+5.00 points [+5.00, +5.00], sign-flip p 0.062, 5 seeds)"

@@ -237,6 +237,13 @@ def utkface_names():
     return ["1_0_0_20170109150557335.jpg.chip.jpg", "90_1_4_20170112213500903.jpg.chip.jpg", "25_0_2_20170117.jpg"]
 
 
+def test_a_face_that_is_there_twice_counts_once(tmp_path, utkface_names):
+    both = {f"{top}/{n}": picture(i) for top in ("UTKFace", "crop_part1") for i, n in enumerate(utkface_names)}
+    faces = load("utkface", write_zip(tmp_path / "UTKFace.zip", both))
+    assert sorted(faces.names) == sorted(utkface_names)
+    assert sorted(faces.skipped) == [f"{n}: there twice" for n in sorted(utkface_names)]
+
+
 def test_a_tar_is_rewritten_once(tmp_path, utkface_names):
     archive = write_tar(tmp_path / "UTKFace.tar.gz", {f"UTKFace/{n}": picture(i) for i, n in enumerate(utkface_names)})
     cache = tmp_path / "cache"

@@ -221,6 +221,23 @@ def test_an_older_manifest_is_read_and_gets_the_new_columns(pipeline, tmp_path):
     assert list(rows["drawn"]) == [""] * 5 + ["32"] * 3
 
 
+@pytest.mark.parametrize("content", [b"", b"path,target", b"path,target,protected\n"])
+def test_a_manifest_without_a_row_is_an_empty_pool(tmp_path, content):
+    (tmp_path / "manifest.csv").write_bytes(content)
+    assert len(diffusion.read_manifest(tmp_path)) == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"file,label\na.png,1\n", b'path,prompt\na.png,"half a quote\n', "path,prompt\na.png,h\xe9\n".encode("latin-1")],
+    ids=["of another tool", "a quote that does not end", "another encoding"],
+)
+def test_a_damaged_manifest_is_named(tmp_path, content):
+    (tmp_path / "manifest.csv").write_bytes(content)
+    with pytest.raises(AimfairError, match=r"manifest.csv is damaged, or not a manifest of aimfair .*mend it"):
+        diffusion.read_manifest(tmp_path)
+
+
 def full_above(limit: int, how: str):
     """A hook for the U-Net, which gets two latents per image, that runs out of memory above ``limit`` images."""
 

@@ -3,6 +3,7 @@
 import inspect
 import re
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import wraps
 
@@ -136,6 +137,7 @@ FAMILIES = {
     "z-image": tiny_pipelines.z_image,
     "flux2-klein": tiny_pipelines.flux2_klein,
     "cogview4": tiny_pipelines.cogview4,
+    "prx-512": tiny_pipelines.prx,
 }
 """Presets whose kind of pipeline is run here in small, untrained."""
 
@@ -150,7 +152,8 @@ def family(request, tmp_path_factory):
     pipeline = diffusion.load_pipeline(out / "model")
     preset = presets.find(request.param)
     assert type(pipeline).__name__ == preset.pipeline
-    pipeline.preset = replace(preset, size=32)
+    own = {"use_resolution_binning": False} if preset.pipeline == "PRXPipeline" else preset.arguments  # 32 px is no bin
+    pipeline.preset = replace(preset, model=str(out / "model"), size=32, arguments=own)
     return preset, pipeline
 
 
@@ -175,17 +178,28 @@ def difference(one, other):
 def test_images_of_a_family_do_not_depend_on_the_batch(family, tmp_path):
     """But for one grey level: a batch of another size adds up in another order, and the last bit decides a rounding.
 
-    CogView4's pipeline pads the prompts to the longest of the batch and lets the network read the padding, so its preset
-    draws one image at a time. The day this test fails, it may draw more.
+    CogView4's pipeline pads the prompts to the longest of the batch and lets the network read the padding, and PRX's
+    knows but two time steps where it is guided, so their presets draw one image at a time. The day this test fails,
+    they may draw more.
     """
     preset, pipeline = family
-    one, eight = (draw(pipeline, uneven_jobs(), tmp_path / str(size), size) for size in (1, 8))
+    if preset.pipeline == "PRXPipeline":
+        assert preset.largest_batch == 1
+        draw(pipeline, uneven_jobs(), tmp_path / "1", 1)
+        pipeline.preset = replace(pipeline.preset, largest_batch=None)
+        with pytest.raises(RuntimeError, match="size of tensor"):
+            draw(pipeline, uneven_jobs(), tmp_path / "8", 8)
+        pipeline.preset = replace(pipeline.preset, largest_batch=1)
+        return
+    one = draw(pipeline, uneven_jobs(), tmp_path / "1", 1)
+    pipeline.preset = replace(pipeline.preset, largest_batch=None)
+    eight = draw(pipeline, uneven_jobs(), tmp_path / "8", 8)
     other = draw(pipeline, [replace(job, prompt="Photo of a cat") for job in uneven_jobs()], tmp_path / "other", 8)
     assert len(one) == 8 and difference(one, other) > 10  # the prompts do show
     if preset.pipeline == "CogView4Pipeline":
-        assert difference(one, eight) > 10 and preset.batch_size == 1
+        assert difference(one, eight) > 10 and preset.largest_batch == 1
     else:
-        assert difference(one, eight) <= 1 and preset.batch_size is None
+        assert difference(one, eight) <= 1 and preset.largest_batch is None
     row = diffusion.read_manifest(tmp_path / "8").iloc[0]
     assert (row["model"], row["drawn"]) == ("model", "32") and row["scheduler"] == type(pipeline.scheduler).__name__
 
@@ -200,15 +214,38 @@ def test_what_a_preset_says_reaches_the_call(family, tmp_path, monkeypatch):
         return draws(self, **asked)
 
     monkeypatch.setattr(type(pipeline), "__call__", noted)
-    more = {"max_sequence_length": 128} if preset.pipeline != "StableDiffusionXLPipeline" else {"guidance_rescale": 0.1}
-    pipeline.preset = replace(preset, size=16, arguments=preset.arguments | more)
+    known = {"StableDiffusionXLPipeline": "guidance_rescale", "PRXPipeline": "tokenizer_max_length"}
+    more = {known.get(preset.pipeline, "max_sequence_length"): 128}
+    pipeline.preset = replace(pipeline.preset, size=16, arguments=pipeline.preset.arguments | more)
+    pipeline.preset = replace(pipeline.preset, largest_batch=preset.largest_batch)
     todo = uneven_jobs()[:3]
-    draw(pipeline, todo, tmp_path, 3)
-    (asked,) = given
-    assert {name: asked[name] for name in more} == more
-    assert (asked["height"], asked["width"], asked["num_inference_steps"]) == (16, 16, 2)
-    assert asked[preset.guidance_argument] == 3.0 and asked["prompt"] == [job.prompt for job in todo]
-    assert [noise.initial_seed() for noise in asked["generator"]] == [job.seed for job in todo]
+    with nullcontext() if preset.largest_batch is None else pytest.warns(UserWarning, match="draws 1 at a time, not 3"):
+        draw(pipeline, todo, tmp_path, 3)
+    assert len(given) == (3 if preset.largest_batch else 1)
+    for asked in given:
+        assert {name: asked[name] for name in more} == more
+        assert (asked["height"], asked["width"], asked["num_inference_steps"]) == (16, 16, 2)
+        assert asked[preset.guidance_argument] == 3.0
+    assert [prompt for asked in given for prompt in asked["prompt"]] == [job.prompt for job in todo]
+    seeds = [noise.initial_seed() for asked in given for noise in asked["generator"]]
+    assert seeds == [job.seed for job in todo]
+
+
+def test_a_model_without_a_preset_is_asked_as_its_kin(family, tmp_path):
+    """A fine-tuned Qwen-Image, for one, must not be asked for a guidance that its pipeline takes for something else."""
+    preset, pipeline = family
+    shutil.copytree(pipeline.preset.model, tmp_path / "own")
+    own = diffusion.load_pipeline(tmp_path / "own").preset
+    assert own.pipeline == preset.pipeline and own.model == str(tmp_path / "own") and own.licence == ""
+    assert (own.largest_batch, own.size, own.arguments) == (preset.largest_batch, None, {})
+    qwen = presets.completed(presets.Preset("someone/qwen"), "QwenImagePipeline")
+    assert (qwen.guidance_argument, qwen.negative_prompt, qwen.gigabytes) == ("true_cfg_scale", " ", 0)
+    assert presets.completed(presets.Preset("a/b"), "Else") == presets.Preset("a/b", pipeline="Else")
+    assert presets.completed(preset, "QwenImagePipeline") == preset
+    index = tmp_path / "own" / "model_index.json"
+    index.write_text(index.read_text().replace(preset.pipeline, "QwenImagePipeline"))
+    assert pipelines.expected(tmp_path / "own")["negative_prompt"] == " "
+    assert "negative_prompt" not in pipelines.expected("someone/something")
 
 
 def test_what_is_chosen_for_a_processor_and_a_gpu():

@@ -30,6 +30,7 @@ REPLIES = {
     "JSON with wrong commas": f'["{ONE}" "{TWO}",]',
     "table": f"| n | prompt |\n|---|---|\n| 1 | {ONE} |\n| 2 | {TWO} |",
     "thoughts": f"<think>Maybe:\n1. Portrait face photo of a cat.\n</think>\n1. {ONE}\n2. {TWO}",
+    "thoughts that the question began": f"Maybe:\n1. Portrait face photo of a cat.\n</think>\n1. {ONE}\n2. {TWO}",
     "no full stops": f"1. {ONE[:-1]}\n2. {TWO[:-1]}",
     "small letters": f"1. {ONE.replace('Portrait', 'portrait')}\n2. {TWO}",
     "wrapped lines": f"1. {ONE.replace(' a hat', chr(10) + '   a hat')}\n2. {TWO}",

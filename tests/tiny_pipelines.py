@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
+from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
 
 from aimfair import tiny_sd
 from aimfair.faces import GROUPS
@@ -153,6 +154,25 @@ def cogview4(out: Path) -> Any:
     )
 
 
+def prx(out: Path) -> Any:
+    """A transformer that reads the encoder half of a T5-like language model."""
+    half = {**LANGUAGE_MODEL, "num_hidden_layers": 2}
+    config = transformers.T5GemmaConfig(encoder=half, decoder=half, vocab_size=half["vocab_size"]).encoder
+    transformer = diffusers.PRXTransformer2DModel(
+        in_channels=4, context_in_dim=WIDTH, hidden_size=32, num_heads=2, depth=2, axes_dim=[8, 8]
+    )
+    tokenizer = byte_tokenizer()
+    tokenizer.model_max_length = 256
+    return diffusers.PRXPipeline(
+        transformer=transformer,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        text_encoder=T5GemmaEncoder(config),
+        tokenizer=tokenizer,
+        vae=half_size_vae(4),
+        default_sample_size=256,
+    )
+
+
 def saved(pipeline: Any, folder: Path) -> Path:
     """``pipeline`` written to ``folder``, its network so far from zero that prompts show in the pixels."""
     network = getattr(pipeline, "transformer", None) or pipeline.unet
@@ -161,6 +181,12 @@ def saved(pipeline: Any, folder: Path) -> Path:
             if weights.ndim > 1:
                 weights.mul_(4)
     pipeline.save_pretrained(folder)
+    if isinstance(
+        pipeline.text_encoder, T5GemmaEncoder
+    ):  # PRX is published with the configuration of encoder and decoder
+        half = pipeline.text_encoder.config
+        both = transformers.T5GemmaConfig(encoder=half, decoder=half, vocab_size=half.vocab_size)
+        both.save_pretrained(folder / "text_encoder")
     return folder
 
 

@@ -127,7 +127,9 @@ def model_list() -> str:
             f"{'':18} {p.model}, {f'commit {p.revision[:12]}' if p.revision else 'newest commit'}"
             + (f": {p.note}" if p.note else ""),
         ]
-    return "\n".join([*lines, "GB: weights in the GPU's memory, and about what is fetched. Read the licence first.\n"])
+    larger = [f"{p.fetch:g} of {name}" for name, p in ((n, presets.find(n)) for n in presets.available()) if p.fetch]
+    said = f"GB: weights in the GPU's memory, and about what is fetched (more: {', '.join(larger)})."
+    return "\n".join([*lines, f"{said} Read the licence first.\n"])
 
 
 def headline(profile: Any, folder: Path, images: int, there: int) -> str:

@@ -25,14 +25,16 @@ def catalogue(
 
     Attributes: Female, Male, White (binary), age (years), race (one of RACES). A name without age, gender
     or race has no labels; such files are left out and listed in ``skipped`` (reading them by position, as
-    the common loader does, shifts all later labels). For ``on_error`` and ``memory_limit`` see
+    the common loader does, shifts all later labels), and so is a name that was there before: some copies have a part
+    of the faces twice. For ``on_error`` and ``memory_limit`` see
     :func:`aimfair.datasets._images.build`; ``cache`` is where the tar archive becomes a zip.
     Raises AimfairError when nothing usable is found.
     """
     root = _images.data_root(root, "UTKFace")
     folder = None if cache is None else Path(cache)
     container = _container(root, folder)
-    names, locations, rows, skipped = [], [], [], []
+    names: list[str] = []
+    locations, rows, skipped = [], [], []
     for member in sorted(_images.listing(container), key=lambda m: PurePosixPath(m).name):
         name = PurePosixPath(member).name
         match = NAME.match(name)
@@ -40,6 +42,9 @@ def catalogue(
             skipped.append(f"{name}: the name does not begin with age_gender_race_date")
             continue
         age, gender, race = (int(part) for part in match.groups()[:3])
+        if names and names[-1] == name:  # they come sorted
+            skipped.append(f"{name}: there twice")
+            continue
         names.append(name)
         locations.append(_images.Location(container, member))
         rows.append((gender, 1 - gender, int(race == 0), age, RACES[race]))

@@ -15,7 +15,7 @@ from aimfair.drawing import pipelines, sharing
 from aimfair.drawing.bench_generation import matrix_rate
 from aimfair.drawing.pipelines import Compute
 from aimfair.grid.costs import seconds_per_image, training_seconds
-from aimfair.processors import gpus
+from aimfair.processors import environment, gpus
 from aimfair.profiles import Profile
 from aimfair.progress import in_words
 from aimfair.tiny_sd import corpora
@@ -89,7 +89,8 @@ def forecast(
     there = not training and pipelines.at_hand(name)
     each, basis, where = 0.0, "nothing is missing", processors.name(device)
     if rest and there:
-        pipeline = diffusion.load_pipeline(name, device, local_files_only=True, compute=compute)
+        with environment(LOCAL_WORLD_SIZE=str(number)):  # batches as each of the processes will have them
+            pipeline = diffusion.load_pipeline(name, device, local_files_only=True, compute=compute)
         each, basis = timed(pipeline, rest, profile.steps, profile.guidance)
     elif rest and not training and presets.find(name).work():
         each, basis = by_rule(presets.find(name), profile, device)
@@ -101,7 +102,8 @@ def forecast(
             else "the model is not on this disk, and there is no preset of it"
         )
     at_once = min(number, max(1, gpus(device)))
-    fetch = 0.0 if there or training or not rest else presets.find(name).gigabytes or None
+    preset = presets.find(name)
+    fetch = 0.0 if there or training or not rest else preset.fetch or preset.gigabytes or None
     return Forecast(
         images=len(jobs),
         there=len(jobs) - len(rest),
@@ -119,25 +121,25 @@ def forecast(
 def timed(pipeline: Any, todo: list[diffusion.Job], steps: int, guidance: float) -> tuple[float, str]:
     """Seconds per image, and how they were measured: a batch in few steps, then in a few more, as many as can be waited for.
 
-    On a processor the batch is as large as :data:`PATIENCE` holds, at least one image: what one takes bounds it, and
+    Where a batch does not fit the memory it is halved, as drawing will do. On a processor the batch is as large as :data:`PATIENCE` holds, at least one image: what one takes bounds it, and
     images of a batch take less than one alone.
     """
     side = pipelines.side_of(pipeline)
     few, more = min(steps, 2), min(steps, 4)
 
-    def took(batch: list[diffusion.Job], taken: int) -> float:
+    def took(wide: int, taken: int) -> float | None:
         settings = {"steps": taken, "guidance": guidance, "negative_prompt": pipeline.preset.negative_prompt}
+        paint = diffusion.text_to_image(pipeline, settings)
         began = perf_counter()
-        diffusion.text_to_image(pipeline, settings)(batch)  # ends with images in memory: nothing is left to wait for
-        return perf_counter() - began
+        images = diffusion.painted(pipeline, paint, (todo * wide)[:wide])  # in memory: nothing is left to wait for
+        return None if images is None else perf_counter() - began
 
-    wide = pipeline.compute.batch_size
-    alone = took(todo[:1], few)  # warms up too
+    wide = pipelines.at_once(pipeline)
+    alone = took(1, few) or diffusion.halved(1)  # warms up too
     if pipeline._execution_device.type == "cpu":
         wide = max(1, min(wide, int(PATIENCE / (alone * (few + more) / few))))
-    batch = (todo * wide)[:wide]
-    short = took(batch, few)
-    long = took(batch, more) if more > few else short
+    while (short := took(wide, few)) is None or (long := took(wide, more) if more > few else short) is None:
+        wide = diffusion.halved(wide)
     each = max(long - short, 0.0) / (more - few) if more > few else 0.0
     seconds = (long + (steps - more) * each) / wide
     at = f" at {side} px" if side else ""

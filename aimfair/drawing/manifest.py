@@ -39,15 +39,30 @@ TEXTS = "path prompt_id prompt face model revision scheduler negative_prompt dra
 def read_manifest(folder: str | Path) -> pd.DataFrame:
     """One row per image of the pool in ``folder``, in the order they were drawn; empty if there is none yet.
 
-    Settings that an older manifest does not record are left out.
+    Settings that an older manifest does not record are left out. Raises AimfairError for a file that is damaged, or is no
+    manifest.
     """
     file = Path(folder) / "manifest.csv"
     if not file.exists():
         return pd.DataFrame(columns=COLUMNS)
-    text = file.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]  # a killed process may have left half a row
     unknown = {name: [""] for name in ("steps", "guidance", "size")}
-    return pd.read_csv(io.StringIO(whole), dtype=dict.fromkeys(TEXTS, str), na_values=unknown, keep_default_na=False)
+    try:
+        text = file.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]  # a killed process may have left half a row
+        if not whole.strip():
+            return pd.DataFrame(columns=COLUMNS)
+        rows = pd.read_csv(
+            io.StringIO(whole), dtype=dict.fromkeys(TEXTS, str), na_values=unknown, keep_default_na=False
+        )
+        if "path" not in rows or (rows["path"] == "").any():
+            raise ValueError("not every row has a path")
+    except ValueError as error:  # of the encoding and of pandas too
+        reason = " ".join(str(error).split())[:150]
+        raise AimfairError(
+            f"{file} is damaged, or not a manifest of aimfair ({reason}): mend it, or put it elsewhere, and what has no "
+            "row is drawn again"
+        ) from error
+    return rows
 
 
 def missing(todo: Iterable[AnyJob], folder: str | Path) -> list[AnyJob]:

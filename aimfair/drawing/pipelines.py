@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import inspect
+import json
+import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,8 +130,8 @@ def load_pipeline(
         pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
             name, **where, use_safetensors=True, dtype=getattr(torch, chosen.dtype or "")
         )
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except (OSError, ValueError, ImportError, KeyError, AttributeError) as error:
+        reason = " ".join((repr(error) if isinstance(error, KeyError) else str(error)).split())[:200]
         raise AimfairError(
             f"cannot load the text-to-image model {name}: {reason} - give the folder of a diffusers pipeline in safetensors, "
             "or a hub name while online"
@@ -138,7 +142,7 @@ def load_pipeline(
     pipeline.scheduler_name = type(pipeline.scheduler).__name__ + _in_brackets(options if scheduler else {})
     pipeline.set_progress_bar_config(disable=True)
     pipeline.source = (folder.name, fingerprint(folder)) if folder.is_dir() else (name, _commit(name, **where))
-    pipeline.preset = preset
+    pipeline.preset = presets.completed(preset, type(pipeline).__name__)
     return set_up(place(pipeline, device, given.offload), given)
 
 
@@ -162,6 +166,8 @@ def expected(name_or_folder: str | Path) -> dict[str, Any]:
     preset = presets.find(str(name_or_folder))
     folder = Path(preset.model)
     local = folder.is_dir() or folder.is_absolute()
+    kind = preset.pipeline or _class_of(folder)
+    preset = presets.completed(preset, kind)
     known = {
         "model": folder.name if local else preset.model,
         "revision": fingerprint(folder) if folder.is_dir() else preset.revision,
@@ -171,6 +177,7 @@ def expected(name_or_folder: str | Path) -> dict[str, Any]:
         "arguments": listed(preset.arguments),
     }
     unknown = [name for name in ("revision", "scheduler", "drawn") if not known[name]]
+    unknown += [] if kind else ["negative_prompt"]
     return {name: value for name, value in known.items() if name not in unknown}
 
 
@@ -197,13 +204,18 @@ def place(pipeline: Any, device: str, offload: bool = False) -> Any:
 def set_up(pipeline: Any, wanted: Compute) -> Any:
     """Apply ``wanted``, completed by :func:`choose` for the pipeline's device, to a loaded pipeline; returns it.
 
-    Raises AimfairError for an attention backend that the network cannot use.
+    Raises AimfairError for an attention backend that the network cannot use, and for a pipeline of another make.
     """
     device = pipeline._execution_device  # where it computes: with offloading, pipeline.device is the processor
-    free = torch.cuda.mem_get_info(device)[0] / 1e9 if device.type == "cuda" else 0.0
     network: Any = getattr(pipeline, "unet", None)
     unet = network is not None
-    network = network if unet else pipeline.transformer
+    network = network if unet else getattr(pipeline, "transformer", None)
+    if network is None or getattr(pipeline, "vae", None) is None:
+        raise AimfairError(
+            f"{type(pipeline).__name__} cannot be used here: a generator has one denoising network and an autoencoder, "
+            "and this one draws in another way"
+        )
+    free = free_memory(pipeline, device, wanted.offload)
     compute = choose(wanted, str(device), unet, side_of(pipeline) or 1024, free)
     for switch, method in ((compute.slicing, "enable_slicing"), (compute.tiling, "enable_tiling")):
         if switch and hasattr(pipeline.vae, method):
@@ -231,11 +243,56 @@ def set_up(pipeline: Any, wanted: Compute) -> Any:
     return pipeline
 
 
+def free_memory(pipeline: Any, device: torch.device, offload: bool = False) -> float:
+    """Gigabytes of a GPU that batches may take, of which other processes on it have their part; 0 for a processor.
+
+    With ``offload`` the weights are elsewhere when this is asked, and the largest part comes back in its turn.
+    """
+    if device.type != "cuda":
+        return 0.0
+    free = torch.cuda.mem_get_info(device)[0]
+    if offload:
+        free -= max(_bytes(part) for part in pipeline.components.values() if isinstance(part, torch.nn.Module))
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(free, 0) / 1e9 / max(1, -(-beside // torch.cuda.device_count()))
+
+
+def _bytes(part: torch.nn.Module) -> int:
+    return sum(weights.numel() * weights.element_size() for weights in part.parameters())
+
+
+def at_once(pipeline: Any, batch_size: int | None = None) -> int:
+    """How many images a batch has: as asked, else as :func:`choose` chose, but no more than the preset allows."""
+    preset = getattr(pipeline, "preset", None)
+    most = preset.largest_batch if preset is not None else None
+    if most and (batch_size or 0) > most:
+        warnings.warn(f"this model draws {most} at a time, not {batch_size}: see its preset", stacklevel=3)
+    wanted = batch_size or getattr(getattr(pipeline, "compute", None), "batch_size", None) or 32
+    return min(wanted, most or wanted)
+
+
+def recover(pipeline: Any, autoencoder: torch.dtype | None) -> None:
+    """Make ``pipeline`` fit to be called again after a call that ran out of memory.
+
+    ``autoencoder`` is the number format that its VAE had before. Stable Diffusion XL takes float32 for the decoding
+    and, if that fails, stays there; and with offloading whatever part was at work is still on the GPU.
+    """
+    if autoencoder is not None:
+        pipeline.vae.to(dtype=autoencoder)
+    if hasattr(pipeline, "maybe_free_model_hooks"):
+        pipeline.maybe_free_model_hooks()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def side_of(pipeline: Any) -> int | None:
     """Pixels of the side of the images that a pipeline draws if it is not told: of its preset, else its own."""
     preset = getattr(pipeline, "preset", None)
     if preset is not None and preset.size:
         return preset.size
+    if hasattr(pipeline, "get_default_resolution"):  # PRX, which counts in pixels
+        return int(pipeline.get_default_resolution())
     units = getattr(pipeline, "default_sample_size", None)
     if units is None and getattr(pipeline, "unet", None) is not None:
         units = pipeline.unet.config.sample_size
@@ -286,6 +343,14 @@ def listed(options: Mapping[str, Any]) -> str:
 
 def _in_brackets(options: Mapping[str, Any]) -> str:
     return f"({listed(options)})" if options else ""
+
+
+def _class_of(folder: Path) -> str:
+    """The class of diffusers that a local pipeline names; "" for a folder that is not there, or holds none."""
+    try:
+        return json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError):
+        return ""
 
 
 def _commit(name: str, revision: str | None, local_files_only: bool) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -25,11 +25,13 @@ class Preset:
     size               side in pixels at which the model draws; None: its own
     dtype              of a GPU; "" where the kind of network decides (:func:`aimfair.drawing.pipelines.choose`)
     batch_size         of a GPU; None where its memory decides
+    largest_batch      of any device, where the pipeline fails with more, or images of a larger batch depend on each other
     scheduler          class of diffusers that takes the place of the model's own, with ``scheduler_options`` on top
     guidance_argument  what the pipeline calls the guidance
     negative_prompt    where none is given
     arguments          more that the pipeline is called with
-    gigabytes          of all weights on a GPU, text encoder included; about what has to be fetched
+    gigabytes          of all weights on a GPU, text encoder included; about what has to be fetched, unless ``fetch`` says more
+    fetch              gigabytes of files in float32, which are halved on their way to the GPU
     billions           of parameters of the network that is called in every step
     teraflops          of one call of that network for one image, where they were counted
     note               one line for whoever chooses
@@ -44,12 +46,14 @@ class Preset:
     size: int | None = None
     dtype: str = ""
     batch_size: int | None = None
+    largest_batch: int | None = None
     scheduler: str = ""
     scheduler_options: Mapping[str, Any] = field(default_factory=dict)
     guidance_argument: str = "guidance_scale"
     negative_prompt: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     gigabytes: float = 0.0
+    fetch: float = 0.0
     billions: float = 0.0
     teraflops: float = 0.0
     note: str = ""
@@ -78,3 +82,16 @@ def find(name: str) -> Preset:
     if name in available():
         return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").PRESET
     return Preset(name)
+
+
+def completed(preset: Preset, pipeline: str) -> Preset:
+    """``preset``, or for a model without one what holds for all models that this class of diffusers draws.
+
+    That is the name of the guidance, a negative prompt where it is not guided without, and the largest batch, as the
+    first preset of the class says.
+    """
+    if preset != Preset(preset.model):
+        return preset
+    kin = next((p for p in map(find, available()) if p.pipeline == pipeline), preset)
+    shared = {name: getattr(kin, name) for name in ("guidance_argument", "negative_prompt", "largest_batch")}
+    return replace(preset, pipeline=pipeline, **shared)

@@ -24,6 +24,7 @@ PRESET = Preset(
         "prediction_type": "epsilon",
     },
     gigabytes=2.6,
+    fetch=5.2,
     billions=0.87,
     teraflops=0.80,
     note="the paper's generator and settings",

@@ -12,6 +12,7 @@ PRESET = Preset(
     size=1024,
     dtype="float16",
     gigabytes=7.0,
+    fetch=13.9,
     billions=2.57,
     teraflops=5.98,
     note="draws at 1024 px only",

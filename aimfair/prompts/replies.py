@@ -14,6 +14,7 @@ from typing import Any
 OPENING = "Portrait face photo of"
 
 _THOUGHTS = re.compile(r"<think(ing)?>.*?(</think(ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
+_END_OF_THOUGHTS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _MARKER = re.compile(r"^[\s>|]*(?:[-*•–+]|\(?\d{1,3}\s?[.):|-]|#\d+)[\s|]*")
 _WRAPPING = " \t|*_`\"'“”‘’,"
 _NEXT = re.compile(
@@ -30,6 +31,7 @@ def sentences(reply: str) -> list[str]:
     Lines of a list that do not begin as asked are among them, to be refused with a reason; prose around it is not.
     """
     text = _THOUGHTS.sub("", reply).replace("\r", "")
+    text = _END_OF_THOUGHTS.split(text)[-1]  # of thoughts whose beginning was part of the question
     found = [*_in_json(text)] or [*_in_lines(text)]
     ended = [sentence.rstrip(_WRAPPING).endswith(".") for sentence in found]
     if len(found) > 1 and all(ended[:-1]) and not ended[-1]:
