@@ -20,7 +20,8 @@ from torch import Tensor
 
 from aimfair.drawing.jobs import Job, jobs
 from aimfair.drawing.manifest import COLUMNS, SETTINGS, append, missing, read_manifest, same_settings, tidy
-from aimfair.drawing.pipelines import at_once, fingerprint, listed, load_pipeline, recover, refused, side_of
+from aimfair.drawing.memory import Painter, at_once, halved, painted
+from aimfair.drawing.pipelines import fingerprint, listed, load_pipeline, refused, side_of
 from aimfair.errors import AimfairError
 from aimfair.presets import Preset
 from aimfair.progress import progress
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["COLUMNS", "SETTINGS", "Job", "fingerprint", "generate", "jobs", "load_pipeline", "missing", "read_manifest"]
-
-
-Painter = Callable[[Sequence[Job]], "list[Image]"]
-"""Draws one image for each job of a batch."""
 
 
 def generate(
@@ -168,19 +165,6 @@ def call_arguments(preset: Preset, steps: int, guidance: float) -> dict[str, Any
     return {"num_inference_steps": steps, preset.guidance_argument: guidance, **side, **preset.arguments}
 
 
-FULL = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-"""Other words of libraries for a full GPU than those that accelerate knows."""
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that the memory of the GPU or of the machine is full."""
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return should_reduce_batch_size(error) or any(text in str(error) for text in FULL)  # type: ignore[arg-type]
-
-
 def _draw(
     pipeline: Any,
     paint: Painter,
@@ -211,30 +195,6 @@ def _draw(
                     yield job.path if black else ""
         finally:
             _record(folder, written, settings, allowed)
-
-
-def painted(pipeline: Any, paint: Painter, batch: Sequence[Job]) -> list[Image] | None:
-    """The images of a batch, or None where they do not fit the memory; the pipeline can be called again."""
-    autoencoder = getattr(getattr(pipeline, "vae", None), "dtype", None)
-    try:
-        return paint(batch)
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-    recover(pipeline, autoencoder)  # outside the handler, which holds on to the tensors of the failed call
-    return None
-
-
-def halved(batch_size: int) -> int:
-    """The next smaller batch after one that does not fit. Raises AimfairError where it is one image already."""
-    if batch_size == 1:
-        raise AimfairError(
-            "the memory is too small for one image at a time: images already there are kept; choose a smaller model, "
-            "--dtype float16 or --tiling, or free memory, and start again"
-        )
-    smaller = (batch_size + 1) // 2
-    warnings.warn(f"{batch_size} images at a time do not fit the memory: going on with {smaller}", stacklevel=2)
-    return smaller
 
 
 def prompt_arguments(pipeline: Any, settings: Mapping[str, Any]) -> Any:

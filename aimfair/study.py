@@ -186,14 +186,13 @@ class Study(Material):
             fitted = methods.Fitted(models.Silent(), History(), told)
         if method.name == "erm":  # what others start from, here or from a clone, is what was evaluated
             models.halve(fitted.model)
+        seconds = max(perf_counter() - began, fitted.history.seconds)  # of one that was resumed, or kept, the latter
         scores = {
             **fitted.scores,
             "loss": [round(value, 5) for value in fitted.history.loss],
             "validation_accuracy": [round(value, 3) for value in fitted.history.validation_accuracy],
             "chosen_epoch": fitted.history.chosen,
-            "seconds": round(
-                max(perf_counter() - began, fitted.history.seconds), 1
-            ),  # also of one that was kept or resumed
+            "seconds": round(seconds, 1),
             "device": processors.name(self.device),
             "torch": torch.__version__,
         }

@@ -9,7 +9,7 @@ import torch
 from tiny_pipelines import BANK, PAIR, SETTINGS, alike, stable_diffusion
 
 from aimfair import diffusion, presets
-from aimfair.drawing import pipelines
+from aimfair.drawing import memory, pipelines
 from aimfair.drawing.pipelines import Compute
 from aimfair.errors import AimfairError
 
@@ -64,12 +64,12 @@ def test_the_largest_part_and_other_processes_have_their_share_of_the_memory(fol
     gpu = torch.device("cuda:0")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8e9, 9e9))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert pipelines.free_memory(pipeline, torch.device("cpu")) == 0
-    assert pipelines.free_memory(pipeline, gpu) == 8
-    assert pipelines.free_memory(pipeline, gpu, offload=True) == pytest.approx(8 - largest / 1e9)
+    assert memory.free_memory(pipeline, torch.device("cpu")) == 0
+    assert memory.free_memory(pipeline, gpu) == 8
+    assert memory.free_memory(pipeline, gpu, offload=True) == pytest.approx(8 - largest / 1e9)
     for processes, share in ((2, 8.0), (3, 4.0), (4, 4.0)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-        assert pipelines.free_memory(pipeline, gpu) == share
+        assert memory.free_memory(pipeline, gpu) == share
 
 
 def test_after_a_call_that_did_not_fit_the_autoencoder_is_as_before(tmp_path):
@@ -95,13 +95,13 @@ def test_after_a_call_that_did_not_fit_no_part_stays_on_the_gpu(folder, tmp_path
     pipeline = pipelines.place(diffusion.load_pipeline(folder), "cpu", offload=True)
     freed, free = [], pipeline.maybe_free_model_hooks
     monkeypatch.setattr(pipeline, "maybe_free_model_hooks", lambda: (freed.append(1), free())[1])
-    assert diffusion.painted(pipeline, lambda batch: [torch.empty(2**55)], []) is None and freed == [1]
+    assert memory.painted(pipeline, lambda batch: [torch.empty(2**55)], []) is None and freed == [1]
     assert pipeline._all_hooks
 
 
 @pytest.mark.parametrize("text", ["CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"])
 def test_a_full_gpu_has_many_words(text):
-    assert diffusion.out_of_memory(RuntimeError(text)) and not diffusion.out_of_memory(RuntimeError("another"))
+    assert memory.out_of_memory(RuntimeError(text)) and not memory.out_of_memory(RuntimeError("another"))
 
 
 @pytest.mark.parametrize("lacking", ["unet", "vae"])

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from aimfair import diffusion, presets, processors, synthetic
-from aimfair.drawing import pipelines, sharing
+from aimfair.drawing import memory, pipelines, sharing
 from aimfair.drawing.bench_generation import matrix_rate
 from aimfair.drawing.pipelines import Compute
 from aimfair.grid.costs import seconds_per_image, training_seconds
@@ -101,14 +101,14 @@ def forecast(
             if training
             else "the model is not on this disk, and there is no preset of it"
         )
-    at_once = min(number, max(1, gpus(device)))
+    together = min(number, max(1, gpus(device)))
     preset = presets.find(name)
     fetch = 0.0 if there or training or not rest else preset.fetch or preset.gigabytes or None
     return Forecast(
         images=len(jobs),
         there=len(jobs) - len(rest),
         processes=number,
-        seconds=len(rest) * each / at_once + training,
+        seconds=len(rest) * each / together + training,
         training=training,
         where=where,
         gigabytes=len(rest) * bytes_per_image(folder, profile.image_size) / 1e9,
@@ -121,8 +121,8 @@ def forecast(
 def timed(pipeline: Any, todo: list[diffusion.Job], steps: int, guidance: float) -> tuple[float, str]:
     """Seconds per image, and how they were measured: a batch in few steps, then in a few more, as many as can be waited for.
 
-    Where a batch does not fit the memory it is halved, as drawing will do. On a processor the batch is as large as :data:`PATIENCE` holds, at least one image: what one takes bounds it, and
-    images of a batch take less than one alone.
+    Where a batch does not fit the memory it is halved, as drawing will do. On a processor the batch is as large as
+    :data:`PATIENCE` holds, at least one image: what one takes bounds it, and images of a batch take less than one alone.
     """
     side = pipelines.side_of(pipeline)
     few, more = min(steps, 2), min(steps, 4)
@@ -131,15 +131,15 @@ def timed(pipeline: Any, todo: list[diffusion.Job], steps: int, guidance: float)
         settings = {"steps": taken, "guidance": guidance, "negative_prompt": pipeline.preset.negative_prompt}
         paint = diffusion.text_to_image(pipeline, settings)
         began = perf_counter()
-        images = diffusion.painted(pipeline, paint, (todo * wide)[:wide])  # in memory: nothing is left to wait for
+        images = memory.painted(pipeline, paint, (todo * wide)[:wide])  # in memory: nothing is left to wait for
         return None if images is None else perf_counter() - began
 
-    wide = pipelines.at_once(pipeline)
-    alone = took(1, few) or diffusion.halved(1)  # warms up too
+    wide = memory.at_once(pipeline)
+    alone = took(1, few) or memory.halved(1)  # warms up too
     if pipeline._execution_device.type == "cpu":
         wide = max(1, min(wide, int(PATIENCE / (alone * (few + more) / few))))
     while (short := took(wide, few)) is None or (long := took(wide, more) if more > few else short) is None:
-        wide = diffusion.halved(wide)
+        wide = memory.halved(wide)
     each = max(long - short, 0.0) / (more - few) if more > few else 0.0
     seconds = (long + (steps - more) * each) / wide
     at = f" at {side} px" if side else ""

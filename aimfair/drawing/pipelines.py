@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import inspect
 import json
-import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import Any
 import torch
 
 from aimfair import presets
+from aimfair.drawing.memory import free_memory
 from aimfair.errors import AimfairError
 from aimfair.presets import Preset
 
@@ -241,49 +239,6 @@ def set_up(pipeline: Any, wanted: Compute) -> Any:
         pipeline.vae.decoder.compile(dynamic=False)
     pipeline.compute = compute
     return pipeline
-
-
-def free_memory(pipeline: Any, device: torch.device, offload: bool = False) -> float:
-    """Gigabytes of a GPU that batches may take, of which other processes on it have their part; 0 for a processor.
-
-    With ``offload`` the weights are elsewhere when this is asked, and the largest part comes back in its turn.
-    """
-    if device.type != "cuda":
-        return 0.0
-    free = torch.cuda.mem_get_info(device)[0]
-    if offload:
-        free -= max(_bytes(part) for part in pipeline.components.values() if isinstance(part, torch.nn.Module))
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return max(free, 0) / 1e9 / max(1, -(-beside // torch.cuda.device_count()))
-
-
-def _bytes(part: torch.nn.Module) -> int:
-    return sum(weights.numel() * weights.element_size() for weights in part.parameters())
-
-
-def at_once(pipeline: Any, batch_size: int | None = None) -> int:
-    """How many images a batch has: as asked, else as :func:`choose` chose, but no more than the preset allows."""
-    preset = getattr(pipeline, "preset", None)
-    most = preset.largest_batch if preset is not None else None
-    if most and (batch_size or 0) > most:
-        warnings.warn(f"this model draws {most} at a time, not {batch_size}: see its preset", stacklevel=3)
-    wanted = batch_size or getattr(getattr(pipeline, "compute", None), "batch_size", None) or 32
-    return min(wanted, most or wanted)
-
-
-def recover(pipeline: Any, autoencoder: torch.dtype | None) -> None:
-    """Make ``pipeline`` fit to be called again after a call that ran out of memory.
-
-    ``autoencoder`` is the number format that its VAE had before. Stable Diffusion XL takes float32 for the decoding
-    and, if that fails, stays there; and with offloading whatever part was at work is still on the GPU.
-    """
-    if autoencoder is not None:
-        pipeline.vae.to(dtype=autoencoder)
-    if hasattr(pipeline, "maybe_free_model_hooks"):
-        pipeline.maybe_free_model_hooks()
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def side_of(pipeline: Any) -> int | None:
