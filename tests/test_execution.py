@@ -145,6 +145,17 @@ def test_a_time_out_is_reported_with_the_cell_that_was_running(tmp_path):
         execute(notebook, out, {}, timeout=1)
 
 
+@pytest.mark.parametrize("content", [None, "", "a folder", '{"cells": 1}'], ids=["missing", "empty", "folder", "other"])
+def test_what_is_no_notebook_is_not_refreshed_but_named(tmp_path, content):
+    path = tmp_path / "nosuch.ipynb"
+    if content == "a folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_text(content)
+    with pytest.raises(AimfairError, match=r"(no notebook|nosuch.ipynb is not a notebook)"):
+        refresh(path)
+
+
 def test_refreshing_twice_gives_the_same_bytes(tmp_path):
     notebook = small(
         tmp_path, "import sys\nprint('a')\nprint('b')", "from matplotlib import pyplot\npyplot.plot([1, 2]);"

@@ -243,8 +243,10 @@ def _failure(notebook: Path, partial: Path, kept: Path, log: Path, timeout: floa
 def refresh(notebook: Path, timeout: float | None = None) -> bool:
     """Run ``notebook`` with its defaults and store the outputs in it; returns whether a byte of it changed.
 
-    It sees the published runs only, not those of this machine, as a reader's clone would.
+    It sees the published runs only, not those of this machine, as a reader's clone would. Raises AimfairError for what is
+    no notebook, and where a cell fails.
     """
+    read(notebook)  # says what is wrong with it before anything runs
     before = notebook.read_bytes()
     with tempfile.TemporaryDirectory() as folder:
         executed = Path(folder) / notebook.name

@@ -17,9 +17,15 @@ def read(path: Path) -> NotebookNode:
     """The notebook at ``path``. Raises AimfairError if it is missing or no notebook."""
     try:
         return nbformat.read(path, as_version=4)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise AimfairError(f"no notebook {path}") from error
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError, AttributeError) as error:
+    except (
+        nbformat.ValidationError,
+        ValueError,
+        AttributeError,
+        TypeError,
+        KeyError,
+    ) as error:  # of other JSON, any of these
         raise AimfairError(f"{path} is not a notebook: {str(error).splitlines()[0]}") from error
 
 
