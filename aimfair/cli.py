@@ -7,8 +7,21 @@ import os
 import sys
 from collections.abc import Sequence
 
-from aimfair.commands import audit, bench, book, generate, grid, measure, overview, prompts, run, split, tools, train_sd
-from aimfair.errors import AimfairError
+from aimfair.commands import (
+    audit,
+    bench,
+    book,
+    generate,
+    grid,
+    measure,
+    overview,
+    prompts,
+    run,
+    split,
+    tools,
+    train_sd,
+)
+from aimfair.environment import AimfairError
 
 ABOUT = """\
 AIM-Fair as a research book that runs.

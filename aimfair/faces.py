@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 GROUPS: tuple[tuple[int, int], ...] = ((0, 0), (0, 1), (1, 0), (1, 1))
 """(target, protected) of group 0, 1, 2, 3: the order of the cells in every table of the paper."""

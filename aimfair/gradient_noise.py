@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.gradients import Gradients, mean_gradients
 from aimfair.training import batches

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from aimfair.augment import augment
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.models import as_input
 from aimfair.training import batches, binary_cross_entropy

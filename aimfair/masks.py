@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 
 def select(domain_gap: Mapping[str, float], bias_gap: Mapping[str, float], k: int, rankings: str = "both") -> set[str]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.faces import GROUPS
 
 CELLS = tuple(f"acc_t{t}_p{p}" for t, p in GROUPS)

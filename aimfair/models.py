@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 
 
@@ -58,7 +58,7 @@ class ResNet18(nn.Module):
 
 
 def _vit(name: str) -> nn.Module:
-    from aimfair import vit  # here, because timm takes seconds to import
+    from aimfair import vit
 
     return getattr(vit, name)()
 

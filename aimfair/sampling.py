@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from aimfair.datasets import Catalogue
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.faces import GROUPS
 
 Labels = Sequence[int] | np.ndarray

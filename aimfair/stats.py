@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, stdtrit
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.metrics import FairnessReport
 
 Interval = tuple[float, float]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from aimfair import checkpoint
 from aimfair.augment import augment
-from aimfair.errors import AimfairError, Diverged
+from aimfair.environment import AimfairError, Diverged
 from aimfair.faces import FaceSet
 from aimfair.models import evaluate
 from aimfair.progress import progress

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 UNITS = ("channel", "scalar")
 """A channel is a slice along the first dimension of a tensor: the weights of one output channel of a convolution or a

@@ -9,9 +9,10 @@ import pytest
 import torch
 from toys import toy_faces
 
-from aimfair import gradients, methods, models, runs, study
+from aimfair import gradients, methods, models, study
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench, _kept
+from aimfair.study import runs
 from aimfair.training import Schedule, fit
 
 

@@ -12,7 +12,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from aimfair.book.execution import Stamp, parameters_hash
-from aimfair.paths import home
+from aimfair.environment import home
 
 PARAMETERS = """profile: str = "demo"  # name of a profile, or the path of a YAML file
 seed: int = 100  # seed of the run
@@ -81,8 +81,9 @@ def executed(notebook, path, **parameters):
 @cache
 def built():
     """Folder of the HTML pages of the real book with the small chapter added, run and built for this test session."""
-    from aimfair import book, profiles
+    from aimfair import book
     from aimfair.book import execution, publishing
+    from aimfair.study import profiles
 
     folder = Path(tempfile.mkdtemp(prefix="aimfair-book-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

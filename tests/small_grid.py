@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from aimfair import datasets
-from aimfair.grid.engines import Machine
-from aimfair.grid.experiments import Experiment, Row, cells
+from aimfair.study.grid.engines import Machine
+from aimfair.study.grid.experiments import Experiment, Row, cells
 
 SMALL = {
     "train_images": 80,

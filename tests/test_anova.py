@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from aimfair.analysis.anova import variance_shares
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 
 def grid(value, **levels):

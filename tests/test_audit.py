@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from aimfair import audit
-from aimfair.errors import AimfairError
+from aimfair.audit import judge as audit
+from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 
 NAMES = ("Bright", "Red")

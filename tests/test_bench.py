@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from aimfair import bench
-from aimfair.errors import AimfairError
+from aimfair.book import bench
+from aimfair.environment import AimfairError
 
 GENERAL = [("training", 2900.0, "images/s"), ("evaluation", 12000.0, "images/s")]
 DRAWN = [

@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from small_grid import changes, draw_pool, machine
 
-from aimfair import cli, grid, methods, profiles, runs, study
-from aimfair.errors import AimfairError
-from aimfair.grid import beyond, experiments, paper_tables
-from aimfair.grid.experiments import Row
-from aimfair.paths import home
+from aimfair import cli, methods, study
+from aimfair.environment import AimfairError, home
+from aimfair.study import grid, profiles, runs
+from aimfair.study.grid import beyond, experiments, paper_tables
+from aimfair.study.grid.experiments import Row
 
 RATES = len(methods.LEARNING_RATES)
 

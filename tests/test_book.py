@@ -15,8 +15,7 @@ from aimfair.book import chapters, pages
 from aimfair.book.execution import stamp_of
 from aimfair.book.notebook import code_cells, read
 from aimfair.book.publishing import publish
-from aimfair.errors import AimfairError
-from aimfair.paths import home
+from aimfair.environment import AimfairError, home
 
 PUBLISHED = home() / "data" / "published"
 

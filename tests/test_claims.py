@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from aimfair import claims
+from aimfair.study import claims
 
 A = np.array([80.0, 81.0, 79.5, 80.5, 80.2])
 

@@ -10,11 +10,11 @@ import pytest
 from nbformat.v4 import new_code_cell
 from small_book import chapter, write
 
-from aimfair import cli, methods, profiles, study
+from aimfair import cli, methods, study
 from aimfair.commands._options import common_parameters, pairs
 from aimfair.commands.run import plausible
-from aimfair.errors import AimfairError
-from aimfair.paths import home
+from aimfair.environment import AimfairError, home
+from aimfair.study import profiles
 
 COMMANDS = "book build run generate audit train-sd bench refresh profiles status test lab".split()
 

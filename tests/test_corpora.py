@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from aimfair import datasets, profiles, prompts, sampling
-from aimfair.errors import AimfairError
-from aimfair.tiny_sd import corpora
+from aimfair import datasets, prompts, sampling
+from aimfair.environment import AimfairError
+from aimfair.generate.tiny_sd import corpora
+from aimfair.study import profiles
 
 RACES = ("White", "Black", "East Asian", "Southeast Asian", "Indian", "Middle Eastern", "Latino_Hispanic")
 N = 1200

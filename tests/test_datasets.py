@@ -15,7 +15,7 @@ from PIL import Image
 from aimfair import sampling
 from aimfair.datasets import _images, load
 from aimfair.datasets import celeba as celeba_module
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 ATTRIBUTES = ["Male", "Smiling", "Young"]
 MAPS = Path("/proc/self/maps")

@@ -8,7 +8,7 @@ import torch
 from test_pool_audit import NAMES, judge  # noqa: F401
 from toys import toy_faces
 
-from aimfair.auditing import datasheet, detection, pool_audit
+from aimfair.audit import datasheet, detection, pool_audit
 from aimfair.datasets import faceworld
 
 needs_opencv = pytest.mark.skipif(detection.detector() is None, reason="OpenCV 4 is not installed")

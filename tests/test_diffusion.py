@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from tiny_pipelines import BANK, PAIR, SETTINGS, alike, pictures, stable_diffusion
 
-from aimfair import diffusion
-from aimfair.drawing import manifest
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
+from aimfair.generate import diffusion
+from aimfair.generate.drawing import manifest
 
 
 @pytest.fixture(scope="module")

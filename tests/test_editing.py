@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from aimfair import audit, datasets, diffusion, editing, paths, profiles, prompts, study
-from aimfair.errors import AimfairError
+from aimfair import datasets, environment, prompts, study
+from aimfair.audit import judge as audit
+from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
+from aimfair.generate import diffusion, editing
+from aimfair.study import profiles
 
 PAIR = "Smiling_Male"
 BANK = prompts.bank(f"faceworld/{PAIR}")
-MODEL = paths.home() / "data" / "tiny-sd" / "faceworld"
+MODEL = environment.home() / "data" / "tiny-sd" / "faceworld"
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +175,7 @@ def test_a_bank_without_a_group_is_refused(real):
 def test_a_study_edits_its_training_faces_once(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     for name in ("notebooks", "data/prompts", "data/tiny-sd"):
-        (tmp_path / name).symlink_to(paths.home() / name)
+        (tmp_path / name).symlink_to(environment.home() / name)
     monkeypatch.setenv("AIMFAIR_HOME", str(tmp_path))
     changes = {"train_images": 40, "image_size": 64}
     first = study.open_study("smoke", changes=changes, device="cpu", runs_root=str(tmp_path / "runs"))

@@ -14,9 +14,10 @@ import pytest
 import torch
 from small_grid import ROWS, draw_pool, machine, some_cells
 
-from aimfair import grid, runs, synthetic
-from aimfair.errors import AimfairError
-from aimfair.grid.engines import (
+from aimfair.environment import AimfairError
+from aimfair.progress import in_words
+from aimfair.study import grid, runs, synthetic
+from aimfair.study.grid.engines import (
     BIASED_MODEL,
     POOL,
     Outcome,
@@ -28,9 +29,8 @@ from aimfair.grid.engines import (
     serial,
     study_of,
 )
-from aimfair.grid.engines import dask as dask_engine
-from aimfair.grid.experiments import CHOSEN, Cell, Row
-from aimfair.progress import in_words
+from aimfair.study.grid.engines import dask as dask_engine
+from aimfair.study.grid.experiments import CHOSEN, Cell, Row
 
 
 @pytest.fixture(scope="module")

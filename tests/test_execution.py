@@ -19,7 +19,7 @@ from aimfair.book.execution import (
     stamp_of,
 )
 from aimfair.book.notebook import code_cells, faults, read
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 
 def small(folder, *sources):
@@ -117,7 +117,10 @@ def test_progress_fits_a_line_of_the_terminal_and_a_log_gets_a_line_now_and_then
 
 
 def test_a_failing_cell_is_named_and_nothing_is_passed_off_as_a_result(tmp_path):
-    cells = ["value = 1", "from aimfair.errors import AimfairError\nraise AimfairError('group (1, 1) is too small')"]
+    cells = [
+        "value = 1",
+        "from aimfair.environment import AimfairError\nraise AimfairError('group (1, 1) is too small')",
+    ]
     notebook, out = small(tmp_path, *cells), tmp_path / "out" / "00_small.ipynb"
     executed(read(notebook), out, seed=100)
     old = out.read_bytes()
@@ -125,7 +128,8 @@ def test_a_failing_cell_is_named_and_nothing_is_passed_off_as_a_result(tmp_path)
         execute(notebook, out, {})
     message = str(failed.value)
     assert (
-        "stopped in code cell 3 of 3 (`from aimfair.errors import AimfairError`): group (1, 1) is too small" in message
+        "stopped in code cell 3 of 3 (`from aimfair.environment import AimfairError`): group (1, 1) is too small"
+        in message
     )
     assert "\n" not in message
     assert out.read_bytes() == old and not is_current(stamp_of(out), notebook, {})

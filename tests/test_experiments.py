@@ -6,11 +6,11 @@ from math import prod
 import pytest
 from small_grid import machine
 
-from aimfair import grid, methods, paper, profiles, prompts, study
-from aimfair.errors import AimfairError
-from aimfair.grid import experiments, paper_tables
-from aimfair.grid.experiments import Row
-from aimfair.paths import home
+from aimfair import methods, paper, prompts, study
+from aimfair.environment import AimfairError, home
+from aimfair.study import grid, profiles
+from aimfair.study.grid import experiments, paper_tables
+from aimfair.study.grid.experiments import Row
 
 RATES = len(methods.LEARNING_RATES)
 

@@ -4,7 +4,7 @@ import torch
 
 from aimfair import datasets
 from aimfair.datasets import faceworld
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 SMALL = {"train": 1_500, "validation": 100, "test": 1_200, "corpus": 1_000}
 

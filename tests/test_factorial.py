@@ -6,7 +6,7 @@ import pytest
 
 from aimfair import methods
 from aimfair.analysis import factorial
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 EFFECT = {"mask": {"all": 0.0, "selected": 1.0}, "rule": {"best": 0.0, "last": -2.0}}
 

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from toys import toy_faces
 
-from aimfair.auditing import feature_metrics as fm
-from aimfair.errors import AimfairError
+from aimfair.audit import feature_metrics as fm
+from aimfair.environment import AimfairError
 
 
 def cloud(n=400, d=5, seed=0):

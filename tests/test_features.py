@@ -5,9 +5,10 @@ import pytest
 from small_grid import changes, draw_pool
 from toys import toy_faces
 
-from aimfair import models, search, study
+from aimfair import models, study
 from aimfair.analysis import features
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
+from aimfair.study import search
 
 
 def correlated(n=600, agree=0.9, seed=0):

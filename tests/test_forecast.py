@@ -6,11 +6,13 @@ import pytest
 import torch
 from tiny_pipelines import stable_diffusion
 
-from aimfair import cli, diffusion, presets, processors, profiles, synthetic
-from aimfair.drawing import architecture, bench_generation, forecast
-from aimfair.drawing.pipelines import Compute
-from aimfair.errors import AimfairError
-from aimfair.grid import costs
+from aimfair import cli, environment
+from aimfair.environment import AimfairError
+from aimfair.generate import diffusion, presets
+from aimfair.generate.drawing import architecture, bench_generation, forecast
+from aimfair.generate.drawing.pipelines import Compute
+from aimfair.study import profiles, synthetic
+from aimfair.study.grid import costs
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,7 @@ def test_a_model_at_hand_is_timed_and_what_is_there_is_counted(folder, tmp_path)
     empty = forecast.forecast(profile, pool, "cpu")
     assert (empty.images, empty.there, empty.missing, empty.processes) == (20, 0, 20, 1)
     assert empty.basis.startswith("measured here: ") and "2 and 4 of 6 steps" in empty.basis
-    assert 0 < empty.seconds < 3600 and empty.training == 0 and empty.where == processors.name("cpu")
+    assert 0 < empty.seconds < 3600 and empty.training == 0 and empty.where == environment.device_name("cpu")
     assert empty.fetch == 0 and empty.free > 0 and not (tmp_path / "not").exists()
     assert empty.gigabytes == pytest.approx(20 * 1.6 * 16**2 / 1e9)
     synthetic.generate(replace(profile, images_per_group=2), pool, "cpu", "")

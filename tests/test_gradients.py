@@ -9,7 +9,7 @@ from toys import toy_faces
 
 from aimfair import gradients, masks, models
 from aimfair.augment import augment
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.training import Schedule, fit
 
 

@@ -15,12 +15,12 @@ import pandas as pd
 import pytest
 from small_grid import ROWS, changes, draw_pool, machine, some_cells
 
-from aimfair import cli, grid, runs, search, study, synthetic, tables
-from aimfair.errors import AimfairError
-from aimfair.grid import costs
-from aimfair.grid.engines import BIASED_MODEL, POOL, available, get, serial
-from aimfair.grid.experiments import GAPS, MAPS, Experiment, Row
-from aimfair.paths import home
+from aimfair import cli, study
+from aimfair.environment import AimfairError, home
+from aimfair.study import grid, runs, search, synthetic, tables
+from aimfair.study.grid import costs
+from aimfair.study.grid.engines import BIASED_MODEL, POOL, available, get, serial
+from aimfair.study.grid.experiments import GAPS, MAPS, Experiment, Row
 
 
 @pytest.fixture(scope="module")
@@ -245,8 +245,9 @@ TWO = """
 import sys, time
 from pathlib import Path
 from small_grid import ROWS, machine, some_cells
-from aimfair import measurements, study
-from aimfair.grid.engines import perform
+from aimfair.study import measurements
+from aimfair import study
+from aimfair.study.grid.engines import perform
 pool, folder, row = sys.argv[1:]
 train, measure = study.Study._train, measurements.MEASUREMENTS["gradient-gaps"]
 def told(what, real):
@@ -366,7 +367,7 @@ def test_a_table_of_which_nothing_is_computed_has_all_its_rows(pool, tmp_path):
 
 
 def by_hand():
-    """A summary of two settings, as :func:`aimfair.grid.summary` makes it, with round numbers and a row without runs."""
+    """A summary of two settings, as :func:`aimfair.study.grid.summary` makes it, with round numbers and a row without runs."""
     cells = dict.fromkeys(("acc_t0_p0", "acc_t0_p1", "acc_t1_p0", "acc_t1_p1"), 80.0)
     rows = [
         {"method": name, "seed": seed, **cells, **dict.fromkeys(tables.METRICS, value + seed / 100)}

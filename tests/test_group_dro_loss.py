@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from toys import fit_linear, gaussian_toy, group_accuracies
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods._group_dro import GroupDRO, balanced_order, updated_weights
 from aimfair.training import binary_cross_entropy
 

@@ -8,7 +8,7 @@ import torch
 from toys import toy_faces
 
 from aimfair import checkpoint, methods, models
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import Fitted, _inferred
 from aimfair.methods._inferred import early_logits, group_dro, packed, unpacked
 from aimfair.methods._pair import Pair

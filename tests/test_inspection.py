@@ -3,11 +3,13 @@
 import torch
 from toys import toy_faces
 
-from aimfair import audit, models, profiles
+from aimfair import models
 from aimfair.analysis import inspection
-from aimfair.auditing import judges
+from aimfair.audit import judge as audit
+from aimfair.audit import judges
 from aimfair.faces import FaceSet
-from aimfair.tiny_sd import autoencoder, corpora
+from aimfair.generate.tiny_sd import autoencoder, corpora
+from aimfair.study import profiles
 
 
 def test_the_probe_tells_apart_what_differs_and_nothing_else():

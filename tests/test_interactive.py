@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from aimfair.analysis.interactive import Explorer
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 

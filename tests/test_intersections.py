@@ -8,8 +8,8 @@ from scipy.stats import hypergeom
 from aimfair import datasets
 from aimfair.analysis import intersections
 from aimfair.analysis.intersections import intersections as cross
-from aimfair.errors import AimfairError
-from aimfair.runs import Run
+from aimfair.environment import AimfairError
+from aimfair.study.runs import Run
 
 
 def population(n=1600, seed=0):

@@ -5,7 +5,7 @@ from torch import nn
 
 from aimfair import study
 from aimfair.analysis import interventions
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.models import as_input
 
 CHANGES = {"train_images": 80, "validation_images": 40, "image_size": 32}

@@ -10,7 +10,7 @@ from torch import nn
 from toys import gaussian_toy, group_accuracies, toy_faces
 
 from aimfair import methods, models, sampling, training
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.methods import _penalties, bmft
 from aimfair.methods._head import last_layer

@@ -7,7 +7,7 @@ import torch
 from toys import fit_linear, gaussian_toy, group_accuracies
 
 from aimfair import methods
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods.cvar_dro import cvar, cvar_loss, smooth_share, worst_share
 from aimfair.training import binary_cross_entropy
 

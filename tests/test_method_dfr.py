@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from toys import gaussian_toy, group_accuracies, toy_faces
 
 from aimfair import methods, models, sampling
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.methods import _dfr
 from aimfair.methods._head import described

@@ -7,7 +7,7 @@ import torch
 from toys import fit_linear, gaussian_toy, group_accuracies
 
 from aimfair import methods
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import diga
 from aimfair.training import binary_cross_entropy
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aimfair import methods, training
-from aimfair.errors import AimfairError, Diverged
+from aimfair.environment import AimfairError, Diverged
 from aimfair.gradients import gap
 from aimfair.methods import edit_add_tune
 from aimfair.methods._gradients import three_gradients

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from toys import fit_linear, gaussian_toy, group_accuracies
 
 from aimfair import methods
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods._group_dro import GroupDRO, balanced_order
 from aimfair.methods._inferred import unpacked
 from aimfair.methods.eiil import adam_split, scale_gradients, sign_split, violation

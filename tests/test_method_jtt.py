@@ -7,7 +7,7 @@ import torch
 from toys import fit_linear, gaussian_toy, group_accuracies
 
 from aimfair import methods
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods._inferred import early_logits, unpacked, wrong
 from aimfair.methods.jtt import multiplicities, remark, repeated_order
 from aimfair.models import evaluate

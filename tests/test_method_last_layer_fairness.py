@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from toys import gaussian_toy, group_accuracies, toy_faces
 
 from aimfair import methods, sampling
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import _dfr, _penalties
 from aimfair.methods.last_layer_fairness import fit_layer, objective
 from aimfair.metrics import fairness_report

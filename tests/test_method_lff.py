@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from toys import Linear, fit_linear, gaussian_toy, group_accuracies
 
 from aimfair import methods, models
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods._pair import Pair
 from aimfair.methods.lff import (
     LearningFromFailure,

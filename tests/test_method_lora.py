@@ -7,7 +7,7 @@ import torch
 from toys import toy_faces
 
 from aimfair import methods, models
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import lora
 from aimfair.training import fit
 

@@ -8,7 +8,7 @@ import torch
 from toys import gaussian_toy, group_accuracies
 
 from aimfair import methods
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import Fitted, _maple, maple
 from aimfair.methods.subsampling import repeated_order
 from aimfair.training import History

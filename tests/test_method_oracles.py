@@ -8,7 +8,7 @@ import torch
 from toys import fit_linear, gaussian_toy, group_accuracies, toy_faces
 
 from aimfair import methods, sampling
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods._group_dro import GroupDRO, balanced_order
 from aimfair.methods.subsampling import repeated_order
 from aimfair.training import binary_cross_entropy

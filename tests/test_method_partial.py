@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aimfair import methods, models
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import _partial
 from aimfair.methods.random_ratio import random_elements
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from toys import toy_faces
 
-from aimfair import methods, models, profiles, sampling
-from aimfair.errors import AimfairError
+from aimfair import methods, models, sampling
+from aimfair.environment import AimfairError
 from aimfair.methods import ltgc_mixing, repairing, supplementation
+from aimfair.study import profiles
 from aimfair.training import Schedule, binary_cross_entropy, fit
 
 

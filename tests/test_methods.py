@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from toys import gaussian_toy, group_accuracies
 
 from aimfair import masks, methods, models, training
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 
 def weights(fitted):

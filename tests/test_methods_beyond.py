@@ -7,7 +7,7 @@ import torch
 from toys import toy_faces
 
 from aimfair import masks, methods
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.gradient_noise import moments, signal_to_noise
 from aimfair.gradients import gap, mean_gradients
 from aimfair.methods._batchnorm import reestimate

@@ -15,7 +15,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from aimfair import metrics
 from aimfair.analysis.calibration import auroc, ece, group_scores
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.metrics import across_seeds, fairness_report, published_report
 
 CELEBA = (5354, 4621, 6893, 3094)

@@ -8,7 +8,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from aimfair import models
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 
 def test_resnet18_has_the_names_shapes_and_function_of_torchvisions():

@@ -12,8 +12,8 @@ from aimfair.book.chapters import chapters, published_folder
 from aimfair.book.execution import notebook_parameters
 from aimfair.book.notebook import absolute_paths, code_cells, faults, read, tidy
 from aimfair.book.publishing import for_profile
-from aimfair.paths import home
-from aimfair.profiles import COMMON
+from aimfair.environment import home
+from aimfair.study.profiles import COMMON
 
 SOURCES = sorted((home() / "notebooks").glob("*.ipynb"))
 COPIES = sorted((home() / "book" / "notebooks").rglob("*.ipynb"))

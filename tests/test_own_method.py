@@ -9,10 +9,10 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
-from aimfair import cli, methods, profiles, training
-from aimfair.errors import AimfairError
-from aimfair.grid import paper_tables
-from aimfair.paths import home
+from aimfair import cli, methods, training
+from aimfair.environment import AimfairError, home
+from aimfair.study import profiles
+from aimfair.study.grid import paper_tables
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from aimfair.paths import home
+from aimfair.environment import home
 
 ROOT = home()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

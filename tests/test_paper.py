@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aimfair import paper
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.metrics import CELLS
 from aimfair.paper.rule import PROPOSED
 

@@ -8,10 +8,10 @@ import tiny_pipelines
 import torch
 from tiny_pipelines import BANK, PAIR, SETTINGS, alike, stable_diffusion
 
-from aimfair import diffusion, presets
-from aimfair.drawing import memory, pipelines
-from aimfair.drawing.pipelines import Compute
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
+from aimfair.generate import diffusion, presets
+from aimfair.generate.drawing import memory, pipelines
+from aimfair.generate.drawing.pipelines import Compute
 
 
 @pytest.fixture(scope="module")

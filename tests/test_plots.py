@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from aimfair import models, paper, plots
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.metrics import FairnessReport, published_report
 from aimfair.training import History
 

@@ -13,14 +13,16 @@ from small_grid import SMALL, draw_pool
 from test_tiny_sd import CAPTIONS
 from toys import toy_faces
 
-from aimfair import audit, cli, profiles, prompts, study, tiny_sd
-from aimfair.auditing import clip_judge, datasheet, judges, nuisances, pool_audit
+from aimfair import cli, prompts, study
+from aimfair.audit import clip_judge, datasheet, judges, nuisances, pool_audit
+from aimfair.audit import judge as audit
 from aimfair.commands import audit as audit_command
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError, home
 from aimfair.faces import FaceSet
+from aimfair.generate import tiny_sd
 from aimfair.metrics import published_report
-from aimfair.paths import home
 from aimfair.prompts import grammar
+from aimfair.study import profiles
 
 NAMES = {"target": "Bar", "protected": "Red"}
 

@@ -15,10 +15,10 @@ import torch
 from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 from tiny_pipelines import BANK, PAIR, SETTINGS, pictures, stable_diffusion
 
-from aimfair import diffusion, presets
-from aimfair.drawing import pipelines
-from aimfair.drawing.pipelines import Compute, choose
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
+from aimfair.generate import diffusion, presets
+from aimfair.generate.drawing import pipelines
+from aimfair.generate.drawing.pipelines import Compute, choose
 
 NAMES = presets.available()
 
@@ -89,7 +89,7 @@ def test_only_models_that_were_distilled_to_few_steps_draw_without_guidance():
 
 def test_a_new_file_is_a_new_model_with_its_own_settings(folder, tmp_path, monkeypatch):
     (tmp_path / "my_model.py").write_text(
-        "from aimfair.presets import Preset\n"
+        "from aimfair.generate.presets import Preset\n"
         f"PRESET = Preset({str(folder)!r}, size=16, dtype='bfloat16', batch_size=3, scheduler='DDIMScheduler',\n"
         "    scheduler_options={'steps_offset': 1}, negative_prompt='blurred')\n"
     )
@@ -126,7 +126,7 @@ def test_the_manifest_has_the_commit_of_a_hub_model_that_was_loaded(folder, tmp_
     assert pipelines.at_hand("some/model") and not pipelines.at_hand("some/other") and not pipelines.at_hand("nowhere")
     (store / "refs" / "main").write_text("f" * 40)  # it has moved on, which a preset of the older commit does not mind
     (tmp_path / "pinned.py").write_text(
-        f"from aimfair.presets import Preset\nPRESET = Preset('some/model', revision={commit!r})\n"
+        f"from aimfair.generate.presets import Preset\nPRESET = Preset('some/model', revision={commit!r})\n"
     )
     monkeypatch.setattr(presets, "__path__", [*presets.__path__, str(tmp_path)])
     assert diffusion.load_pipeline("pinned", local_files_only=True).source == ("some/model", commit)

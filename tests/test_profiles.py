@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from aimfair import profiles, prompts, sampling
-from aimfair.errors import AimfairError
+from aimfair import prompts, sampling
+from aimfair.environment import AimfairError
+from aimfair.study import profiles
 
 
 def notebook(**injected):

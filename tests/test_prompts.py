@@ -8,12 +8,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from aimfair import profiles, prompts
+from aimfair import prompts
 from aimfair.datasets import faceworld
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError, home
 from aimfair.faces import GROUPS
-from aimfair.paths import home
 from aimfair.prompts import coverage, grammar, wording
+from aimfair.study import profiles
 
 TASKS = sorted(grammar.GRAMMARS)
 POSE = re.compile(r"\bhead (turned|tilted|facing)\b")

@@ -9,8 +9,7 @@ from small_book import chapter, executed
 
 from aimfair.book.notebook import absolute_paths, code_cells, read
 from aimfair.book.publishing import for_profile, publish
-from aimfair.errors import AimfairError
-from aimfair.paths import home
+from aimfair.environment import AimfairError, home
 
 PICTURE = {"image/png": "iVBORw0KGgo="}
 

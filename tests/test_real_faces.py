@@ -15,8 +15,8 @@ from aimfair.book.execution import execute
 from aimfair.book.notebook import code_cells, read
 from aimfair.book.publishing import publish
 from aimfair.datasets import faceworld
-from aimfair.paths import home
-from aimfair.tiny_sd import corpora
+from aimfair.environment import home
+from aimfair.generate.tiny_sd import corpora
 
 PROFILE = "celeba-smiling-male"
 SMALL = {

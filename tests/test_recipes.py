@@ -2,9 +2,10 @@
 
 import pytest
 
-from aimfair import cli, methods, recipes, search, study
-from aimfair.errors import AimfairError
-from aimfair.grid import beyond
+from aimfair import cli, methods, study
+from aimfair.environment import AimfairError
+from aimfair.study import recipes, search
+from aimfair.study.grid import beyond
 
 
 @pytest.fixture

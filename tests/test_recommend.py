@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aimfair import cli, methods, recipes, search
+from aimfair import cli, methods
 from aimfair.analysis import contenders, recommend
-from aimfair.errors import AimfairError
-from aimfair.grid import beyond
+from aimfair.environment import AimfairError
+from aimfair.study import recipes, search
+from aimfair.study.grid import beyond
 
 
 def frame(means, seeds=range(6), spread=0.05):

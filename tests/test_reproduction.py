@@ -5,10 +5,8 @@ import pandas as pd
 import pytest
 from small_grid import SMALL, changes, draw_pool, machine
 
-from aimfair import cli, grid, methods, paper, profiles, study, tables
-from aimfair.errors import AimfairError
-from aimfair.grid import experiments, paper_tables
-from aimfair.grid.engines import serial
+from aimfair import cli, methods, paper, study
+from aimfair.environment import AimfairError
 from aimfair.metrics import CELLS
 from aimfair.paper import beside, comparisons, reading, rule
 from aimfair.paper import claims as paper_claims
@@ -17,6 +15,9 @@ from aimfair.paper.comparisons import METRICS
 from aimfair.paper.reading import Reading
 from aimfair.paper.rule import INCONSISTENT, MISSING, NOISE, NOTHING, OPPOSITE, ZERO, Verdict, together, verdict
 from aimfair.stats import Difference
+from aimfair.study import grid, profiles, tables
+from aimfair.study.grid import experiments, paper_tables
+from aimfair.study.grid.engines import serial
 
 ERM, FULL, AIM = "Baseline (ERM)", "Full fine-tuning", "AIM-Fair"
 

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aimfair import models, runs
-from aimfair.errors import AimfairError
+from aimfair import models
+from aimfair.environment import AimfairError
+from aimfair.study import runs
 
 
 def predictions(n=40, seed=0):

@@ -7,7 +7,7 @@ import torch
 
 from aimfair import sampling
 from aimfair.datasets import Catalogue, celeba
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 
 def random_labels(seed, n=200, shares=(0.25, 0.25, 0.25, 0.25)):

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 from small_grid import ROWS, draw_pool, machine, some_cells
 
-from aimfair import cli, grid, methods, profiles, search, study, tables
-from aimfair.errors import AimfairError, Diverged
-from aimfair.grid.engines import perform, serial
-from aimfair.grid.experiments import CHOSEN, Experiment, Row
+from aimfair import cli, methods, study
+from aimfair.environment import AimfairError, Diverged
+from aimfair.study import grid, profiles, search, tables
+from aimfair.study.grid.engines import perform, serial
+from aimfair.study.grid.experiments import CHOSEN, Experiment, Row
 
 RATES = methods.LEARNING_RATES
 SEEDS = (100, 200, 300, 400, 500)

@@ -7,11 +7,13 @@ import pytest
 import torch
 from small_grid import SMALL, changes, draw_pool, machine, some_cells
 
-from aimfair import grid, profiles, runs, selection, study
-from aimfair.errors import AimfairError
+from aimfair import study
+from aimfair.audit import selection
+from aimfair.audit.selection import Candidates
+from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
-from aimfair.grid.experiments import Row
-from aimfair.selection import Candidates
+from aimfair.study import grid, profiles, runs
+from aimfair.study.grid.experiments import Row
 
 
 def given(features, agreement=None, distance=None):

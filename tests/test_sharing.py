@@ -11,9 +11,9 @@ import pytest
 import torch
 from tiny_pipelines import BANK, PAIR, SETTINGS, alike, stable_diffusion
 
-from aimfair import diffusion
-from aimfair.drawing import sharing
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
+from aimfair.generate import diffusion
+from aimfair.generate.drawing import sharing
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="signals are those of POSIX")

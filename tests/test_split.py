@@ -9,7 +9,7 @@ import pytest
 from aimfair import cli, sampling
 from aimfair.commands import split
 from aimfair.datasets import Catalogue
-from aimfair.paths import home
+from aimfair.environment import home
 
 
 def said(capsys):

@@ -9,7 +9,7 @@ from toys import toy_faces
 
 from aimfair import masks, models
 from aimfair.analysis import stability
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.gradients import gap, mean_gradients
 
 NAMES = [f"t{i:02d}" for i in range(12)]

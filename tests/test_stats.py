@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest, norm, t
 
 from aimfair import metrics
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.metrics import fairness_report, published_report
 from aimfair.stats import (
     binomial_error,

@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from aimfair import gradients, methods, processors, runs, search, study, tables
-from aimfair.errors import AimfairError
+from aimfair import environment, gradients, methods, study
+from aimfair.environment import AimfairError
+from aimfair.study import runs, search, tables
 
 SMALL = {
     "train_images": 160,
@@ -243,7 +244,7 @@ def test_mistakes_are_named_before_anything_is_trained(lab, tmp_path):
     with pytest.raises(AimfairError, match="gradients must be one of train, eval, got 'test'"):
         lab.gaps(100, mode="test")
     with pytest.raises(AimfairError, match=r"device 'tpu' is not available here|device 'cuda"):
-        processors.choose("cuda" if not torch.cuda.is_available() else "tpu")
+        environment.choose_device("cuda" if not torch.cuda.is_available() else "tpu")
     with pytest.raises(AimfairError, match="no data set|does not exist|path"):
         study.open_study("utkface", data_root=str(tmp_path / "nowhere")).catalogue.labels("Female")
     with pytest.raises(AimfairError, match=r"group \(.*wanted|wants|only"):

@@ -11,7 +11,7 @@ from toys import toy_faces
 
 from aimfair import cli, study
 from aimfair.analysis import style
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import repairing
 
 

@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 from tiny_pipelines import pictures, stable_diffusion
 
-from aimfair import cli, diffusion, editing, profiles, study, synthetic, tiny_sd
-from aimfair.errors import AimfairError
-from aimfair.paths import home
+from aimfair import cli, study
+from aimfair.environment import AimfairError, home
+from aimfair.generate import diffusion, editing, tiny_sd
+from aimfair.study import profiles, synthetic
 
 FEW = {"images_per_group": 2, "image_size": 16}
 

@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 from small_grid import changes, draw_pool
 
-from aimfair import methods, runs, study, tables
+from aimfair import methods, study
 from aimfair.analysis import table_runs
-from aimfair.claims import higher, lower
-from aimfair.errors import AimfairError
-from aimfair.grid import beyond, paper_tables
-from aimfair.grid.experiments import Experiment, Row
+from aimfair.environment import AimfairError
+from aimfair.study import runs, tables
+from aimfair.study.claims import higher, lower
+from aimfair.study.grid import beyond, paper_tables
+from aimfair.study.grid.experiments import Experiment, Row
 
 RATE = {"lr": 0.03}
 TABLE = Experiment(

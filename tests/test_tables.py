@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
-from aimfair import runs, tables
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
+from aimfair.study import runs, tables
 
 
 def run(method, seed, wrong, **hyper):

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from aimfair.analysis import calibration, thresholds
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.metrics import fairness_report
-from aimfair.runs import Run
+from aimfair.study.runs import Run
 
 
 def run_of(seed=0, n=400, shift=1.0, method="erm"):

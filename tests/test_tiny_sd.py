@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from aimfair import cli, tiny_sd
-from aimfair.errors import AimfairError
-from aimfair.paths import home
-from aimfair.stages import train_stage
-from aimfair.tiny_sd import autoencoder, corpora
+from aimfair import cli
+from aimfair.environment import AimfairError, home
+from aimfair.generate import tiny_sd
+from aimfair.generate.stages import train_stage
+from aimfair.generate.tiny_sd import autoencoder, corpora
 
 CAPTIONS = [f"Portrait face photo of a {'smiling' if i % 2 else 'serious'} young female." for i in range(24)]
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from aimfair import checkpoint, models
 from aimfair.augment import augment, random_crops
-from aimfair.errors import AimfairError, Diverged
+from aimfair.environment import AimfairError, Diverged
 from aimfair.training import Schedule, batches, binary_cross_entropy, fit, freeze_all_but
 
 QUICK = Schedule(epochs=3, lr=0.05, batch_size=16, milestones=(2,), crop_scale=(0.7, 1.0))

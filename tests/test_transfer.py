@@ -7,10 +7,11 @@ import torch
 from PIL import Image
 from small_grid import changes, draw_pool
 
-from aimfair import cli, runs, study
+from aimfair import cli, study
 from aimfair.analysis import transfer
 from aimfair.analysis.transfer import Place
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
+from aimfair.study import runs
 
 HERE = {
     "new-faces": Place("others", "faceworld", "test", options={**transfer.NONE_BUT_TEST, "seed": 1, "test": 60}),

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from aimfair.analysis import verdicts
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.stats import holm, paired_difference
 
 

@@ -7,7 +7,7 @@ import torch
 from toys import toy_faces
 
 from aimfair import gradients, masks, methods, models
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.training import Schedule, fit
 
 

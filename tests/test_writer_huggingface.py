@@ -10,7 +10,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from aimfair import prompts
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.prompts import writers, writing
 
 TASK = "celeba/Smiling_Male"

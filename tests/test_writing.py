@@ -9,7 +9,7 @@ import stub_llm
 from stub_llm import asked_for, body, broken, completion, cut_off, numbered, serving, silence, status
 
 from aimfair import prompts
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.prompts import writers, writing
 from aimfair.prompts.writers import openai_compatible
 

@@ -12,10 +12,10 @@ import transformers
 from PIL import Image
 from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
 
-from aimfair import tiny_sd
 from aimfair.faces import GROUPS
+from aimfair.generate import tiny_sd
+from aimfair.generate.tiny_sd import autoencoder
 from aimfair.prompts import Prompt
-from aimfair.tiny_sd import autoencoder
 
 BANK = [
     Prompt(f"{t}_{p}/{i:02d}", f"Photo of a {'smiling' if t else 'serious'} {'male' if p else 'female'}, {i}", t, p)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 
 def variance_shares(frame: pd.DataFrame, value: str, factors: Sequence[str]) -> dict[str, float]:

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from aimfair import methods
-from aimfair.errors import AimfairError
-from aimfair.runs import Run
+from aimfair.environment import AimfairError
+from aimfair.study.runs import Run
 
 
 @dataclass(frozen=True, eq=False)

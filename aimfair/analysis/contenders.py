@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from aimfair import methods, recipes, search, tables
+from aimfair import methods
 from aimfair.analysis import table_runs
-from aimfair.grid import beyond
-from aimfair.runs import Run
+from aimfair.study import recipes, search, tables
+from aimfair.study.grid import beyond
+from aimfair.study.runs import Run
 
 if TYPE_CHECKING:
     from aimfair.study import Study
@@ -22,9 +23,9 @@ REPEATS = ("draw",)
 def combinations(study: Study) -> pd.DataFrame:
     """Every combination of what is *not* searched, of every method that reads no protected label: a row per seed.
 
-    The searched value is the one of :func:`aimfair.tables.choose`; each repetition (:data:`REPEATS`) has its own, and then
+    The searched value is the one of :func:`aimfair.study.tables.choose`; each repetition (:data:`REPEATS`) has its own, and then
     they are averaged. A biased model that was trained longer, and what is tuned of it, competes as well
-    (:func:`aimfair.grid.beyond.longer`). Columns are those of :func:`aimfair.tables.frame` that are numbers, ``method``, a
+    (:func:`aimfair.study.grid.beyond.longer`). Columns are those of :func:`aimfair.study.tables.frame` that are numbers, ``method``, a
     title per combination such as "AIM-Fair, k=50", those with the usual values first, ``name``, the method's, the
     ``command`` that trains it (of repetitions the first), and how many values were ``searched``. What the study has no run
     of is not there.
@@ -60,7 +61,7 @@ def _combinations(study: Study, method: methods.Method) -> pd.DataFrame:
 
 
 def _trained_longer(study: Study) -> pd.DataFrame:
-    """The rows of :func:`aimfair.grid.beyond.longer` whose biased model is not the study's own."""
+    """The rows of :func:`aimfair.study.grid.beyond.longer` whose biased model is not the study's own."""
     experiment = beyond.longer(study.profile)
     rows = {row.title: row for row in experiment.rows if row.changes}
     best = table_runs.chosen(table_runs.rows(study, experiment))

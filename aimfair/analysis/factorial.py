@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from aimfair import search
 from aimfair.analysis import table_runs, verdicts
 from aimfair.analysis.verdicts import METRICS
-from aimfair.errors import AimfairError
-from aimfair.grid import beyond
+from aimfair.environment import AimfairError
+from aimfair.study import search
+from aimfair.study.grid import beyond
 
 if TYPE_CHECKING:
     from aimfair.study import Study
@@ -25,7 +25,7 @@ FACTORS = ("mask", "statistics", "checkpoint")
 
 
 def runs_of(study: Study, every_rate: bool = False) -> pd.DataFrame:
-    """The chosen runs of :func:`aimfair.grid.beyond.crossed` that there are, with a column for each of :data:`FACTORS`. Of random
+    """The chosen runs of :func:`aimfair.study.grid.beyond.crossed` that there are, with a column for each of :data:`FACTORS`. Of random
     masks one per seed takes part. An empty frame where there are none.
 
     every_rate  of the seeds of the search all learning rates, and no other seeds: the rate is a factor more, ``lr``. Rates

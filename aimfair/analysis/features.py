@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from aimfair import models, sampling, stats
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 
 UNTRAINED = "untrained"

@@ -13,12 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aimfair import audit, diffusion, models, synthetic
-from aimfair.auditing import judges
-from aimfair.errors import AimfairError
+from aimfair import models
+from aimfair.audit import judge as audit
+from aimfair.audit import judges
+from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
-from aimfair.profiles import Profile
-from aimfair.tiny_sd import corpora
+from aimfair.generate import diffusion
+from aimfair.generate.tiny_sd import corpora
+from aimfair.study import synthetic
+from aimfair.study.profiles import Profile
 
 SAMPLE = 1000
 """Faces that are passed through the autoencoder."""
@@ -37,8 +40,8 @@ def inspect(
     unjudged   why there is no judge, hence nothing judged; empty where there is one
 
     Of a generator of this book's own, whose corpus is at hand, the judge is a classifier of that corpus, and is judged by
-    what was kept back of it (:func:`aimfair.auditing.judges.train_corpus_judge`). Of any other model, and of images made
-    elsewhere, it is the one that :func:`aimfair.auditing.judges.judge_of` finds; it looks at the faces alone.
+    what was kept back of it (:func:`aimfair.audit.judges.train_corpus_judge`). Of any other model, and of images made
+    elsewhere, it is the one that :func:`aimfair.audit.judges.judge_of` finds; it looks at the faces alone.
     """
     names = {"target": profile.target, "protected": profile.protected}
     record = _record(profile)

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from aimfair import plots
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.progress import quiet
 
 

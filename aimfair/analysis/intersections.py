@@ -16,10 +16,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from aimfair.datasets import Catalogue
-from aimfair.errors import AimfairError
-from aimfair.runs import Run
+from aimfair.environment import AimfairError
 from aimfair.sampling import positions
 from aimfair.stats import percentile, wilson
+from aimfair.study.runs import Run
 
 LEAST = 30
 """A cell with fewer faces is shown with its count, and takes no part in a gap."""

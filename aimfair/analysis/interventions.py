@@ -12,7 +12,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from aimfair import datasets, models
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 if TYPE_CHECKING:
     from aimfair.study import Study

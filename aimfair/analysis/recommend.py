@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.stats import paired_difference
 
 

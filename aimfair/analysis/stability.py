@@ -16,7 +16,7 @@ from scipy.stats import hypergeom
 from torch import nn
 
 from aimfair import gradients, masks
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 
 # --------------------------------------------------------------------------------------------------- overlap of masks

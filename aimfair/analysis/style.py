@@ -14,7 +14,7 @@ from torch import nn
 
 from aimfair import models, sampling
 from aimfair.analysis import inspection
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 
 PER_GROUP = 200

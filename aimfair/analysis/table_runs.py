@@ -11,15 +11,14 @@ from typing import Any
 
 import pandas as pd
 
-from aimfair import profiles, search, tables
-from aimfair.claims import Claim
-from aimfair.errors import AimfairError
-from aimfair.grid.experiments import GAPS, Experiment, Row
-from aimfair.measurements import MEASUREMENTS
-from aimfair.profiles import Profile
+from aimfair.environment import AimfairError
 from aimfair.progress import in_words
-from aimfair.runs import Run
-from aimfair.study import Study
+from aimfair.study import Study, profiles, search, tables
+from aimfair.study.claims import Claim
+from aimfair.study.grid.experiments import GAPS, Experiment, Row
+from aimfair.study.measurements import MEASUREMENTS
+from aimfair.study.profiles import Profile
+from aimfair.study.runs import Run
 
 SOURCES = {"faceworld": "drawn", "celeba": "CelebA", "utkface": "UTKFace", "fairface": "FairFace"}
 """What data sets are called beside a task."""
@@ -69,7 +68,7 @@ def _frame(runs: Sequence[Run], setting: str, row: Row, wanted: list[dict[str, A
 
 
 def chosen(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of each setting and method the runs that count, see :func:`aimfair.tables.choose`."""
+    """Of each setting and method the runs that count, see :func:`aimfair.study.tables.choose`."""
     return tables.choose(rows, among="place", by=["setting", "method"])
 
 
@@ -184,7 +183,7 @@ def at_equal_rates(rows: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataF
 def compare(
     test: Callable[..., Claim], text: str, rows: pd.DataFrame, first: str, second: str, metric: str, **options: Any
 ) -> Claim:
-    """:func:`aimfair.claims.higher` or :func:`aimfair.claims.lower` of two methods on the seeds that both have.
+    """:func:`aimfair.study.claims.higher` or :func:`aimfair.study.claims.lower` of two methods on the seeds that both have.
 
     Undecided, and says so, where one of them has no runs.
     """

@@ -14,9 +14,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from aimfair import methods, metrics
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.metrics import FairnessReport
-from aimfair.runs import Run
+from aimfair.study.runs import Run
 
 Cuts = tuple[float, float]
 """Threshold for faces of protected value 0 and for those of value 1: equal where one threshold serves all."""

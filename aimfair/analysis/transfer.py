@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from aimfair import datasets, methods, metrics, runs, sampling
-from aimfair.errors import AimfairError
+from aimfair import datasets, methods, metrics, sampling
+from aimfair.environment import AimfairError, resolve
 from aimfair.faces import FaceSet
-from aimfair.paths import resolve
-from aimfair.runs import Run
+from aimfair.generate.tiny_sd import corpora
 from aimfair.stats import Difference, hierarchical_bootstrap, paired_difference
-from aimfair.tiny_sd import corpora
+from aimfair.study import runs
+from aimfair.study.runs import Run
 
 if TYPE_CHECKING:
     from aimfair.study import Study

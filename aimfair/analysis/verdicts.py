@@ -2,7 +2,7 @@
 
 A method wins on a metric if the 95 % interval of its paired difference to the reference lies wholly on the better side of
 zero, loses if it lies wholly on the worse side, and otherwise nothing is decided. It is the rule of
-:mod:`aimfair.claims`, for many comparisons at once.
+:mod:`aimfair.study.claims`, for many comparisons at once.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from aimfair.claims import decided
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.stats import holm, paired_difference
-from aimfair.tables import HEADINGS
+from aimfair.study.claims import decided
+from aimfair.study.tables import HEADINGS
 
 LOWER_IS_BETTER = frozenset({"eo_max", "eo_mean", "std"})
 METRICS = ("acc", "wst", "eo_max")

@@ -13,8 +13,7 @@ import yaml
 
 from aimfair.book import chapters, pages
 from aimfair.book.publishing import publish
-from aimfair.errors import AimfairError
-from aimfair.paths import home
+from aimfair.environment import AimfairError, home
 
 
 def make(profile: str, parameters: Mapping[str, Any], **how: Any) -> Path:

@@ -10,17 +10,10 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any
 
-from aimfair import profiles
-from aimfair.book.execution import (
-    check_parameters,
-    execute,
-    is_current,
-    notebook_parameters,
-    stamp_of,
-)
+from aimfair.book.execution import check_parameters, execute, is_current, notebook_parameters, stamp_of
 from aimfair.book.notebook import read
-from aimfair.errors import AimfairError
-from aimfair.paths import home
+from aimfair.environment import AimfairError, home
+from aimfair.study import profiles
 
 
 def chapters(profile: str, only: Sequence[str] = ()) -> list[Path]:
@@ -82,7 +75,7 @@ def plan(notebooks: list[Path], parameters: Mapping[str, Any], everything: bool 
 
 
 def _is_published(profile: profiles.Profile) -> bool:
-    from aimfair.study import Study  # waits for torch
+    from aimfair.study import Study
 
     return bool(Study(profile, device="cpu").published("erm"))
 

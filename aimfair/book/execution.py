@@ -20,8 +20,7 @@ import nbformat
 import yaml
 
 from aimfair.book.notebook import code_cells, faults, read, tidy, write
-from aimfair.errors import AimfairError
-from aimfair.paths import home
+from aimfair.environment import AimfairError, home
 from aimfair.progress import FILE
 
 TYPES: dict[str, tuple[type, ...]] = {
@@ -75,7 +74,7 @@ def check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
 
     Besides what the notebook declares, the common parameters and the fields of a profile are known everywhere.
     """
-    from aimfair import profiles
+    from aimfair.study import profiles
 
     declared = notebook_parameters(path)
     known: dict[str, str] = {
@@ -151,10 +150,10 @@ def execute(
     Raises AimfairError: unknown parameter or wrong type (before anything starts), an error in a cell, a kernel that
     died, a time-out; it names the cell.
     """
-    from aimfair import processors
+    from aimfair import environment
 
     check_parameters(notebook, parameters)
-    device = processors.name(processors.choose(str(parameters.get("device", "auto"))))
+    device = environment.device_name(environment.choose_device(str(parameters.get("device", "auto"))))
     before = code_hash(notebook)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.stem}.{os.getpid()}.ipynb")

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 
 def read(path: Path) -> NotebookNode:

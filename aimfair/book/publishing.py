@@ -10,12 +10,11 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from aimfair import profiles
 from aimfair.book.chapters import clock
 from aimfair.book.execution import Stamp, stamp_of
 from aimfair.book.notebook import absolute_paths, faults, read, tidy, write
-from aimfair.errors import AimfairError
-from aimfair.paths import home
+from aimfair.environment import AimfairError, home
+from aimfair.study import profiles
 
 DRAWN = ("faceworld",)
 """Data sets whose faces belong to nobody: only their pictures may be published."""

@@ -10,8 +10,7 @@ from typing import Any
 
 import yaml
 
-from aimfair.errors import AimfairError
-from aimfair.paths import home
+from aimfair.environment import AimfairError, home
 
 # The library is imported inside the functions: `aimfair --help` must not wait for torch.
 
@@ -85,7 +84,8 @@ def common_parameters(options: argparse.Namespace) -> dict[str, Any]:
 
 def open_study(options: argparse.Namespace, changes: dict[str, Any] | None = None) -> Any:
     """The study that the common options describe."""
-    from aimfair import profiles, study
+    from aimfair import study
+    from aimfair.study import profiles
 
     given = common_parameters(options)
     if "profile" in given:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aimfair.commands._options import add, open_study
-from aimfair.errors import AimfairError
-from aimfair.paths import home
+from aimfair.environment import AimfairError, home
 
 # The library is imported inside the functions: `aimfair --help` must not wait for torch.
 
@@ -37,9 +36,9 @@ def command_audit(options: argparse.Namespace) -> None:
 
 def report(opened: Any, options: argparse.Namespace, out: str | None = None, skip_broken: bool = False) -> None:
     """Audit the synthetic set of a study as :func:`how` says, print what was found and keep it in ``out``."""
-    from aimfair import synthetic
-    from aimfair.auditing import datasheet, pool_audit
+    from aimfair.audit import datasheet, pool_audit
     from aimfair.datasets._images import BrokenImage
+    from aimfair.study import synthetic
 
     try:
         found = pool_audit.of_study(opened, options.clip or "", not options.no_training, skip_broken)
@@ -59,7 +58,7 @@ def report(opened: Any, options: argparse.Namespace, out: str | None = None, ski
 
 def check(opened: Any, options: argparse.Namespace) -> None:
     """Raises AimfairError where :func:`report` would miss a judge or the real faces: before hours of drawing."""
-    from aimfair.auditing import pool_audit
+    from aimfair.audit import pool_audit
 
     pool_audit.judges_for(opened, options.clip or "")
     opened.faces("validation")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aimfair.commands._options import add, open_study
-from aimfair.paths import home
+from aimfair.environment import home
 
 # The library is imported inside the functions: `aimfair --help` must not wait for torch.
 
@@ -22,8 +22,8 @@ def command_bench(options: argparse.Namespace) -> None:
     $ aimfair bench --text-to-image tiny    the same measurement with a tiny network, on any device
 
     Stable Diffusion in full size has random weights here, and needs a GPU."""
-    from aimfair import bench
-    from aimfair.drawing import bench_generation
+    from aimfair.book import bench
+    from aimfair.generate.drawing import bench_generation
 
     opened = open_study(options)
     p, device = opened.profile, opened.device

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from aimfair.commands._options import add, common_parameters
-from aimfair.paths import home
+from aimfair.environment import home
 
 # The library is imported inside the functions: `aimfair --help` must not wait for torch.
 

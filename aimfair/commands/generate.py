@@ -9,7 +9,7 @@ from typing import Any
 
 from aimfair.commands import audit
 from aimfair.commands._options import add, open_study
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 # The library is imported inside the functions: `aimfair --help` must not wait for torch.
 
@@ -31,7 +31,7 @@ def command_generate(options: argparse.Namespace) -> None:
     A batch that does not fit the memory is halved. Number format, batch size and the like are chosen for the device unless
     they are given; a short name brings its own steps and guidance. Images are kept at the profile's image_size, drawn for
     its prompts: for large ones choose a profile whose name begins with paper-, or -p image_size=512 -p prompts=contextual."""
-    from aimfair import synthetic
+    from aimfair.study import synthetic
 
     if options.list_models:
         print(model_list(), end="")
@@ -109,7 +109,7 @@ def out_folder(given: str | None) -> Path | None:
 
 def computing(options: argparse.Namespace) -> Any:
     """What the options say about how to compute; the rest is chosen for the device."""
-    from aimfair.drawing.pipelines import Compute
+    from aimfair.generate.drawing.pipelines import Compute
 
     names = ("dtype", "attention", "slicing", "tiling", "compile", "offload", "batch_size")
     return Compute(**{name: getattr(options, name) for name in names})
@@ -117,7 +117,7 @@ def computing(options: argparse.Namespace) -> Any:
 
 def model_list() -> str:
     """A line for each preset, and a second one with its model and commit."""
-    from aimfair import presets
+    from aimfair.generate import presets
 
     lines = [f"{'name':18} {'GB':>5} {'px':>5} {'steps':>5} {'guidance':>8}  licence of the weights"]
     for name in presets.available():
@@ -134,7 +134,7 @@ def model_list() -> str:
 
 def headline(profile: Any, folder: Path, images: int, there: int) -> str:
     """How many images by which model, and how they are made."""
-    from aimfair import presets
+    from aimfair.generate import presets
 
     side = presets.find(profile.generator).size
     drawn = f"drawn at {side} px, " if side and side != profile.image_size else ""
@@ -146,8 +146,8 @@ def headline(profile: Any, folder: Path, images: int, there: int) -> str:
 
 def cost(opened: Any, folder: Path, compute: Any, processes: int | None) -> str:
     """What ``--dry-run`` says."""
-    from aimfair.drawing.forecast import forecast
-    from aimfair.grid.costs import in_space, in_time
+    from aimfair.generate.drawing.forecast import forecast
+    from aimfair.study.grid.costs import in_space, in_time
 
     f = forecast(opened.profile, folder, opened.device, compute, processes, opened.data_root)
     lines = [headline(opened.profile, folder, f.images, f.there)]

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from aimfair.commands._options import add, chosen_seeds, common_parameters, group_of, tell_sizes
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 # The library is imported inside the functions: `aimfair --help` must not wait for torch.
 
@@ -23,7 +23,7 @@ def command_grid_list(options: argparse.Namespace) -> None:
 
     "5 x 3 + 7 seeds": what is searched has five values, which are tried with three seeds; the best is run with the other
     seven. A run that several tables show is one run, found again by the hash of its configuration."""
-    from aimfair import grid
+    from aimfair.study import grid
 
     for experiment, cells in grid_cells(options):
         print(f"\n{experiment.name}: {experiment.title}. {len(cells)} runs" + ("" if cells else " with this profile"))
@@ -60,8 +60,8 @@ def command_grid_run(options: argparse.Namespace) -> int:
     It may be stopped at any time and goes on where it was. What several runs share (synthetic faces, biased models,
     gradients) is computed once, whoever wants it. A run that fails is told at the end, with exit status 1, and does not
     stop the others. Dask is an extra: pip install 'aimfair[dask]'."""
-    from aimfair import grid
-    from aimfair.grid import costs, engines
+    from aimfair.study import grid
+    from aimfair.study.grid import costs, engines
 
     machine = grid_machine(options)
     name = options.engine or ("dask" if machine.dask else "processes" if machine.workers > 1 else "serial")
@@ -94,8 +94,8 @@ def command_grid_status(options: argparse.Namespace) -> None:
     $ aimfair grid status
     $ aimfair grid status --beyond --seeds 100 200 300     the experiments beyond the paper
     $ aimfair grid status --profile utkface --data path/to/UTKFace.tar.gz"""
-    from aimfair import grid
-    from aimfair.grid import costs
+    from aimfair.study import grid
+    from aimfair.study.grid import costs
 
     machine = grid_machine(options)
     known = costs.records(machine)
@@ -118,7 +118,7 @@ def command_grid_table(options: argparse.Namespace) -> None:
 
     Means over the seeds with 95 % intervals; of what a method searches, the best on the validation faces of three seeds. A row that
     has no runs says so, and runs that are missing are named."""
-    from aimfair import grid, tables
+    from aimfair.study import grid, tables
 
     options.table += options.number
     chosen = grid_cells(options)
@@ -146,7 +146,7 @@ def command_grid_publish(options: argparse.Namespace) -> None:
     $ aimfair grid publish                        all of the paper's
 
     As aimfair publish does it for one study; a table also has runs of its variations, such as another assumed ratio."""
-    from aimfair.grid.engines import study_of
+    from aimfair.study.grid.engines import study_of
 
     machine = grid_machine(options)
     cells = [cell for _, cells in grid_cells(options) for cell in cells]
@@ -164,8 +164,8 @@ def command_grid_report(options: argparse.Namespace) -> None:
     Nothing is computed: what has no run is counted as not run. The rule is that of the reproduction chapter."""
     import pandas as pd
 
-    from aimfair import profiles, tables
     from aimfair.paper import beside, comparisons, reading
+    from aimfair.study import profiles, tables
 
     changes = {k: v for k, v in common_parameters(options).items() if k not in profiles.COMMON}
     machine = grid_machine(options)
@@ -190,8 +190,9 @@ def grid_cells(options: argparse.Namespace) -> list[tuple[Any, list[Any]]]:
     """The tables and figures that are asked for, each with its cells.
 
     Where none is named, all of the paper; experiments beyond it only with ``--beyond``."""
-    from aimfair import methods, profiles, search
-    from aimfair.grid import beyond, experiments, paper_tables
+    from aimfair import methods
+    from aimfair.study import profiles, search
+    from aimfair.study.grid import beyond, experiments, paper_tables
 
     changes = {k: v for k, v in common_parameters(options).items() if k not in profiles.COMMON}
     profile = profiles.load(options.profile, **changes)
@@ -211,8 +212,8 @@ def grid_cells(options: argparse.Namespace) -> list[tuple[Any, list[Any]]]:
 
 def grid_machine(options: argparse.Namespace) -> Any:
     """Where and how cells are looked up and computed."""
-    from aimfair import profiles
-    from aimfair.grid import engines
+    from aimfair.study import profiles
+    from aimfair.study.grid import engines
 
     given = {k: v for k, v in common_parameters(options).items() if k in profiles.COMMON and k != "seed"}
     workers = getattr(options, "workers", None)
@@ -240,8 +241,8 @@ def seeds_of(row: Any, seeds: list[int], first: tuple[int, ...]) -> str:
 
 def status_line(title: str, cells: dict[str, Any], machine: Any, known: list[Any]) -> None:
     """One line of ``aimfair grid status``."""
-    from aimfair import grid
-    from aimfair.grid import costs
+    from aimfair.study import grid
+    from aimfair.study.grid import costs
 
     lacking = grid.missing(cells, machine)
     hours = costs.estimate(grid.plan(lacking, machine), machine, known).hours

@@ -57,8 +57,8 @@ def command_measure_transfer(options: argparse.Namespace) -> None:
           --on fairface-training --elsewhere path/to/fairface
 
     Only ERM's weights are kept: any other classifier is trained again for this. Finished tests are found again."""
-    from aimfair import search
     from aimfair.analysis import transfer
+    from aimfair.study import search
 
     opened, seeds = _study_and_seeds(options)
     places = transfer.places(opened)
@@ -86,7 +86,7 @@ def command_measure_transfer(options: argparse.Namespace) -> None:
 
 
 def _study_and_seeds(options: argparse.Namespace) -> tuple[Any, list[int]]:
-    from aimfair import profiles
+    from aimfair.study import profiles
 
     opened = open_study(options)
     return opened, chosen_seeds(options.seeds, profiles.SEEDS, opened.profile.seeds)

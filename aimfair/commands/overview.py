@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from aimfair.commands._options import add
-from aimfair.paths import home
+from aimfair.environment import home
 
 # The library is imported inside the functions: `aimfair --help` must not wait for torch.
 
@@ -15,7 +15,7 @@ def command_profiles(options: argparse.Namespace) -> None:
     """List the profiles in notebooks/profiles/.
 
     $ aimfair profiles"""
-    from aimfair import profiles
+    from aimfair.study import profiles
 
     for name in profiles.available():
         p = profiles.load(name)
@@ -27,9 +27,9 @@ def command_status(options: argparse.Namespace) -> None:
     """Show what is done: chapters run and published, runs on this machine and in the repository, the built book.
 
     $ aimfair status"""
-    from aimfair import profiles
     from aimfair.book import chapters
     from aimfair.book.execution import stamp_of
+    from aimfair.study import profiles
 
     for name in profiles.available():
         stamps = [s for p in chapters.executed_folder(name).glob("*.ipynb") if (s := stamp_of(p))]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aimfair.commands._options import add, group_of
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 # The library is imported inside the functions: `aimfair --help` must not wait for torch.
 

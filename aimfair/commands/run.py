@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from aimfair.commands._options import add, chosen_seeds, open_study, pairs, tell_sizes
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 if TYPE_CHECKING:
     from aimfair.methods import Method
@@ -29,7 +29,8 @@ def command_run(options: argparse.Namespace) -> int:
 
     Finished runs are kept in data/runs/ and found again: a stopped command goes on where it was. Of several methods
     one that fails is told, with exit status 1 at the end, and does not stop the others."""
-    from aimfair import methods, profiles, recipes
+    from aimfair import methods
+    from aimfair.study import profiles, recipes
 
     names = [*options.names, *options.methods]
     if not names:
@@ -56,7 +57,7 @@ def command_run(options: argparse.Namespace) -> int:
 
 def _fit(name: str, opened: Study, method: Method, seeds: list[int], given: dict[str, Any], searched: bool) -> None:
     """Train ``method`` with each seed, and print a line for each run, with the ``name`` that was asked for."""
-    from aimfair import search
+    from aimfair.study import search
 
     given = plausible(method, given)
     for seed in seeds:

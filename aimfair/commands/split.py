@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aimfair.commands._options import add, open_study
-from aimfair.paths import home
+from aimfair.environment import home
 
 # The library is imported inside the functions: `aimfair --help` must not wait for torch.
 
@@ -51,7 +51,7 @@ def known() -> dict[str, str]:
 
 
 def _compared_with_book(p: Any, named: str, digest: str) -> int:
-    from aimfair import material, profiles
+    from aimfair.study import material, profiles
 
     usual = profiles.load(named)
     expected = known().get(usual.profile)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aimfair.commands._options import add
-from aimfair.paths import home
+from aimfair.environment import child_environment, home
 
 # The library is imported inside the functions: `aimfair --help` must not wait for torch.
 
@@ -35,11 +35,11 @@ def command_test(options: argparse.Namespace) -> int:
     $ aimfair test
     $ aimfair test tests/test_metrics.py
     $ aimfair test -k gradients -x -n 0"""
-    from aimfair.processors import cores, environment
+    from aimfair.environment import cores
 
     print("Running the tests: the library, the notebooks, the book. This takes about thirteen minutes.", flush=True)
     shared_out = ["-n", str(min(4, cores())), "--dist", "loadfile"]
-    with environment(OMP_NUM_THREADS="1"):  # threads of several processes get in each other's way
+    with child_environment(OMP_NUM_THREADS="1"):  # threads of several processes get in each other's way
         return subprocess.call([sys.executable, "-m", "pytest", *shared_out, *options.arguments], cwd=home())
 
 

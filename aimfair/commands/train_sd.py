@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aimfair.commands._options import add, open_study
-from aimfair.errors import AimfairError
-from aimfair.paths import home
+from aimfair.environment import AimfairError, home
 
 # The library is imported inside the functions: `aimfair --help` must not wait for torch.
 
@@ -28,7 +27,8 @@ def command_train_sd(options: argparse.Namespace) -> None:
     The width is the number of channels of the first level of the U-Net; autoencoder and U-Net grow with it. The models that
     come with the book have 64 and 15 MB of weights. Wider ones want a GPU, or many hours; beyond 60 MB (a width of 128 has
     less) they are for your machine only and are not published with the book."""
-    from aimfair import synthetic, tiny_sd
+    from aimfair.generate import tiny_sd
+    from aimfair.study import synthetic
 
     if options.width is not None and not options.out:
         raise AimfairError("--width makes another model than the profile's: name a folder for it with --out")

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 Scene = dict[str, np.ndarray]
 """Parameter name -> (n,) float32, one value per face. Lengths are in head units: the chin is at v = 1."""

@@ -30,8 +30,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from aimfair.datasets import Catalogue
-from aimfair.errors import AimfairError
-from aimfair.paths import home
+from aimfair.environment import AimfairError, home
 from aimfair.progress import progress
 
 MEMORY_LIMIT = 4 * 2**30

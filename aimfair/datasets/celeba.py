@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from aimfair.datasets import Catalogue, _images
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 SPLITS = ("train", "validation", "test")
 LAST_TRAIN, LAST_VALIDATION = 162_770, 182_637

@@ -17,7 +17,7 @@ from torch import Tensor
 from aimfair.datasets import Catalogue
 from aimfair.datasets._faceworld_draw import draw
 from aimfair.datasets._faceworld_scene import CAPACITY, SPLITS, attributes, scenes
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 STYLES = ("real", "web")
 LABELS = ("Smiling", "Male", "Young")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from aimfair.datasets import Catalogue, _images
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 PARTS = {"train": "train", "val": "validation"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from aimfair.datasets import Catalogue, _images
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.faces import GROUPS
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from aimfair.datasets import Catalogue, _images
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 RACES = ("White", "Black", "Asian", "Indian", "Others")
 NAME = re.compile(r"^(\d{1,3})_([01])_([0-4])_(\d+)")

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.training import History, Schedule
 
@@ -43,7 +43,7 @@ class Bench:
     shares             of the four groups of ``train``, as the study assumes them: prior knowledge, no label is read
     pool               all synthetic faces, of which ``balanced`` and ``biased`` are drawn; None where there are no more
     edited             (draw, weakest, strongest) -> ``train`` in its order, each face redrawn by the text-to-image model
-                       at a random strength (:func:`aimfair.editing.edited`); None where there is none
+                       at a random strength (:func:`aimfair.generate.editing.edited`); None where there is none
     """
 
     seed: int
@@ -104,7 +104,7 @@ class Method:
 
     options  further hyper-parameters and their usual values. One with its usual value is left out of ``hyper``, and so of
              a run's identity: what is made variable here changes no id of the runs that were there before
-    beyond   an extension of this book: the paper's tables of all methods leave it out, :mod:`aimfair.grid.beyond` has it
+    beyond   an extension of this book: the paper's tables of all methods leave it out, :mod:`aimfair.study.grid.beyond` has it
     """
 
     name: str

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench
 from aimfair.models import as_input

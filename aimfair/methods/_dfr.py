@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from aimfair import sampling
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods._head import Labelled, Rule
 
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.training import Order
 
 

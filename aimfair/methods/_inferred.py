@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet, group_index
 from aimfair.methods import Bench, Fitted
 from aimfair.methods._group_dro import GroupDRO, balanced_order

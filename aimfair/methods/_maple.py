@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aimfair.errors import AimfairError, Diverged
+from aimfair.environment import AimfairError, Diverged
 
 OUTER = ("worst-group", "balanced")
 """The outer risk: the loss of the group that has the largest one, or the mean of the groups' losses."""

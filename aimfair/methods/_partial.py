@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import Bench, Fitted
 from aimfair.methods._finetune import finetune, schedule
 from aimfair.training import fit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import Bench, Fitted, Method, aim_fair, full_finetuning, random_mask
 from aimfair.methods._batchnorm import reestimate_on_real
 from aimfair.training import History

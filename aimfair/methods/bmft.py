@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from aimfair import sampling, training
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench, Fitted, Method
 from aimfair.methods._head import last_layer

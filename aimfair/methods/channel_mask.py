@@ -9,7 +9,7 @@ import torch
 from scipy.stats import spearmanr
 
 from aimfair import masks
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import CHECKPOINT_RULE, Bench, Fitted, Method, aim_fair
 from aimfair.methods._gradients import three_gradients
 from aimfair.methods._partial import finetune_elements

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import Bench, Fitted, Method
 from aimfair.methods._scratch import from_scratch
 from aimfair.training import Loss

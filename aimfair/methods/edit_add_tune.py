@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from aimfair.errors import Diverged
+from aimfair.environment import Diverged
 from aimfair.gradients import gap
 from aimfair.methods import LEARNING_RATES, Bench, Fitted, Method, aim_fair_cosine
 from aimfair.methods._gradients import three_gradients

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import Bench, Fitted, Method
 from aimfair.methods._group_dro import GroupDRO, balanced_order
 from aimfair.methods._oracle import DEFAULTS, WEIGHT_DECAYS, train_oracle

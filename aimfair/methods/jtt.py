@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import Bench, Fitted, Method
 from aimfair.methods._inferred import early_logits, packed, wrong
 from aimfair.methods._scratch import from_scratch

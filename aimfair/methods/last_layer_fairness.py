@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aimfair import sampling
-from aimfair.errors import AimfairError, Diverged
+from aimfair.environment import AimfairError, Diverged
 from aimfair.methods import Bench, Fitted, Method
 from aimfair.methods._dfr import part, smallest_group
 from aimfair.methods._head import Labelled, described, with_rule

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import Bench, Fitted, Method
 from aimfair.methods._pair import Pair
 from aimfair.methods._scratch import from_scratch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import CHECKPOINT_RULE, LEARNING_RATES, Bench, Fitted, Method
 from aimfair.methods._finetune import finetune
 from aimfair.models import head

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import LEARNING_RATES, Bench, Fitted, Method
 from aimfair.training import Order
 from aimfair.training import fit as train

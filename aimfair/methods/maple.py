@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import Bench, Fitted, Method
 from aimfair.methods._inferred import wrong
 from aimfair.methods._maple import choose

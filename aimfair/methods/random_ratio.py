@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from aimfair import masks
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import CHECKPOINT_RULE, LEARNING_RATES, Bench, Fitted, Method
 from aimfair.methods._finetune import finetune
 from aimfair.methods._partial import finetune_elements, scalar_share

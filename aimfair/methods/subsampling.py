@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from aimfair import sampling
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import Bench, Fitted, Method
 from aimfair.methods._oracle import DEFAULTS, WEIGHT_DECAYS, train_oracle
 from aimfair.training import Order

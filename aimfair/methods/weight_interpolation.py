@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import Bench, Fitted, Method, full_finetuning
 from aimfair.methods._batchnorm import reestimate_on_real
 

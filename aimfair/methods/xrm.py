@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.methods import Bench, Fitted, Method
 from aimfair.methods._inferred import check_eta, group_dro, wrong
 from aimfair.methods._pair import Pair

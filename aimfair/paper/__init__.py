@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError, home
 from aimfair.metrics import CELLS, FairnessReport, published_report
-from aimfair.paths import home
 
 TEST_COUNTS: dict[tuple[str, str, str], tuple[int, int, int, int]] = {
     ("CelebA", "Smiling", "Male"): (5354, 4621, 6893, 3094),

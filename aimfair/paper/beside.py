@@ -14,7 +14,7 @@ from aimfair.paper.comparisons import METRICS
 from aimfair.paper.reading import Reading
 from aimfair.paper.rule import INCONSISTENT, NOISE, NOTHING, OPPOSITE, SHORT, WORDS, ZERO
 from aimfair.stats import interval
-from aimfair.tables import HEADINGS
+from aimfair.study.tables import HEADINGS
 
 MARKS = {
     "stands": "✓", "contradicted": "✗", ZERO: "○", NOISE: "~", INCONSISTENT: "†", OPPOSITE: "‡",

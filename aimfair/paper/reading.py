@@ -8,12 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from aimfair import grid, masks, methods, paper, profiles, tables
-from aimfair.grid import experiments, paper_tables
-from aimfair.grid.engines import Machine, study_of
-from aimfair.grid.experiments import GAPS, Cell, Experiment
+from aimfair import masks, methods, paper
 from aimfair.paper.rule import PROPOSED, consistent
-from aimfair.profiles import Profile
+from aimfair.study import grid, profiles, tables
+from aimfair.study.grid import experiments, paper_tables
+from aimfair.study.grid.engines import Machine, study_of
+from aimfair.study.grid.experiments import GAPS, Cell, Experiment
+from aimfair.study.profiles import Profile
 
 Block = dict[str, dict[str, Any]]
 """The printed rows of one task of a table, by title."""
@@ -44,7 +45,7 @@ TITLES = {
     "synthetic_to_real=1.5": "AIM-Fair, 1.5 times as many",
     "synthetic_to_real=2": "AIM-Fair, twice as many",
 }
-"""Names of the paper's rows and settings -> titles of our rows (:mod:`aimfair.grid.paper_tables`), where no method is one."""
+"""Names of the paper's rows and settings -> titles of our rows (:mod:`aimfair.study.grid.paper_tables`), where no method is one."""
 
 EARLY = ("conv1", "bn1", "layer1", "layer2")
 """First half of ResNet-18: 30 of its 62 tensors."""
@@ -54,7 +55,7 @@ EARLY = ("conv1", "bn1", "layer1", "layer2")
 class Reading:
     """A study as far as its runs are there.
 
-    chosen     (table, setting, title of a row) -> what :func:`aimfair.grid.chosen` shows of it, a line per seed
+    chosen     (table, setting, title of a row) -> what :func:`aimfair.study.grid.chosen` shows of it, a line per seed
     inventory  a row per table and figure: how many runs it has, how many are there, how many are missing
     blocks     the paper's rows that the study has a place for, table by table and task by task
     """

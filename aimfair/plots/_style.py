@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.faces import GROUPS
 from aimfair.metrics import FairnessReport
 from aimfair.stats import interval

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.plots._style import WIDTH, styled
 
 

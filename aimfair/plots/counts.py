@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.plots._style import COLOURS, HATCHES, WIDTH, group_names, styled
 
 

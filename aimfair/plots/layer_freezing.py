@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.plots._style import GREY, WIDTH, Results, as_frame, look, mean_and_error, styled
 from aimfair.plots.paired_differences import SHORT
 

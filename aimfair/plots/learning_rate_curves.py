@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aimfair import tables
 from aimfair.plots._style import WIDTH, as_frame, better, look, styled
+from aimfair.study import tables
 
 
 @styled
@@ -18,7 +18,7 @@ def learning_rate_curves(
 ) -> Figure:
     """Each method's path along its learning rates in the accuracy-fairness plane; up and right is better.
 
-    The points are means over the seeds that have all rates, see :func:`aimfair.tables.complete`.
+    The points are means over the seeds that have all rates, see :func:`aimfair.study.tables.complete`.
 
     frame   a row per method, rate and seed (or several: draws); a boolean column ``chosen``, where there is one, rings
             the rates that the selection rule took

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.plots._style import COLOURS, WIDTH, group_names, styled
 
 

@@ -18,14 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError, home
 from aimfair.faces import GROUPS
-from aimfair.paths import home
 from aimfair.prompts.coverage import surpluses
 from aimfair.prompts.wording import MAX_TOKENS, Tokens, faults, fewest_tokens, says
-from aimfair.prompts.wording import (
-    WORDS as WORDS,
-)  # the words that name a label, for those who read banks
+from aimfair.prompts.wording import WORDS as WORDS  # the words that name a label, for those who read banks
 
 PER_GROUP = 50
 TOLERANCE = 0.1

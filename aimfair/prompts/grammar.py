@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from aimfair import prompts
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.faces import GROUPS
 from aimfair.prompts import PER_GROUP, sentence
 from aimfair.prompts.wording import NON_WHITE, contradictions

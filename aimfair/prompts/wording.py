@@ -9,7 +9,7 @@ from itertools import combinations
 from math import ceil
 from typing import Any
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 MAX_TOKENS = 77
 """Context length of CLIP's text encoder, begin and end token included: what comes after is not read."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from aimfair import prompts
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.faces import GROUPS
 from aimfair.prompts import PER_GROUP, TOLERANCE, coverage, replies, writers
 from aimfair.prompts.wording import MAX_TOKENS, Tokens, faults

@@ -11,7 +11,7 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 
 
 @dataclass(frozen=True)

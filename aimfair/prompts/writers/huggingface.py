@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.prompts.writers import Request, Setup, Writer, whole_lines
 
 PER_PROMPT, BESIDE = 100, 500

@@ -14,7 +14,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from aimfair.errors import AimfairError
+from aimfair.environment import AimfairError
 from aimfair.prompts.writers import NoReply, Request, Setup, Writer, whole_lines
 
 KEY = "AIMFAIR_LLM_KEY"

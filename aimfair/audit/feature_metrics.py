@@ -1,0 +1,111 @@
+"""Numbers about a set of faces: how varied it is, how far from another, which pictures come twice.
+
+All but the last take (N, d) features, such as the penultimate layer of a classifier: they see what that classifier
+sees, and two sets can be compared only in the features of the same one.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from aimfair.environment import AimfairError
+
+ALIKE = 9.0
+"""Grey levels (of 255): two faces whose small pictures differ by less, root mean square, are near-duplicates."""
+
+THUMBNAIL = 32
+"""Width in pixels at which pictures are compared."""
+
+BLOCK = 2048
+
+
+def vendi_score(features: Tensor) -> float:
+    """How many faces of no likeness at all would be as varied as these (Friedman and Dieng, TMLR 2023).
+
+    The exponential of the entropy of the eigenvalues of K / N, K the cosine similarities of (N, d) ``features``: 1
+    where all are the same, N where no two have anything in common, never more than d.
+    """
+    x = F.normalize(_some(features).double(), dim=1)
+    gram = x @ x.T if len(x) < x.shape[1] else x.T @ x  # both have the same eigenvalues but for zeros
+    values = torch.linalg.eigvalsh(gram / len(x))
+    values = values[values > 1e-12]
+    return float(torch.exp(-(values * values.log()).sum()))
+
+
+def mean_distance(features: Tensor) -> float:
+    """Mean Euclidean distance of two different faces, over all pairs of (N, d) ``features``; 0 for a single face."""
+    x = _some(features).double()
+    total = sum(float(torch.cdist(block, x).sum()) for block in x.split(BLOCK))
+    return total / max(1, len(x) * (len(x) - 1))
+
+
+def frechet_distance(first: Tensor, second: Tensor) -> float:
+    """Squared Frechet distance of two normal distributions with means and covariances of (N, d) and (M, d) features.
+
+    As the Frechet inception distance (Heusel et al., NeurIPS 2017), in other features. Small samples make it too
+    large: what it is between two halves of one set, of the same sizes, says by how much. Raises AimfairError for fewer
+    than two faces.
+    """
+    one, other = first.double(), second.double()
+    if min(len(one), len(other)) < 2:
+        raise AimfairError(f"a distance of sets needs two faces in each, got {len(one)} and {len(other)}")
+    s, t = one.T.cov(), other.T.cov()
+    values, vectors = torch.linalg.eigh(s)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    overlap = torch.linalg.eigvalsh(root @ t @ root).clamp(min=0).sqrt().sum()
+    return max(0.0, float((one.mean(0) - other.mean(0)).square().sum() + s.trace() + t.trace() - 2 * overlap))
+
+
+def nearest(features: Tensor, among: Tensor, k: int = 5) -> Tensor:
+    """(N,) mean Euclidean distance of each of (N, d) ``features`` to the ``k`` nearest of (M, d) ``among``, or to all."""
+    k, among = min(k, len(_some(among))), among.float()
+    parts = [torch.cdist(block, among).topk(k, largest=False).values.mean(1) for block in features.float().split(BLOCK)]
+    return torch.cat(parts) if parts else torch.empty(0)
+
+
+def near_duplicates(images: Tensor, others: Tensor | None = None, alike: float = ALIKE) -> pd.DataFrame:
+    """Pairs of pictures that are all but the same: columns first, second (places), difference (grey levels), by it.
+
+    images  (N, 3, H, W) uint8, compared with each other, or with ``others`` (M, 3, H, W)
+
+    What is compared are thumbnails of 32 x 32 pixels, each with its own mean colour taken away: noise, compression and
+    a change of light hide no copy. The difference is the root mean square over pixels and colours.
+    """
+    left = _thumbnails(images)
+    right = left if others is None else _thumbnails(others)
+    squares, limit, found = right.square().sum(1), alike**2 * left.shape[1], []
+    for start in range(0, len(left), BLOCK):
+        rows = left[start : start + BLOCK]
+        first = start if others is None else 0  # each pair of one set is looked at once
+        apart = rows.square().sum(1)[:, None] + squares[first:] - 2 * rows @ right[first:].T
+        i, j = torch.nonzero(apart < limit, as_tuple=True)
+        distance = apart[i, j].clamp(min=0)
+        i, j = i + start, j + first
+        keep = i < j if others is None else torch.ones_like(i, dtype=torch.bool)
+        found.append(
+            torch.stack([i[keep].double(), j[keep].double(), (distance[keep] / left.shape[1]).sqrt().double()])
+        )
+    pairs = torch.cat(found, 1) if found else torch.empty(3, 0)
+    table = pd.DataFrame(pairs.T.numpy(), columns=["first", "second", "difference"])
+    table = table.astype({"first": "int64", "second": "int64"})
+    return table.sort_values(["difference", "first", "second"], ignore_index=True)
+
+
+def _thumbnails(images: Tensor) -> Tensor:
+    """(N, 3, H, W) uint8 -> (N, 3072) float32 without the mean of each colour."""
+    size = (THUMBNAIL, THUMBNAIL)
+    small = [
+        F.interpolate(block.float(), size, mode="bilinear", antialias=True, align_corners=False)
+        for block in images.split(BLOCK)
+    ]
+    pixels = torch.cat(small) if small else torch.empty(0, 3, *size)
+    return (pixels - pixels.mean((2, 3), keepdim=True)).flatten(1)
+
+
+def _some(features: Tensor) -> Tensor:
+    if len(features) == 0:
+        raise AimfairError("there are no faces to measure")
+    return features

@@ -1,0 +1,156 @@
+"""How fast the parts are on this machine, as ratios to what the machine can do. Nothing here is a test."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from aimfair import models
+from aimfair.augment import augment
+from aimfair.environment import AimfairError
+from aimfair.faces import FaceSet
+from aimfair.gradients import mean_gradients
+from aimfair.training import binary_cross_entropy, set_mode
+
+Row = tuple[str, float, str]
+"""(what, value, unit)"""
+
+
+def machine(device: str) -> str:
+    """The machine in words: processor or GPU, threads, torch."""
+    if torch.device(device).type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        model = names[0] if names else model
+    return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def paired(
+    first: Callable[[], object], second: Callable[[], object], device: str, rounds: int = 30
+) -> tuple[float, float]:
+    """Median seconds of two functions, timed turn by turn so that a busy machine slows both alike."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for turn in range(rounds + 3):
+        for function, into in zip((first, second), times, strict=True):
+            began = perf_counter()
+            function()
+            if torch.device(device).type == "cuda":
+                torch.cuda.synchronize(device)
+            if turn >= 3:  # the first turns warm caches and kernels
+                into.append(perf_counter() - began)
+    return float(np.median(times[0])), float(np.median(times[1]))
+
+
+def training(backbone: str, size: int, device: str, batch_size: int = 128, rounds: int = 30) -> list[Row]:
+    """The training step with its data path against a bare forward, backward and update on a resident random tensor."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (16 * batch_size, 3, size, size), dtype=torch.uint8, generator=generator).to(device)
+    target = torch.randint(0, 2, (16 * batch_size,), generator=generator).float().to(device)
+    model = models.build(backbone, 0).to(device)
+    set_mode(model, "train")
+    optimiser = torch.optim.SGD(model.parameters(), 1e-6, 0.9)
+    resident = models.as_input(images[:batch_size])
+
+    def step(inputs: torch.Tensor, labels: torch.Tensor) -> None:
+        with torch.autocast("cuda", torch.bfloat16, enabled=torch.device(device).type == "cuda"):
+            loss = binary_cross_entropy(model(inputs).float(), labels, labels)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    def ours() -> None:
+        index = torch.randint(0, len(images), (batch_size,), generator=generator).to(device)
+        step(augment(images[index], generator, (0.5, 1.0)), target[index])
+
+    bare, full = paired(lambda: step(resident, target[:batch_size]), ours, device, rounds)
+    return [
+        (f"training {backbone} at {size} px", batch_size / full, "images/s"),
+        (f"share of the bare forward/backward loop of {backbone}", 100 * bare / full, "%"),
+    ]
+
+
+def passes(backbone: str, size: int, device: str, n: int = 1024) -> list[Row]:
+    """Evaluation and the exact gradient pass."""
+    images = torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8)
+    faces = FaceSet(images, torch.arange(n) % 2, torch.arange(n) // 2 % 2, np.arange(n).astype(str))
+    model = models.build(backbone, 0).to(device)
+    evaluation, gradient = paired(
+        lambda: models.evaluate(model, faces, device), lambda: mean_gradients(model, faces, device=device), device, 5
+    )
+    return [("evaluation", n / evaluation, "images/s"), ("gradient pass (eval mode)", n / gradient, "images/s")]
+
+
+def drawing(n: int = 512) -> list[Row]:
+    """The FaceWorld renderer, both styles."""
+    from aimfair import datasets
+
+    rates = []
+    for style in ("real", "web"):
+        catalogue = datasets.load("faceworld", style=style)
+        seconds, _ = paired(lambda c=catalogue: c.read(np.arange(n), 64), lambda: None, "cpu", 5)  # type: ignore[misc]
+        rates.append((f"FaceWorld renderer, {style} style, 64 px", n / seconds, "images/s"))
+    return rates
+
+
+def generation(folder: str, device: str, steps: int, guidance: float, n: int = 128) -> list[Row]:
+    """A text-to-image pipeline, prompts to pixels, without writing files."""
+    from aimfair.generate import diffusion
+
+    pipeline = diffusion.load_pipeline(folder, device)
+    prompts = ["Portrait face photo of a smiling young female."] * n
+    generators = [torch.Generator().manual_seed(i) for i in range(n)]
+
+    def draw() -> None:
+        pipeline(prompts, num_inference_steps=steps, guidance_scale=guidance, generator=generators, output_type="np")
+
+    seconds, _ = paired(draw, lambda: None, device, 3)
+    return [(f"text to image, {Path(folder).name}, {steps} steps", n / seconds, "images/s")]
+
+
+def record(rows: list[Row], device: str, path: Path) -> None:
+    """Keep the measurement, with machine and date, for the book's appendix: one entry per machine and day.
+
+    What was measured before on this machine stays in its entry, unless it was measured again. Raises AimfairError where
+    the file is none of ours or cannot be written.
+    """
+    here, today, measured = machine(device), date.today().isoformat(), _blocks(rows)
+    try:
+        kept = json.loads(path.read_text()) if path.exists() else []
+        for entry in kept:
+            if entry["machine"] == here:
+                blocks = {what: block for what, block in _blocks(entry["rows"]).items() if what not in measured}
+                if entry["date"] == today:
+                    measured = blocks | measured
+                    blocks = {}
+                entry["rows"] = [row for block in blocks.values() for row in block]
+        new = {"machine": here, "date": today, "rows": [row for block in measured.values() for row in block]}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps([entry for entry in kept if entry["rows"]] + [new], indent=1) + "\n")
+    except OSError as error:
+        raise AimfairError(
+            f"cannot write {path} ({error.strerror or error}): name another file with --record"
+        ) from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise AimfairError(f"{path} holds no measurements of aimfair bench: name another file with --record") from error
+
+
+def _blocks(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """What was measured -> its row and the indented rows below it, which say more of the same."""
+    blocks: dict[str, list[Row]] = {}
+    name = ""
+    for row in rows:
+        name = name if row[0].startswith(" ") else row[0]
+        blocks.setdefault(name, []).append(row)
+    return blocks

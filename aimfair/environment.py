@@ -1,0 +1,86 @@
+"""What aimfair runs in: the errors it raises on purpose, the checkout's folders, the processors of this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class AimfairError(Exception):
+    """Something the user can mend: one line that says what, where and what to do.
+
+    The command line prints it without a traceback and ends with exit status 2; a notebook shows it as
+    the last line of the cell.
+    """
+
+
+class Diverged(AimfairError):
+    """A training whose loss is no longer a number. Of a search it is an outcome: that value is no good."""
+
+
+def home() -> Path:
+    """The checkout: the folder that ``AIMFAIR_HOME`` names, else the one that holds this package.
+
+    Raises AimfairError where neither has the book's ``notebooks`` folder.
+    """
+    folder = Path(os.environ.get("AIMFAIR_HOME") or Path(__file__).resolve().parent.parent)
+    if not (folder / "notebooks" / "profiles").is_dir():
+        raise AimfairError(f"{folder} is no checkout of aimfair: set AIMFAIR_HOME to the folder that holds notebooks/")
+    return folder
+
+
+def resolve(path: str | Path) -> Path:
+    """``path`` as it is if absolute or found from the working directory, else below the checkout."""
+    given = Path(path).expanduser()
+    if given.is_absolute() or given.exists():
+        return given
+    return home() / given
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus(device: str) -> int:
+    """How many GPUs ``device`` leaves to choose from: all for "auto" and "cuda", none for the processor or a named one."""
+    import torch
+
+    return torch.cuda.device_count() if device in ("auto", "cuda") and torch.cuda.is_available() else 0
+
+
+@contextmanager
+def child_environment(**values: str) -> Iterator[None]:
+    """Variables that a process started inside finds: libraries read them when they are loaded."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def choose_device(device: str) -> str:
+    """ "auto" -> "cuda" where there is a GPU, else "cpu". Raises AimfairError for a device that is not there."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise AimfairError(f"device {device!r} is not available here: use cpu or auto") from error
+    return device
+
+
+def device_name(device: str) -> str:
+    """What the numbers were computed on, for the record."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' * (threads != 1)}"

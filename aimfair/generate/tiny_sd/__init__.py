@@ -1,0 +1,298 @@
+"""A tiny but real Stable Diffusion, trained from scratch on captioned faces in less than an hour on two CPU cores.
+
+All parts are those of the large one, in diffusers' and transformers' own classes: an autoencoder with 8 x 8
+latents, a CLIP text encoder with its byte-level tokenizer, a UNet with cross-attention, a DPM-Solver++ scheduler. What
+comes out is a folder that ``StableDiffusionPipeline.from_pretrained`` loads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from aimfair.environment import AimfairError
+from aimfair.generate.stages import train_stage
+from aimfair.generate.tiny_sd import autoencoder
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+CONTEXT = 40
+TEXT_WIDTH = 128
+VOCABULARY = 1200
+WIDTH = 64
+"""Channels of the UNet's first level; see :func:`channels`."""
+PUBLISHED = 60.0
+"""Megabytes of weights: what is larger does not belong in the repository."""
+CAPTION_DROPOUT = 0.1
+BETAS = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "rescale_betas_zero_snr": True,  # else every image keeps the mean colour of the corpus
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "trailing",
+}
+"""Noise schedule: Stable Diffusion's, rescaled to end in pure noise (Lin et al., WACV 2024)."""
+
+
+def train(
+    images: Tensor,
+    captions: Sequence[str],
+    out: str | Path,
+    *,
+    focus: Tensor | None = None,
+    labels: Tensor | None = None,
+    minutes: float = 40.0,
+    autoencoder_share: float = 0.5,
+    steps: tuple[int, int] | None = None,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    seed: int = 0,
+    device: str = "cpu",
+    about: str = "",
+    width: int = WIDTH,
+) -> Path:
+    """Train autoencoder, text encoder and UNet on (N, 3, H, W) uint8 images with one caption each.
+
+    out      folder of the pipeline, which appears when all is done; ``<out>.partial`` keeps the half-trained state
+             every two minutes, and the same call made again goes on from there
+    focus    (N, 1, H, W) or (1, 1, H, W) weights of the pixels in the autoencoder's loss
+    labels   (N, L) of {0, 1}: attributes whose looks the autoencoder must keep
+    minutes  for both stages; ``autoencoder_share`` of it goes to the autoencoder
+    steps    (autoencoder, UNet) instead of minutes, for a result that does not depend on the machine's speed
+    about    what the corpus is, for ``training.json``
+    width    channels of the UNet's first level, with which all others grow; twice as many make weights about four times as
+             large (:func:`megabytes`), and a step as much more work
+
+    Returns ``out``. Raises AimfairError if images and captions do not match, the size is no multiple of 8, the width none
+    of 32, or ``out`` exists.
+    """
+    out = Path(out)
+    vae_channels, unet_channels = channels(width)
+    if len(images) != len(captions) or len(images) == 0:
+        raise AimfairError(f"{len(images)} images but {len(captions)} captions: a corpus has one caption per image")
+    if images.shape[-1] % 8 or images.shape[-1] != images.shape[-2]:
+        raise AimfairError(
+            f"images of {tuple(images.shape[-2:])} pixels: a tiny Stable Diffusion wants squares of 8n pixels"
+        )
+    if out.exists():
+        raise AimfairError(f"{out} exists: move it away, or choose another folder for the new pipeline")
+    folder = out.with_name(out.name + ".partial")
+    first: dict[str, Any] = {"minutes": minutes * autoencoder_share} if steps is None else {"steps": steps[0]}
+    second: dict[str, Any] = {"minutes": minutes * (1 - autoencoder_share)} if steps is None else {"steps": steps[1]}
+    shared: dict[str, Any] = {"folder": folder, "seed": seed, "device": device}
+    vae, vae_record = autoencoder.train(images, focus=focus, labels=labels, channels=vae_channels, **first, **shared)
+    latents = autoencoder.encode(vae, images, device)
+    tokenizer = train_tokenizer(captions, folder / "tokenizer")
+    text_encoder, unet = build(len(tokenizer), images.shape[-1] // 8, seed, unet_channels)
+    record = train_unet(
+        text_encoder, unet, tokenizer, latents, captions, batch_size=batch_size, lr=lr, **second, **shared
+    )
+    save(folder / "pipeline", vae, text_encoder, tokenizer, unet)
+    settings: dict[str, Any] = {
+        "about": about,
+        "images": len(images),
+        "size": images.shape[-1],
+        "minutes": minutes if steps is None else None,
+        "steps": steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "width": width,
+        "seed": seed,
+        "device": torch.device(device).type,
+        "threads": torch.get_num_threads(),
+        "autoencoder": vae_record | {"scalars": autoencoder.scalars(vae)},
+        "unet": record
+        | {"scalars": autoencoder.scalars(unet), "text_encoder_scalars": autoencoder.scalars(text_encoder)},
+    }
+    (folder / "pipeline" / "training.json").write_text(json.dumps(settings, indent=1) + "\n")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(folder / "pipeline", out)
+    shutil.rmtree(folder)
+    return out
+
+
+def channels(width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Channels of the levels of autoencoder and UNet whose first level has ``width``: at 64 those of the shipped models.
+
+    Raises AimfairError for a width that cannot be divided into groups and attention heads.
+    """
+    if width < 32 or width % 32:
+        raise AimfairError(f"--width must be a multiple of 32, such as 96 or 128, got {width}")
+    return tuple(c * width // WIDTH for c in autoencoder.CHANNELS), (width, 2 * width)
+
+
+def megabytes(width: int = WIDTH) -> float:
+    """Size of all weights on disk, in float16. Nothing is computed: the networks are built without their weights."""
+    vae_channels, unet_channels = channels(width)
+    with torch.device("meta"):
+        parts = autoencoder.build(64, channels=vae_channels), *build(VOCABULARY, 8, channels=unet_channels)
+    return 2 * sum(map(autoencoder.scalars, parts)) / 1e6
+
+
+def train_tokenizer(captions: Sequence[str], folder: Path, vocabulary: int = VOCABULARY) -> CLIPTokenizer:
+    """Byte-level BPE over the captions in CLIP's layout: 256 bytes, the same ending a word, merges, two marks.
+
+    ``folder`` gets ``vocab.json`` and ``merges.txt``. Any text can be encoded, also words the corpus does not have.
+    """
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from transformers import CLIPTokenizer
+
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    word = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+    split = pre_tokenizers.Split(word, behavior="removed", invert=True)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
+    bpe.train_from_iterator(captions, trainer)
+    merges = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
+    words = alphabet + [letter + "</w>" for letter in alphabet]
+    words += sorted({a + b for a, b in merges} - set(words)) + ["<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}, ensure_ascii=False))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": CONTEXT, "pad_token": "<|endoftext|>"})
+    )
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def build(
+    vocabulary: int, latent_size: int, seed: int = 0, channels: tuple[int, ...] = (WIDTH, 2 * WIDTH)
+) -> tuple[CLIPTextModel, UNet2DConditionModel]:
+    """Fresh text encoder (width 128, 2 layers, 4 heads) and UNet (cross-attention at every level)."""
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = CLIPTextConfig(
+            vocab_size=vocabulary,
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
+            projection_dim=TEXT_WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=CONTEXT,
+            bos_token_id=vocabulary - 2,
+            eos_token_id=vocabulary - 1,
+            pad_token_id=vocabulary - 1,
+        )
+        text_encoder = CLIPTextModel(config)
+        unet = UNet2DConditionModel(
+            sample_size=latent_size,
+            in_channels=autoencoder.LATENTS,
+            out_channels=autoencoder.LATENTS,
+            down_block_types=("CrossAttnDownBlock2D",) * len(channels),
+            up_block_types=("CrossAttnUpBlock2D",) * len(channels),
+            block_out_channels=channels,
+            layers_per_block=1,
+            cross_attention_dim=TEXT_WIDTH,
+            attention_head_dim=[max(1, c // 64) for c in channels],  # diffusers' name for the number of heads
+            norm_num_groups=16,
+        )
+    return text_encoder, unet
+
+
+def train_unet(
+    text_encoder: CLIPTextModel,
+    unet: UNet2DConditionModel,
+    tokenizer: CLIPTokenizer,
+    latents: tuple[Tensor, Tensor],
+    captions: Sequence[str],
+    *,
+    folder: Path,
+    minutes: float = 0.0,
+    steps: int = 0,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    seed: int = 0,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Train UNet and text encoder together to predict v = alpha * noise - sigma * latent (Salimans and Ho, 2022).
+
+    latents  mean and standard deviation of every image's latents; a fresh sample is drawn whenever one is used
+    """
+    from diffusers import DDPMScheduler
+
+    def encode(texts: Sequence[str]) -> Tensor:
+        padded = tokenizer(list(texts), padding="max_length", max_length=CONTEXT, truncation=True)
+        return torch.tensor(padded["input_ids"])
+
+    tokens, empty = encode(captions), encode([""])
+    alphas = DDPMScheduler(**BETAS).alphas_cumprod
+    mean, std = (part.to(device) for part in latents)
+    both = nn.ModuleDict({"text_encoder": text_encoder, "unet": unet}).to(device)
+
+    def loss(index: Tensor, generator: torch.Generator) -> Tensor:
+        n = len(index)
+        t = torch.randint(0, len(alphas), (n,), generator=generator)
+        dropped = torch.rand(n, 1, generator=generator) < CAPTION_DROPOUT
+        text = torch.where(dropped, empty, tokens[index.cpu()]).to(device)
+        jitter = torch.randn(mean[:n].shape, generator=generator).to(device)
+        noise = torch.randn(mean[:n].shape, generator=generator).to(device)
+        latent = mean[index].float() + std[index].float() * jitter
+        alpha, sigma = (part.sqrt().view(-1, 1, 1, 1).to(device) for part in (alphas[t], 1 - alphas[t]))
+        v = unet(alpha * latent + sigma * noise, t.to(device), text_encoder(text)[0]).sample
+        return nn.functional.mse_loss(v.float(), alpha * noise - sigma * latent)
+
+    first_level = unet.config.block_out_channels[0]
+    return train_stage(
+        "denoiser" if first_level == WIDTH else f"denoiser-{first_level}",
+        both,
+        loss,
+        n=len(mean),
+        folder=folder,
+        batch_size=batch_size,
+        lr=lr,
+        minutes=minutes,
+        steps=steps,
+        weight_decay=0.01,
+        seed=seed,
+        device=device,
+    )
+
+
+def save(
+    folder: Path, vae: Any, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, unet: UNet2DConditionModel
+) -> None:
+    """Write all parts as one StableDiffusionPipeline in float16 safetensors."""
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+    from transformers.utils.logging import disable_progress_bar
+
+    pipeline = StableDiffusionPipeline(
+        vae=vae.cpu().half(),
+        text_encoder=text_encoder.cpu().half(),
+        tokenizer=tokenizer,
+        unet=unet.cpu().half(),
+        scheduler=DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", steps_offset=1, **BETAS),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    if folder.exists():
+        shutil.rmtree(folder)
+    disable_progress_bar()  # of writing 15 MB
+    pipeline.save_pretrained(folder)
+    config = folder / "text_encoder" / "config.json"  # half on disk, but computed in float32 unless asked otherwise
+    stored = {
+        key: value for key, value in json.loads(config.read_text()).items() if key not in ("dtype", "torch_dtype")
+    }
+    config.write_text(json.dumps(stored | {"dtype": "float32"}, indent=2) + "\n")
+    for name in ("vocab.json", "merges.txt"):  # newer transformers write tokenizer.json alone; older ones read these
+        source = Path(tokenizer.name_or_path) / name
+        if source.exists():
+            shutil.copy(source, folder / "tokenizer" / name)

@@ -1,0 +1,379 @@
+"""A study: the runs on one profile's faces. What notebooks and the command line work with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock
+from torch import nn
+
+from aimfair import environment, methods, models
+from aimfair.audit import judges
+from aimfair.environment import AimfairError, Diverged, home, resolve
+from aimfair.faces import FaceSet
+from aimfair.methods import Bench
+from aimfair.study import profiles, runs, synthetic, tables
+from aimfair.study.material import REAL, Material
+from aimfair.study.measurements import MEASUREMENTS, SCORES
+from aimfair.study.profiles import SEEDS, Profile
+from aimfair.study.runs import Run
+from aimfair.training import History
+
+PROTOCOL = 1
+"""Raised when a change of the code changes numbers on purpose: runs of an older protocol are no longer found."""
+
+POLICY = ("batchnorm",)
+"""Hyper-parameters of how to fine-tune, not of a method: readers of its runs who do not name them want the usual ones, as
+they do of a method's ``options``."""
+
+Found = TypeVar("Found")
+
+
+class Study(Material):
+    """Everything a profile means on this machine: its faces, and what is trained on them when it is asked for."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        seed: int = 100,
+        device: str = "auto",
+        data_root: str = "",
+        runs_root: str = "",
+        reuse: bool = True,
+    ) -> None:
+        """See :func:`open_study`."""
+        super().__init__(profile, device, data_root)
+        self.seed = seed
+        self.runs_root = resolve(runs_root) if runs_root else runs.default_root()
+        self.published_root = home() / "data" / "published"
+        self.reuse = reuse
+        self._gaps: dict[int, Run] = {}
+
+    def varied(self, **changes: Any) -> Study:
+        """This study with some fields of its profile changed. Both share the real faces that either has decoded, unless
+        a field of :data:`REAL` changes. Raises AimfairError for an impossible value."""
+        other = Study(
+            replace(self.profile, **profiles.with_preset(changes)),
+            self.seed,
+            self.device,
+            self.data_root,
+            str(self.runs_root),
+            self.reuse,
+        )
+        if all(getattr(self.profile, name) == getattr(other.profile, name) for name in REAL):
+            other._faces = self._faces
+        return other
+
+    # Benches and runs
+
+    def bench(self, seed: int, resume: Path | None = None, synthetic: bool = True) -> Bench:
+        """What all methods of ``seed`` share. Without ``synthetic``, no synthetic face is drawn: both sets are empty."""
+        p, nothing = self.profile, self.faces("train").subset([])
+        balanced, biased = self.synthetic_sets(seed) if synthetic else (nothing, nothing)
+        return Bench(
+            seed=seed,
+            device=self.device,
+            train=self.faces("train"),
+            validation=self.faces("validation"),
+            balanced=balanced,
+            biased=biased,
+            pretraining=p.pretraining(),
+            finetuning=p.finetuning(),
+            fresh_model=lambda: models.build(p.backbone, seed, p.weights),
+            biased_model=lambda: self.biased_model(seed),
+            gaps=lambda score, mode: self.gaps(seed, score, mode),
+            resume=resume,
+            shares=p.shares(),
+            pool=self.selected(seed) if synthetic else None,
+            edited=self.edited if synthetic else None,
+        )
+
+    def config(self, method: str, hyper: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        """Everything that decides a run's numbers; its hash is the run's id.
+
+        Which synthetic faces there are decides nothing for a method that is given none: ERM with another generator or
+        other prompts is the same run.
+        """
+        settings = self.profile.settings() | {"generator": self._generator}
+        known = methods.registry().get(method)
+        if known is not None and "synthetic" not in known.needs:
+            settings = {name: value for name, value in settings.items() if name not in profiles.SYNTHETIC}
+        elif self.profile.selection not in ("none", "random"):
+            settings["judge"] = judges.judge_identity(self.profile)
+        return {"protocol": PROTOCOL, "study": settings, "method": method, "hyper": dict(hyper), "seed": seed}
+
+    @cached_property
+    def _generator(self) -> str:
+        """What tells its images from others, once and for all: it may take reading a folder."""
+        return synthetic.generator_identity(self.profile)
+
+    def find(self, config: Mapping[str, Any]) -> Run | None:
+        """A finished run: with ``reuse`` a published one, else this machine's.
+
+        In that order, because a run of another processor is as good as another seed: among published runs one of this
+        machine would be the only one that does not share its biased model with the others, and could turn the choice of
+        a search whose other runs are published.
+        """
+        found = runs.find_published(self.published_root, self.profile.profile, config) if self.reuse else None
+        return found or runs.find(self.runs_root, config)
+
+    def run(self, method: str, seed: int | None = None, **hyper: Any) -> Run:
+        """The run of ``method`` with this seed: found, or trained now and stored.
+
+        Raises AimfairError for an unknown method or hyper-parameter before anything is trained, and Diverged for a training
+        whose loss is not finite, also if that was found out before.
+        """
+        run = self.attempt(method, seed, **hyper)
+        if said := run.scores.get("diverged"):
+            raise Diverged(said)
+        return run
+
+    def attempt(self, method: str, seed: int | None = None, **hyper: Any) -> Run:
+        """As :meth:`run`; but a training whose loss is not finite is a run, too. It has ``scores["diverged"]``, what was
+        said of it, and a logit for no face, which counts as class 0: no search will choose it.
+
+        Raises Diverged for the baseline, because others start from its weights.
+        """
+        chosen = methods.get(method)
+        seed = self.seed if seed is None else seed
+        config = self.config(method, chosen.hyper(**hyper), seed)
+        return self.once(config, lambda: self.find(config), lambda: self._train(chosen, config))
+
+    def once(self, config: Mapping[str, Any], find: Callable[[], Found | None], compute: Callable[[], Found]) -> Found:
+        """What ``find`` gives, or else ``compute``, by one process while all others that want the same run wait for it."""
+        found = find()
+        if found is not None:
+            return found
+        lock = self.lock(config)
+        try:
+            self.runs_root.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except OSError as error:
+            raise AimfairError(
+                f"cannot write to {self.runs_root} ({error.strerror}): free space, or name another folder with --runs "
+                "(runs_root in a notebook)"
+            ) from error
+        try:
+            found = find()
+            if found is None:
+                found = compute()
+            return found
+        finally:
+            lock.release()
+
+    def lock(self, config: Mapping[str, Any]) -> FileLock:
+        """Held by the process that computes this run; who holds it may ask for the run all the same."""
+        return FileLock(self.runs_root / f".{runs.run_id(config)}.lock", is_singleton=True)
+
+    def _train(self, method: methods.Method, config: dict[str, Any]) -> Run:
+        began = perf_counter()
+        try:
+            fitted = self._fit(method, config, self.runs_root / f".{runs.run_id(config)}.safetensors")
+        except Diverged as error:
+            if method.name == "erm":
+                raise
+            told = {"diverged": str(error), "note": "its loss was not finite, and it answers class 0 to everything"}
+            fitted = methods.Fitted(models.Silent(), History(), told)
+        if method.name == "erm":  # what others start from, here or from a clone, is what was evaluated
+            models.halve(fitted.model)
+        seconds = max(perf_counter() - began, fitted.history.seconds)  # of one that was resumed, or kept, the latter
+        scores = {
+            **fitted.scores,
+            "loss": [round(value, 5) for value in fitted.history.loss],
+            "validation_accuracy": [round(value, 3) for value in fitted.history.validation_accuracy],
+            "chosen_epoch": fitted.history.chosen,
+            "seconds": round(seconds, 1),
+            "device": environment.device_name(self.device),
+            "torch": torch.__version__,
+        }
+        keep = fitted.model if method.name == "erm" else None
+        return runs.store(self.runs_root, config, self._predict(fitted.model), scores, keep)
+
+    def _fit(self, method: methods.Method, config: dict[str, Any], resume: Path) -> methods.Fitted:
+        bench = self.bench(config["seed"], resume, synthetic="synthetic" in method.needs)
+        return method.fit(bench.seen_by(method), config["hyper"])
+
+    def classifier(self, method: str, seed: int | None = None, **hyper: Any) -> nn.Module:
+        """The classifier behind a run: ERM's from its stored weights, any other one trained again.
+
+        A training is a function of its configuration, so on the same processor and number of threads it is the
+        classifier whose predictions were stored; nothing is stored here.
+        """
+        chosen = methods.get(method)
+        seed = self.seed if seed is None else seed
+        if method == "erm":
+            return self.biased_model(seed)
+        config = self.config(method, chosen.hyper(**hyper), seed)
+        return self._fit(chosen, config, self.runs_root / f".{runs.run_id(config)}-again.safetensors").model
+
+    def _predict(self, model: nn.Module) -> pd.DataFrame:
+        return self.predict(model, {split: self.faces(split) for split in ("test", "validation")})
+
+    def predict(self, model: nn.Module, sets: Mapping[str, FaceSet]) -> pd.DataFrame:
+        """What a run stores (see :class:`aimfair.study.runs.Run`): a row per face of each of the sets, by name of the split."""
+        tables = [
+            pd.DataFrame(
+                {
+                    "split": split,
+                    "name": faces.names.astype(str),
+                    "target": faces.target.numpy().astype(np.int8),
+                    "protected": faces.protected.numpy().astype(np.int8),  # type: ignore[union-attr]
+                    "logit": models.evaluate(model.to(self.device), faces, self.device).numpy(),
+                }
+            )
+            for split, faces in sets.items()
+        ]
+        return pd.concat(tables, ignore_index=True)
+
+    def biased_model(self, seed: int) -> nn.Module:
+        """A copy of the seed's ERM classifier: its stored weights, or trained now where only predictions were published."""
+        run = self.run("erm", seed)
+
+        def train() -> Path:
+            return self._train(methods.get("erm"), run.config).folder / "model.safetensors"  # type: ignore[operator]
+
+        weights = self.once(run.config, lambda: self.biased_weights(seed), train)
+        return models.build(self.profile.backbone, seed, str(weights))
+
+    def biased_weights(self, seed: int) -> Path | None:
+        """Where the weights of the seed's ERM classifier lie: those of the run that :meth:`find` finds, if they were kept; else
+        what there is, or nowhere."""
+        identity = runs.run_id(self.config("erm", methods.get("erm").hyper(), seed))
+        published = self.published_root / self.profile.profile / f"erm-{seed}-{identity}.safetensors"
+        mine = self.runs_root / identity / "model.safetensors"
+        places = (published, mine) if self.reuse else (mine, published)
+        return next((path for path in places if path.exists()), None)
+
+    def measure(self, name: str, seed: int | None = None, **hyper: Any) -> Run:
+        """The measurement ``name`` of :data:`aimfair.study.measurements.MEASUREMENTS` with this seed, as a run without
+        predictions: found, or measured now; its scores also hold the seconds. Raises AimfairError for an unknown name."""
+        if name not in MEASUREMENTS:
+            raise AimfairError(f"no measurement {name!r}; there are: {', '.join(MEASUREMENTS)}")
+        seed = self.seed if seed is None else seed
+        config = self.config(name, hyper, seed)
+
+        def compute() -> Run:
+            began = perf_counter()
+            scores = MEASUREMENTS[name](self, seed, **hyper)
+            scores["seconds"] = round(perf_counter() - began, 1)
+            return runs.store(self.runs_root, config, pd.DataFrame({n: [] for n in [*runs.FACES, "logit"]}), scores)
+
+        return self.once(config, lambda: self.find(config), compute)
+
+    def gaps(
+        self, seed: int, score: str = "absolute", mode: str = "train"
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """(domain_gap, bias_gap) per tensor; mode "train" is the official form, "eval" the deterministic one.
+
+        Raises AimfairError for another mode, and for a score that is not among :data:`aimfair.study.measurements.SCORES`.
+        """
+        for name, value, known in (("score", score, SCORES), ("gradients", mode, ("train", "eval"))):
+            if value not in known:
+                raise AimfairError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if seed not in self._gaps:
+            self._gaps[seed] = self.measure("gradient-gaps", seed)
+        scores = self._gaps[seed].scores
+        if mode == "train":
+            domain, bias = scores["train"][score]
+        else:
+            domain, bias = scores["eval"][f"{max(self.profile.shares()):.2f}"][score]
+        return domain, bias
+
+    # Tables
+
+    def published(self, method: str, **fixed: Any) -> list[Run]:
+        """The published runs of ``method`` under this profile's name and settings; ``fixed`` as in :meth:`results`."""
+        return [run for run in self.all_published(method) if is_wanted(run, fixed)]
+
+    def all_published(self, method: str) -> list[Run]:
+        """The published runs of ``method``, whatever their hyper-parameters."""
+        found = runs.published_runs(self.published_root, self.profile.profile, method)
+        is_mine = self._is_mine(method)
+        return [run for run in found if is_mine(run.config)]
+
+    def fresh(self, method: str, seed: int | None = None, **fixed: Any) -> list[Run]:
+        """The runs of ``method`` on this machine, of one seed or of all, by seed and configuration; ``fixed`` as in
+        :meth:`results`."""
+        return [run for run in self.all_fresh(method, seed) if is_wanted(run, fixed)]
+
+    def all_fresh(self, method: str, seed: int | None = None) -> list[Run]:
+        """The runs of ``method`` on this machine, whatever their hyper-parameters, by seed and configuration."""
+        is_mine = self._is_mine(method)
+        mine = runs.all_runs(self.runs_root, lambda c: is_mine(c) and seed in (None, c["seed"]))
+        return sorted(mine, key=lambda run: (run.seed, json.dumps(run.config["hyper"], sort_keys=True)))
+
+    def _is_mine(self, method: str) -> Callable[[Mapping[str, Any]], bool]:
+        """Whether a configuration is one of ``method`` in this study."""
+        wanted = self.config(method, {}, 0)
+        return lambda config: all(config[key] == wanted[key] for key in ("protocol", "study", "method"))
+
+    def results(self, method: str, **fixed: Any) -> list[Run]:
+        """What the book's tables show: the published runs of ``method``; for a study that nobody published, this machine's.
+
+        fixed  hyper-parameters that the runs must have. Options and those of :data:`POLICY` that are not named must be the
+               method's usual ones; all others may be anything
+        Raises AimfairError where there are none, because a table without rows would say nothing.
+        """
+        found = self.published(method, **fixed) or self.fresh(method, **fixed)
+        if not found:
+            raise AimfairError(f"no run of {method} in this study: set reuse to False, or aimfair run {method} first")
+        return found
+
+    def publish(self) -> list[Path]:
+        """Pack all runs of this study on this machine into ``data/published``; returns the files written.
+
+        The weights of the biased models (float16) come along where nobody's face was used to train them, so that every
+        clone fine-tunes the same ones: of the book's main study all, of another task or a variation those of the first seed,
+        so that the repository stays light (a clone trains the others when it wants them).
+        """
+        names = [*methods.registry(), *MEASUREMENTS]
+        written = runs.publish(
+            (r for name in names for r in self.all_fresh(name)), self.published_root, self.profile.profile
+        )
+        if self.profile.dataset == "faceworld":
+            main = self.profile == profiles.load(profiles.MAIN)
+            for run in self.fresh("erm", None if main else SEEDS[0]):
+                weights = self.published_root / self.profile.profile / f"erm-{run.seed}-{run.id}.safetensors"
+                if not weights.exists():  # else others that are published started from these
+                    shutil.copy(run.folder / "model.safetensors", weights)  # type: ignore[operator]
+                written.append(weights)
+        return written
+
+
+def is_wanted(run: Run, fixed: Mapping[str, Any]) -> bool:
+    """Whether the run has the hyper-parameters ``fixed``, and the usual :data:`POLICY` and options where they are not named."""
+    method = methods.registry().get(run.config["method"])
+    usual = method.usual if method else {}
+    unnamed = {*POLICY, *(method.options if method else ())}
+    wanted = {name: usual[name] for name in unnamed if name in usual} | dict(fixed)
+    has = {**usual, **run.config["hyper"]}
+    return all(name in has and has[name] == value for name, value in wanted.items())
+
+
+def open_study(profile: str = "demo", *, changes: Mapping[str, Any] | None = None, **common: Any) -> Study:
+    """The study of a profile by name or YAML file.
+
+    changes  fields of the profile to override
+    common   seed, device ("auto", "cpu", "cuda"), data_root (folder of the real images), runs_root, reuse (look among
+             the published runs too)
+    """
+    return Study(profiles.load(profile, **(changes or {})), **common)
+
+
+def from_notebook(variables: Mapping[str, Any]) -> Study:
+    """The study that a notebook's parameters describe; called with ``globals()``. From then on the notebook shows tables
+    by :func:`aimfair.study.tables.without_style`."""
+    tables.without_style()
+    profile, common = profiles.from_parameters(variables)
+    common.pop("profile", None)
+    return Study(profile, **common)

@@ -1,0 +1,222 @@
+"""The synthetic pool of a profile: prompts -> images on disk -> FaceSet, with a generator that is trained if need be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from aimfair import datasets, prompts
+from aimfair.datasets import Catalogue
+from aimfair.datasets import folder as image_folder
+from aimfair.environment import AimfairError, home, resolve
+from aimfair.faces import FaceSet
+from aimfair.generate import diffusion, presets, tiny_sd
+from aimfair.generate.drawing import manifest, pipelines, sharing
+from aimfair.generate.drawing.jobs import Job
+from aimfair.generate.drawing.manifest import AnyJob
+from aimfair.generate.drawing.pipelines import Compute
+from aimfair.generate.tiny_sd import corpora
+from aimfair.study.profiles import Profile
+
+ELSEWHERE = "folder:"
+"""How a generator begins that is none: a folder of images made elsewhere."""
+
+
+def pool(profile: Profile, device: str = "cpu", data_root: str = "") -> FaceSet:
+    """``images_per_group`` synthetic faces of each group, in a fixed order.
+
+    Images are generated where they are missing and kept under ``data/synthetic/``; two processes that want the same
+    pool wait for each other. ``generator: folder:PATH`` takes images made elsewhere.
+    """
+    return taken(profile, catalogue(profile, device, data_root))
+
+
+def catalogue(profile: Profile, device: str = "cpu", data_root: str = "", on_error: str = "raise") -> Catalogue:
+    """Names, labels and manifest of the images from which the pool is taken, drawn now where they are missing.
+
+    For ``on_error`` see :func:`aimfair.datasets._images.build`.
+    """
+    folder = pool_folder(profile)
+    if not made_elsewhere(profile):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with lock(profile):
+            generate(profile, folder, device, data_root)
+    return datasets.load("folder", str(folder), target=profile.target, protected=profile.protected, on_error=on_error)
+
+
+def lock(profile: Profile) -> FileLock:
+    """Held by the process that draws the pool, while all others that want it wait; who holds it may ask for the pool."""
+    return FileLock(f"{pool_folder(profile)}.lock", is_singleton=True)
+
+
+def taken(profile: Profile, catalogue: Catalogue) -> FaceSet:
+    """The first ``images_per_group`` faces of each group. Raises AimfairError where a group has none."""
+    group = 2 * catalogue.labels(profile.target) + catalogue.labels(profile.protected)
+    wanted = [np.flatnonzero(group == g)[: profile.images_per_group] for g in range(4)]
+    if min(map(len, wanted)) == 0:
+        raise AimfairError(
+            f"{catalogue.name} has no image of some group: {[len(w) for w in wanted]} of (0,0) (0,1) (1,0) (1,1)"
+        )
+    return catalogue.faces(np.concatenate(wanted), profile.target, profile.protected, profile.image_size)
+
+
+def made_elsewhere(profile: Profile) -> bool:
+    """Whether the profile takes its synthetic images from a folder and draws none."""
+    return profile.generator.startswith(ELSEWHERE)
+
+
+def pool_folder(profile: Profile) -> Path:
+    """Where the pool's images lie; never committed.
+
+    One folder per data set, generator, prompt variant, size, steps, guidance and draw; the tasks share it, each with
+    sub-folders of its own. Images made elsewhere lie where the profile says.
+    """
+    if made_elsewhere(profile):
+        return resolve(profile.generator.removeprefix(ELSEWHERE))
+    made = f"{profile.prompts}-{profile.image_size}-{profile.steps}-{profile.guidance:g}"
+    draw = f"-draw{profile.draw}" if profile.draw else ""
+    return home() / "data" / "synthetic" / f"{profile.dataset}-{in_a_name(profile.generator)}-{made}{draw}"
+
+
+def in_a_name(generator: str) -> str:
+    """A generator as part of the name of a folder."""
+    return generator.strip("/").replace("data/", "", 1).replace("/", "-")
+
+
+def pool_jobs(profile: Profile) -> list[Job]:
+    """Every image of the pool, whether it is there or not."""
+    bank = prompts.bank(f"{profile.dataset}/{profile.task}", profile.prompts)
+    return diffusion.jobs(bank, profile.images_per_group, profile.task, profile.draw)
+
+
+def lacking(profile: Profile, todo: Sequence[AnyJob], folder: Path) -> list[AnyJob]:
+    """Those of ``todo`` (of the pool, or of edits) that have no image in ``folder`` yet.
+
+    Raises AimfairError where an image is there that was made with other settings, and for images made elsewhere, of
+    which none can be drawn. Nothing is loaded: what only the loaded model knows is compared by :func:`diffusion.draw`.
+    """
+    settings = {"steps": profile.steps, "guidance": profile.guidance, "size": profile.image_size}
+    manifest.same_settings(folder, todo, pipelines.expected(model_of(profile)) | settings)
+    return manifest.missing(todo, folder)
+
+
+def generate(
+    profile: Profile,
+    folder: Path,
+    device: str,
+    data_root: str,
+    compute: Compute | None = None,
+    processes: int | None = None,
+) -> None:
+    """Draw what is missing of the pool; see :func:`aimfair.generate.drawing.sharing.generate` for several processes.
+
+    Raises AimfairError as that function and :func:`lacking` do.
+    """
+    jobs = pool_jobs(profile)
+    if lacking(profile, jobs, folder):
+        name = str(generator(profile, device, data_root))
+        sharing.generate(
+            partial(diffusion.load_pipeline, name, compute=compute),
+            jobs,
+            folder,
+            device=device,
+            processes=processes,
+            steps=profile.steps,
+            guidance=profile.guidance,
+            size=profile.image_size,
+        )
+
+
+def generator(profile: Profile, device: str, data_root: str) -> Path | str:
+    """The profile's text-to-image pipeline; a tiny one is first trained on the profile's external corpus if missing."""
+    if to_train(profile):
+        return train(profile, device, data_root)
+    name = model_of(profile)
+    return Path(name) if Path(name).is_dir() else name
+
+
+def model_of(profile: Profile) -> str:
+    """What to load: a preset or a name on the hub as it is, a folder in full, from the checkout or the working directory.
+
+    Raises AimfairError for images made elsewhere: nobody can draw more of them.
+    """
+    name = profile.generator
+    if made_elsewhere(profile):
+        raise AimfairError(
+            f"the images of {name} were made elsewhere, and no more can be drawn: name a text-to-image model instead, "
+            "such as --model sd21-base, or look at them with aimfair audit --images"
+        )
+    if name in presets.available():
+        return name
+    given = Path(name).expanduser()
+    there = [path for path in (home() / given, given) if path.is_dir()]
+    return str(there[0] if there else home() / given if _below_data(profile) else name)
+
+
+def to_train(profile: Profile) -> bool:
+    """Whether the generator is missing and a tiny one will be trained in its place: below ``data/`` of the checkout only,
+    so that no misspelt model is answered by a training."""
+    return bool(profile.corpus) and _below_data(profile) and not (home() / profile.generator).exists()
+
+
+def is_tiny(profile: Profile) -> bool:
+    """Whether the generator is one of this book's own: below ``data/`` of the checkout, shipped or trained here."""
+    return not made_elsewhere(profile) and profile.generator not in presets.available() and _below_data(profile)
+
+
+def train(
+    profile: Profile, device: str, data_root: str, width: int = tiny_sd.WIDTH, steps: tuple[int, int] | None = None
+) -> Path:
+    """The tiny Stable Diffusion of the profile, trained on its corpus and saved in its place; see :func:`tiny_sd.train`."""
+    corpus = corpora.load(profile, data_root)
+    return tiny_sd.train(
+        corpus.images,
+        corpus.captions,
+        home() / profile.generator,
+        focus=corpus.focus,
+        labels=corpus.labels,
+        minutes=profile.generator_minutes,
+        seed=0,
+        device=device,
+        about=profile.corpus,
+        width=width,
+        steps=steps,
+    )
+
+
+def generator_identity(profile: Profile) -> str:
+    """The generator's name and what its images depend on beside it, so that runs with other images are not found.
+
+    For one that the repository ships, a digest of its training record; for one that is trained here, its corpus and
+    budget of minutes; for a preset its commit; for images made elsewhere a digest of their names, labels and sizes; for
+    another folder that of its weights. Nothing more for other models of the hub, and for what is not there.
+    """
+    name = profile.generator
+    if made_elsewhere(profile):
+        return _named(name, image_folder.fingerprint(pool_folder(profile), profile.target, profile.protected))
+    record = home() / name / "training.json"
+    if name.startswith("data/tiny-sd/") and record.exists():
+        digest = hashlib.blake2b(json.dumps(json.loads(record.read_text()), sort_keys=True).encode(), digest_size=4)
+        return _named(name, digest.hexdigest())
+    if name in presets.available():
+        return _named(name, presets.find(name).revision[:12])
+    if _below_data(profile):
+        return _named(name, f"{profile.corpus}-{profile.generator_minutes:g}" if profile.corpus else "")
+    folder = Path(model_of(profile))
+    return _named(name, pipelines.fingerprint(folder) if folder.is_dir() else "")
+
+
+def _named(name: str, what: str) -> str:
+    return f"{name}@{what}" if what else name
+
+
+def _below_data(profile: Profile) -> bool:
+    place = Path(os.path.abspath(home() / Path(profile.generator).expanduser()))
+    return place.is_relative_to(os.path.abspath(home() / "data"))
