@@ -150,10 +150,10 @@ def execute(
     Raises AimfairError: unknown parameter or wrong type (before anything starts), an error in a cell, a kernel that
     died, a time-out; it names the cell.
     """
-    from aimfair import environment
+    from aimfair.environment import choose_device, device_name
 
     check_parameters(notebook, parameters)
-    device = environment.device_name(environment.choose_device(str(parameters.get("device", "auto"))))
+    device = device_name(choose_device(str(parameters.get("device", "auto"))))
     before = code_hash(notebook)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.stem}.{os.getpid()}.ipynb")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aimfair.study.study import Study, from_notebook, open_study
+
+__all__ = ["Study", "from_notebook", "open_study"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Study", "open_study", "from_notebook", "PROTOCOL", "POLICY", "is_wanted"):
+    if name in __all__:
         from aimfair.study import study
 
         return getattr(study, name)
