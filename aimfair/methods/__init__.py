@@ -150,27 +150,30 @@ class Method:
 
 @cache
 def registry() -> dict[str, Method]:
-    """Every method by name, in the order of the tables: from scratch, fine-tuning, oracles; each by file name."""
+    """Every method by name, in the order of the tables: from scratch, fine-tuning, oracles; each by name.
+
+    A module declares one ``METHOD``, or those of a family as a tuple ``METHODS``.
+    """
     modules = [
         importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__) if m.name[0] != "_"
     ]
     methods: list[Method] = []
     for module in modules:
         file = f"aimfair/methods/{module.__name__.rpartition('.')[2]}.py"
-        method = getattr(module, "METHOD", None)
-        if not isinstance(method, Method):
-            raise AimfairError(f"{file} declares no METHOD; a file that is no method has a name that begins with _")
-        for other in methods:
-            if method.name == other.name or method.title == other.title:
-                raise AimfairError(f"{file} has the name or title of another method, {other.name}: give it its own")
-        if unknown := method.needs - set(NEEDS):
-            raise AimfairError(f"{file} declares the unknown need {min(unknown)!r}; known are: {', '.join(NEEDS)}")
-        if method.is_oracle != method.title.endswith("(oracle)"):
-            raise AimfairError(
-                f"{file}: the title of a method ends in (oracle) if it is told group labels, and only then"
-            )
-        methods.append(method)
-    methods.sort(key=lambda m: (m.is_oracle, m.start != "scratch", "synthetic" in m.needs))
+        for method in getattr(module, "METHODS", (getattr(module, "METHOD", None),)):
+            if not isinstance(method, Method):
+                raise AimfairError(f"{file} declares no METHOD; a file that is no method has a name that begins with _")
+            for other in methods:
+                if method.name == other.name or method.title == other.title:
+                    raise AimfairError(f"{file} has the name or title of another method, {other.name}: give it its own")
+            if unknown := method.needs - set(NEEDS):
+                raise AimfairError(f"{file} declares the unknown need {min(unknown)!r}; known are: {', '.join(NEEDS)}")
+            if method.is_oracle != method.title.endswith("(oracle)"):
+                raise AimfairError(
+                    f"{file}: the title of a method ends in (oracle) if it is told group labels, and only then"
+                )
+            methods.append(method)
+    methods.sort(key=lambda m: (m.is_oracle, m.start != "scratch", "synthetic" in m.needs, m.name))
     return {method.name: method for method in methods}
 
 
