@@ -10,8 +10,9 @@ from PIL import Image
 
 from aimfair import datasets, prompts, sampling
 from aimfair.environment import AimfairError
-from aimfair.generate.tiny_sd import corpora
+from aimfair.generate import corpora
 from aimfair.study import profiles
+from aimfair.study.corpus import corpus_root, load_corpus
 
 RACES = ("White", "Black", "East Asian", "Southeast Asian", "Indian", "Middle Eastern", "Latino_Hispanic")
 N = 1200
@@ -62,12 +63,17 @@ def celeba_profile(**changes):
 
 @pytest.fixture(scope="module")
 def celeba(celeba_root):
-    return corpora.load(celeba_profile(), str(celeba_root))
+    return load_corpus(celeba_profile(), str(celeba_root))
 
 
 @pytest.fixture(scope="module")
 def fairface(fairface_root):
-    return corpora.load(profiles.load("utkface"), str(fairface_root.parent / "utkface"))
+    return load_corpus(profiles.load("utkface"), str(fairface_root.parent / "utkface"))
+
+
+@pytest.fixture(scope="module")
+def faceworld():
+    return corpora.faceworld("", 64, n=2000)
 
 
 def chosen_rows(root):
@@ -83,9 +89,8 @@ def test_celeba_corpus_shares_nobody_with_the_classifier(celeba, celeba_root):
     train = np.flatnonzero(table["split"] == "train")
     even, odd = sampling.by_identity(table["identity"].to_numpy()[train])
     classifier = set(table["identity"].to_numpy()[train[even]]) | set(table["identity"][table["split"] != "train"])
-    assert len(celeba.images) == len(odd) > 500
+    assert len(odd) > 500 and np.array_equal(numbers.numpy(), train[odd])
     assert not mine & classifier
-    assert np.array_equal(numbers.numpy(), train[odd])
 
 
 def test_celeba_captions_are_true(celeba, celeba_root):
@@ -115,13 +120,8 @@ def test_celeba_captions_are_true(celeba, celeba_root):
                 assert face[by_words[clause]]
     assert 0.85 < said_age / len(table) < 0.95
     assert set(by_words) < set(clauses)
-
-
-def test_celeba_labels(celeba, celeba_root):
-    table = chosen_rows(celeba_root)
-    assert celeba.labels.dtype == torch.int64
-    for column, name in enumerate(corpora.CELEBA_LABELS):
-        assert np.array_equal(celeba.labels[:, column], table[name])
+    assert celeba.labels.dtype == torch.int64 and celeba.names == corpora.CELEBA_LABELS
+    assert np.array_equal(celeba.labels, table[list(celeba.names)])
 
 
 def words_of(texts):
@@ -133,12 +133,11 @@ def test_prompts_speak_like_the_captions(celeba, fairface, variant):
     celeba_words = words_of(celeba.captions) + Counter(["an"])
     for task in ("celeba/Smiling_Male", "celeba/Smiling_Young", "celeba/Young_Male"):
         assert not set(words_of(p.text for p in prompts.bank(task, variant))) - set(celeba_words)
-    assert not set(words_of(p.text for p in prompts.bank("utkface/Female_White", variant))) - set(
-        words_of(fairface.captions)
-    )
+    utkface = words_of(p.text for p in prompts.bank("utkface/Female_White", variant))
+    assert not set(utkface) - set(words_of(fairface.captions))
 
 
-def test_fairface_captions_are_true(fairface, fairface_root):
+def test_fairface_captions_and_labels_are_true(fairface, fairface_root):
     table = datasets.load("fairface", str(fairface_root)).attributes
     kinds = Counter()
     for caption, (_, face) in zip(fairface.captions, table.iterrows(), strict=True):
@@ -151,66 +150,84 @@ def test_fairface_captions_are_true(fairface, fairface_root):
             assert int(first) <= int(age) <= int(last[0] if last else 90)
         kinds.update([race, age is None])
     assert 30 < kinds[True] < 90 and 25 < kinds["non-white"] < 80
-
-
-def test_fairface_is_cropped_to_utkface_framing(fairface):
-    assert fairface.images.shape == (600, 3, 64, 64)
-    assert fairface.focus.shape == (1, 1, 64, 64)
-    assert fairface.images.max() == 0  # the frame of 2 px in 68 is outside
-
-
-def test_fairface_labels(fairface, fairface_root):
-    table = datasets.load("fairface", str(fairface_root)).attributes
-    assert np.array_equal(fairface.labels[:, 0], table["Female"])
-    assert np.array_equal(fairface.labels[:, 1], table["White"])
     old = table["age"].isin(("40-49", "50-59", "60-69", "more than 70"))
-    assert np.array_equal(fairface.labels[:, 4], old)
+    assert np.array_equal(fairface.labels[:, [0, 1, 4]], np.stack([table["Female"], table["White"], old], 1))
     assert fairface.labels.max() == 1 and (fairface.labels.float().mean(0) > 0).all()
-
-
-def test_captions_are_the_same_every_time(fairface, fairface_root):
     assert corpora.fairface(str(fairface_root), 8).captions == fairface.captions
 
 
-def test_faceworld_corpus():
-    assert corpora.root_of(profiles.load("demo", corpus="faceworld"), "") == ""
-    corpus = corpora.web_faces("", 8, n=2000)
-    assert len(corpus.images) == len(corpus.captions) == len(corpus.focus) == len(corpus.labels) == 2000
-    for column, word in enumerate(("smiling", " male", "young")):
-        named = torch.tensor([word in caption for caption in corpus.captions])
-        assert corpus.labels[:, column].float().mean() == 0.5
-        assert not (named & (corpus.labels[:, column] == 0)).any()
-    assert corpus.focus.shape == (2000, 1, 8, 8)
+def test_fairface_is_cropped_to_utkface_framing(fairface):
+    assert fairface.images.shape == (600, 3, 64, 64) and fairface.focus.shape == (1, 1, 64, 64)
+    assert fairface.images.max() == 0  # the frame of 2 px in 68 is outside
 
 
-def test_focus_is_on_eyes_and_mouth():
+def test_faceworld_captions_are_true(faceworld):
+    table = datasets.load("faceworld", style="web", train=0, validation=0, test=0, corpus=2000).attributes
+    assert len(faceworld.images) == len(faceworld.captions) == 2000
+    assert np.array_equal(faceworld.labels, table[list(faceworld.names)])
+    spoken = [caption.replace(",", " ").split() for caption in faceworld.captions]
+    for word, column in (("smiling", "Smiling"), ("male", "Male")):
+        assert ([word in words for words in spoken] == table[column]).all()
+    for said, true in (
+        (" young ", table.Young == 1),
+        (" old ", table.Young == 0),
+        ("eyeglasses", table.Eyeglasses == 1),
+        ("a hat", table.Wearing_Hat == 1),
+        ("long", table.Long_Hair == 1),
+        ("short", table.Long_Hair == 0),
+        ("black hair", table.Black_Hair == 1),
+        ("goatee", table.Goatee == 1),
+        ("lipstick", table.Wearing_Lipstick == 1),
+        ("bald", table.Bald == 1),
+        ("turned slightly right", table.yaw > 0.25),
+        ("tilted slightly left", table.roll < -0.25),
+        ("downward", table.pitch > 0.25),
+    ):
+        where = np.array([said in caption for caption in faceworld.captions])
+        assert where.any() and true[where].all(), said
+    aged = np.mean([" young " in caption or " old " in caption for caption in faceworld.captions])
+    assert 0.86 < aged < 0.94
+    assert len({word.strip(".") for words in spoken for word in words}) < 60
+    assert corpora.faceworld("", 8, n=2000).captions == faceworld.captions
+
+
+def test_focus_is_on_eyes_and_mouth(faceworld):
     focus = corpora.aligned_focus(eyes=0.28, mouth=0.70, size=64)[0, 0]
-    assert focus.shape == (64, 64) and focus.min() >= 1
+    assert focus.shape == (64, 64) and focus.min() >= 1 and focus[0, 0] < 1.2
     rows = focus[:, 32]
     assert abs(int(rows.argmax()) - 45) <= 1  # 0.70 of 64 px
     assert rows[18] > 1.2 * rows[30]  # the eyes' line against the nose
-    assert focus[0, 0] < 1.2
     assert torch.allclose(focus, focus.flip(1), atol=1e-5)
+
+    weight = faceworld.focus[:50]
+    assert weight.shape == (50, 1, 64, 64) and weight.dtype == torch.float32
+    assert float(weight.min()) >= 1 and float(weight.amax((1, 2, 3)).min()) > 4
+    table = datasets.load("faceworld", style="web", train=0, validation=0, test=0, corpus=2000).attributes[:50]
+    mouth_y = table.head_y + table.head_scale * (0.6 + 0.07 * table.pitch) * np.cos(np.deg2rad(table["roll"]))
+    assert np.abs((weight.flatten(1).argmax(1).numpy() // 64 + 0.5) / 32 - 1 - mouth_y).max() < 0.12
 
 
 def test_where_a_corpus_is_looked_for(celeba_root, fairface_root, tmp_path):
-    assert corpora.root_of(celeba_profile(), str(celeba_root)) == str(celeba_root)
     utkface = profiles.load("utkface")
-    assert corpora.root_of(utkface, str(fairface_root.parent / "utkface")) == str(fairface_root)
-    given = profiles.load("utkface", corpus_root=str(tmp_path))
-    assert corpora.root_of(given, "") == str(tmp_path)
-    with pytest.raises(AimfairError, match="set corpus_root to the folder that holds fairface"):
-        corpora.root_of(utkface, "")
-    with pytest.raises(AimfairError, match=r"fairface is no folder: set corpus_root"):
-        corpora.root_of(utkface, str(tmp_path / "utkface"))
+    assert corpus_root(profiles.load("demo", corpus="faceworld"), "") == ""
+    assert corpus_root(celeba_profile(), str(celeba_root)) == str(celeba_root)
+    assert corpus_root(utkface, str(fairface_root.parent / "utkface")) == str(fairface_root)
+    assert corpus_root(profiles.load("utkface", corpus_root=str(tmp_path)), "") == str(tmp_path)
+    for profile, data_root in ((utkface, ""), (utkface, str(tmp_path / "utkface")), (celeba_profile(), "")):
+        with pytest.raises(AimfairError, match="set corpus_root to the .* that holds"):
+            corpus_root(profile, data_root)
 
 
-def test_what_cannot_be_a_corpus(celeba_root, tmp_path):
-    with pytest.raises(AimfairError, match="corpus must be one of faceworld, celeba, fairface"):
-        corpora.load(celeba_profile(corpus="imagenet"), str(celeba_root))
-    with pytest.raises(AimfairError, match="share people of celeba; set split: identities"):
-        corpora.load(celeba_profile(split="official"), str(celeba_root))
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"corpus": "imagenet"}, "corpus must be one of faceworld, celeba, fairface"),
+        ({"split": "official"}, "share people of celeba; set split: identities"),
+        ({}, "no identity_CelebA"),
+    ],
+)
+def test_what_cannot_be_a_corpus(celeba_root, tmp_path, changes, said):
     for part in ("img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt"):
         (tmp_path / part).symlink_to(celeba_root / part)
-    with pytest.raises(AimfairError, match="no identity_CelebA"):
-        corpora.load(celeba_profile(), str(tmp_path))
+    with pytest.raises(AimfairError, match=said):
+        load_corpus(celeba_profile(**changes), str(tmp_path))

@@ -100,53 +100,6 @@ def test_hair_and_hat_are_drawn_as_labelled(faces):
     assert crown(table[table.Blond_Hair == 1][:100]) > 50 + crown(table[table.Black_Hair == 1][:100])
 
 
-def test_captions_are_true_and_closed(faces):
-    index = of_split(faces, "corpus")
-    sentences = faceworld.captions(faces, index, seed=1)
-    table = faces.attributes.iloc[index].reset_index(drop=True)
-    has = {word: np.array([word in s.replace(",", " ").split() for s in sentences]) for word in ("smiling", "male")}
-    assert (has["smiling"] == table.Smiling).all() and (has["male"] == table.Male).all()
-    for words, column, value in (
-        (" young ", "Young", 1),
-        (" old ", "Young", 0),
-        ("eyeglasses", "Eyeglasses", 1),
-        ("a hat", "Wearing_Hat", 1),
-        ("long", "Long_Hair", 1),
-        ("short", "Long_Hair", 0),
-        ("black hair", "Black_Hair", 1),
-        ("goatee", "Goatee", 1),
-        ("lipstick", "Wearing_Lipstick", 1),
-        ("bald", "Bald", 1),
-    ):
-        said = np.array([words in s for s in sentences])
-        assert said.any() and (table[column][said] == value).all(), words
-    for words, pose in (
-        ("turned slightly right", table.yaw),
-        ("tilted slightly left", -table.roll),
-        ("downward", table.pitch),
-    ):
-        said = np.array([words in s for s in sentences])
-        assert said.any() and (pose[said] > 0.25).all(), words
-    aged = np.mean([" young " in s or " old " in s for s in sentences])
-    assert 0.86 < aged < 0.94
-    assert len({word.strip(",.") for s in sentences for word in s.split()}) < 60
-    assert all(s.startswith("Portrait face photo of a ") and s.endswith(".") for s in sentences)
-    assert faceworld.captions(faces, index[40:50], seed=1) == sentences[40:50]
-    assert faceworld.captions(faces, index, seed=2) != sentences
-
-
-def test_focus_peaks_over_the_mouth(faces):
-    index = of_split(faces, "corpus")[:50]
-    weight = faceworld.focus(faces, index, 64)
-    assert weight.shape == (50, 1, 64, 64) and weight.dtype == torch.float32
-    assert float(weight.min()) >= 1 and float(weight.amax((1, 2, 3)).min()) > 4
-    table = faces.attributes.iloc[index]
-    peak = weight.flatten(1).argmax(1).numpy()
-    angle = np.deg2rad(table["roll"])
-    mouth_y = table.head_y + table.head_scale * (0.6 + 0.07 * table.pitch) * np.cos(angle)
-    assert np.abs((peak // 64 + 0.5) / 32 - 1 - mouth_y).max() < 0.12
-
-
 def test_any_size(faces):
     for size in (24, 64, 97):
         assert faces.read(np.arange(3), size).shape == (3, 3, size, size)
@@ -184,9 +137,6 @@ def test_errors_say_what_to_do(faces):
         faceworld.catalogue(do={"Bangs": 1})
     with pytest.raises(AimfairError, match="ask for fewer"):
         faceworld.catalogue(train=2_000_000)
-    other = datasets.Catalogue("elsewhere", faces.names, faces.attributes[["Smiling"]], faces.read)
-    with pytest.raises(AimfairError, match="elsewhere"):
-        faceworld.captions(other, [0], seed=0)
 
 
 def test_age_shows_in_the_web_style_whatever_the_hair():

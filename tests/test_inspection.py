@@ -8,7 +8,8 @@ from aimfair.analysis import inspection
 from aimfair.audit import judge as audit
 from aimfair.audit import judges
 from aimfair.faces import FaceSet
-from aimfair.generate.tiny_sd import autoencoder, corpora
+from aimfair.generate import corpora
+from aimfair.generate.tiny_sd import autoencoder
 from aimfair.study import profiles
 
 

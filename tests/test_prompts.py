@@ -8,10 +8,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from aimfair import prompts
-from aimfair.datasets import faceworld
+from aimfair import datasets, prompts
 from aimfair.environment import AimfairError, home
 from aimfair.faces import GROUPS
+from aimfair.generate import corpora
 from aimfair.prompts import coverage, grammar, wording
 from aimfair.study import profiles
 
@@ -128,8 +128,9 @@ def test_the_rich_bank_of_utkface_varies_looks_beside_age_and_race():
 
 
 def test_faceworld_prompts_speak_like_its_captions():
-    world = faceworld.catalogue(style="web", train=0, validation=0, test=0, corpus=4000)
-    known = Counter(w for text in faceworld.captions(world, range(4000), 0) for w in re.findall(r"\w+", text))
+    world = datasets.load("faceworld", style="web", train=0, validation=0, test=0, corpus=4000)
+    captions = corpora.write_captions(corpora.faceworld_caption, world.attributes, range(4000))
+    known = Counter(word for text in captions for word in re.findall(r"\w+", text))
     for task in TASKS:
         if task.startswith("faceworld"):
             used = {w for p in prompts.bank(task) for w in re.findall(r"\w+", p.text)}

@@ -16,7 +16,7 @@ from aimfair.book.notebook import code_cells, read
 from aimfair.book.publishing import publish
 from aimfair.datasets import faceworld
 from aimfair.environment import home
-from aimfair.generate.tiny_sd import corpora
+from aimfair.generate import corpora
 
 PROFILE = "celeba-smiling-male"
 SMALL = {

@@ -8,7 +8,7 @@ from tiny_pipelines import pictures, stable_diffusion
 
 from aimfair import cli, study
 from aimfair.environment import AimfairError, home
-from aimfair.generate import diffusion, editing, tiny_sd
+from aimfair.generate import corpora, diffusion, editing, tiny_sd
 from aimfair.study import profiles, synthetic
 
 FEW = {"images_per_group": 2, "image_size": 16}
@@ -128,7 +128,7 @@ def test_a_draw_makes_another_run_of_what_is_given_synthetic_faces_only():
 def test_only_a_generator_below_data_is_trained(checkout, model, monkeypatch, tmp_path):
     trained = []
     monkeypatch.setattr(tiny_sd, "train", lambda images, captions, out, **given: trained.append(out) or out)
-    monkeypatch.setattr(synthetic.corpora, "load", lambda profile, root: synthetic.corpora.web_faces("", 8, 4))
+    monkeypatch.setitem(corpora.CORPORA, "faceworld", lambda root, size: corpora.faceworld(root, 8, 4))
     assert synthetic.generator(smoke("data/cache/mine"), "cpu", "") == checkout / "data" / "cache" / "mine"
     assert trained == [checkout / "data" / "cache" / "mine"]
     for name in ("sdxl", "owner/name", "somewhere", "../data-of-mine", str(tmp_path / "nowhere")):

@@ -15,9 +15,9 @@ import torch
 
 from aimfair import cli
 from aimfair.environment import AimfairError, home
-from aimfair.generate import tiny_sd
+from aimfair.generate import corpora, tiny_sd
 from aimfair.generate.stages import train_stage
-from aimfair.generate.tiny_sd import autoencoder, corpora
+from aimfair.generate.tiny_sd import autoencoder
 
 CAPTIONS = [f"Portrait face photo of a {'smiling' if i % 2 else 'serious'} young female." for i in range(24)]
 
@@ -79,7 +79,7 @@ def test_steps_give_the_same_weights_again(folder, tmp_path):
 
 def test_one_command_takes_as_many_steps_as_a_training_record_says(tmp_path, monkeypatch, capsys):
     few = corpora.Corpus(corpus(), CAPTIONS, torch.ones(1, 1, 32, 32), torch.arange(24).view(-1, 1) % 2, ("Smiling",))
-    monkeypatch.setattr(corpora, "load", lambda profile, data_root="": few)
+    monkeypatch.setitem(corpora.CORPORA, "faceworld", lambda root, size: few)
     command = ["train-sd", "--profile", "smoke", "--out", str(tmp_path / "made")]
     for wrong in (["--steps", "0", "2"], ["--steps", "2", "2", "--minutes", "1"]):
         assert cli.main(command + wrong) == 2 and "--steps takes two numbers" in capsys.readouterr().err

@@ -19,8 +19,8 @@ from aimfair.audit import judges
 from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.generate import diffusion
-from aimfair.generate.tiny_sd import corpora
 from aimfair.study import synthetic
+from aimfair.study.corpus import corpus_root, load_corpus
 from aimfair.study.profiles import Profile
 
 SAMPLE = 1000
@@ -83,7 +83,7 @@ def _corpus_at_hand(profile: Profile, data_root: str) -> bool:
     if not profile.corpus or profile.corpus == "faceworld":
         return False
     try:
-        corpora.root_of(profile, data_root)
+        corpus_root(profile, data_root)
     except AimfairError:
         return False
     return True
@@ -93,7 +93,7 @@ def _judge_and_its_bounds(
     profile: Profile, names: dict[str, str], device: str, data_root: str
 ) -> tuple[audit.Judge, dict[str, dict[str, float]]]:
     """A judge trained on the corpus; how often it is right on what was kept back, as it is and through the autoencoder."""
-    corpus = corpora.load(profile, data_root)
+    corpus = load_corpus(profile, data_root)
     judge, held = judges.train_corpus_judge(corpus, device=device)
     columns = [corpus.names.index(name) for name in names.values()]
     images, labels = corpus.images[held], corpus.labels[held][:, columns]

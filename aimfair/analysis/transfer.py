@@ -21,9 +21,10 @@ from scipy.stats import norm
 from aimfair import datasets, methods, metrics, sampling
 from aimfair.environment import AimfairError, resolve
 from aimfair.faces import FaceSet
-from aimfair.generate.tiny_sd import corpora
+from aimfair.generate import corpora
 from aimfair.stats import Difference, hierarchical_bootstrap, paired_difference
 from aimfair.study import runs
+from aimfair.study.corpus import corpus_root
 from aimfair.study.runs import Run
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ def _root(study: Study, place: Place) -> str:
     if place.dataset == "faceworld":
         return ""
     if place.dataset == study.profile.corpus:
-        return corpora.root_of(study.profile, study.data_root)
+        return corpus_root(study.profile, study.data_root)
     if not study.data_root:
         raise AimfairError(f"testing on {place.dataset} needs its folder: give it, or put it beside the data_root")
     return str(resolve(study.data_root).parent / place.dataset)

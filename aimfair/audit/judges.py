@@ -12,8 +12,8 @@ from torch import Tensor
 
 from aimfair.audit.judge import Judge, load_judge, train_judge
 from aimfair.environment import AimfairError, home
-from aimfair.generate.tiny_sd import corpora
-from aimfair.generate.tiny_sd.corpora import Corpus
+from aimfair.generate.corpora import CORPORA, Corpus
+from aimfair.study.corpus import corpus_root, load_corpus
 from aimfair.study.profiles import Profile
 
 SHIPPED = {"faceworld": "judge.safetensors", "fairface": "judge-fairface.safetensors"}
@@ -37,18 +37,18 @@ def judge_of(profile: Profile, device: str = "cpu", data_root: str = "") -> Judg
     if not known:
         raise NoJudge(
             f"profile {profile.profile} names no corpus on which a judge of its faces could learn: set -p corpus= to "
-            f"{', '.join(corpora.CORPORA)}, or have CLIP judge an audit (--clip FOLDER)"
+            f"{', '.join(CORPORA)}, or have CLIP judge an audit (--clip FOLDER)"
         )
 
     def train() -> Judge:
         try:
-            corpora.root_of(profile, data_root)
+            corpus_root(profile, data_root)
         except AimfairError as error:
             raise NoJudge(
                 f"the judge of the faces learns from {known}, which is not here: give -p corpus_root=FOLDER, or have CLIP "
                 "judge an audit (--clip FOLDER)"
             ) from error
-        return train_corpus_judge(corpora.load(profile, data_root), device=device)[0]
+        return train_corpus_judge(load_corpus(profile, data_root), device=device)[0]
 
     return kept_judge(judge_identity(profile), train, device)
 

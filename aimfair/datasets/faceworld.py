@@ -7,11 +7,9 @@ The two stand apart as real photographs and generated images do: the domain gap 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
-import pandas as pd
-import torch
 from torch import Tensor
 
 from aimfair.datasets import Catalogue
@@ -66,93 +64,3 @@ def catalogue(
 
     had = "".join(f"-{label}={value}" for label, value in set_labels.items())  # another picture, another name
     return Catalogue("faceworld", np.array([f"{style}-{n:07d}{had}" for n in numbers]), table, read)
-
-
-def captions(faces: Catalogue, indices: Sequence[int] | np.ndarray, seed: int) -> list[str]:
-    """One true sentence for each face at ``indices``, in the manner of the paper's prompts.
-
-    Smile and gender are always named, age nine times in ten, then up to three of the other attributes, drawn
-    at random, and last the pose of the head. The draw depends on ``seed`` and the face's index only.
-    """
-    table = _table(faces)
-    return [_caption(row, np.random.default_rng((seed, int(i)))) for i, row in _rows(table, indices)]
-
-
-def _rows(table: pd.DataFrame, indices: Sequence[int] | np.ndarray) -> list[tuple[int, dict]]:
-    index = np.asarray(indices, dtype=np.int64)
-    return list(zip(index.tolist(), table.iloc[index].to_dict("records"), strict=True))
-
-
-def _caption(face: dict, rng: np.random.Generator) -> str:
-    smile = "smiling" if face["Smiling"] else str(rng.choice(["neutral", "serious"]))
-    age = "young" if face["Young"] else "old"
-    who = [smile, *([age] if rng.random() < 0.9 else []), "male" if face["Male"] else "female"]
-    known = _features(face)
-    chosen = sorted(rng.permutation(len(known))[: rng.choice(4, p=(0.15, 0.35, 0.3, 0.2))])
-    clauses = [known[i] for i in chosen] + [str(rng.choice(_poses(face)))]
-    listed = clauses[0] if len(clauses) == 1 else ", ".join(clauses[:-1]) + (", and " if len(clauses) > 2 else " and ")
-    listed += clauses[-1] if len(clauses) > 1 else ""
-    return f"Portrait face photo of a {' '.join(who)} with {listed}."
-
-
-def _features(face: dict) -> list[str]:
-    """What can be said of a face besides its groups, most visible first."""
-    tone = next((t for t in ("Black", "Brown", "Blond", "Red", "Gray") if face[f"{t}_Hair"]), "")
-    length = "long" if face["Long_Hair"] else "short"
-    hair = "a bald head" if face["Bald"] else f"{length}{' curly' if face['Curly_Hair'] else ''} {tone.lower()} hair"
-    named = {
-        "Eyeglasses": "eyeglasses",
-        "Wearing_Hat": "a hat",
-        "Full_Beard": "a full beard",
-        "Goatee": "a goatee",
-        "Mustache": "a mustache",
-        "5_o_Clock_Shadow": "stubble",
-        "Bangs": "bangs",
-        "Wearing_Lipstick": "lipstick",
-        "Wearing_Earrings": "earrings",
-    }
-    covered = {"Bangs"} if face["Wearing_Hat"] else {"Mustache"} if face["Full_Beard"] else set()
-    seen = [words for name, words in named.items() if face[name] and name not in covered]
-    bald_under_hat = face["Bald"] and face["Wearing_Hat"]
-    skin = ["dark skin"] if face["Dark_Skin"] else []
-    return ([] if bald_under_hat else [hair]) + seen + skin
-
-
-def _poses(face: dict) -> list[str]:
-    """Every pose clause that is true of a face."""
-    poses = []
-    if abs(face["yaw"]) > 0.3:
-        poses.append(f"head turned slightly {'right' if face['yaw'] > 0 else 'left'}")
-    if abs(face["roll"]) > 5:
-        poses.append(f"head tilted slightly {'right' if face['roll'] > 0 else 'left'}")
-    if abs(face["pitch"]) > 0.4:
-        poses.append(f"head tilted slightly {'downward' if face['pitch'] > 0 else 'upward'}")
-    return poses or ["head facing the camera"]
-
-
-def focus(faces: Catalogue, indices: Sequence[int] | np.ndarray, size: int) -> Tensor:
-    """(n, 1, size, size) float32 weights: 1 on the background, about 2 on the face, up to 6 on eyes and mouth.
-
-    An autoencoder whose loss is weighted so spends its few latents where the labels are.
-    """
-    table = _table(faces).iloc[np.asarray(indices, dtype=np.int64)]
-    place = {
-        name: torch.from_numpy(np.array(table[name], np.float32)).view(-1, 1, 1, 1)
-        for name in ("head_x", "head_y", "head_scale", "roll", "yaw", "pitch")
-    }
-    axis = (torch.arange(size) + 0.5) * (2 / size) - 1
-    dx, dy = (axis - place["head_x"]) / place["head_scale"], (axis[:, None] - place["head_y"]) / place["head_scale"]
-    angle = torch.deg2rad(place["roll"])
-    u = dx * angle.cos() + dy * angle.sin() - 0.2 * place["yaw"]
-    v = dy * angle.cos() - dx * angle.sin() - 0.07 * place["pitch"]
-
-    def spot(v0: float, across: float, along: float) -> Tensor:
-        return torch.exp(-((u / across) ** 2) - ((v - v0) / along) ** 2)
-
-    return 1 + spot(0.1, 0.8, 1.0) + 4 * spot(0.6, 0.45, 0.25) + 2.5 * spot(-0.15, 0.6, 0.22)
-
-
-def _table(faces: Catalogue) -> pd.DataFrame:
-    if "head_scale" not in faces.attributes:
-        raise AimfairError(f"{faces.name} does not know where its faces are: captions and focus want faceworld")
-    return faces.attributes

@@ -22,7 +22,7 @@ from aimfair.generate.drawing import manifest, pipelines, sharing
 from aimfair.generate.drawing.jobs import Job
 from aimfair.generate.drawing.manifest import AnyJob
 from aimfair.generate.drawing.pipelines import Compute
-from aimfair.generate.tiny_sd import corpora
+from aimfair.study.corpus import load_corpus
 from aimfair.study.profiles import Profile
 
 ELSEWHERE = "folder:"
@@ -175,7 +175,7 @@ def train(
     profile: Profile, device: str, data_root: str, width: int = tiny_sd.WIDTH, steps: tuple[int, int] | None = None
 ) -> Path:
     """The tiny Stable Diffusion of the profile, trained on its corpus and saved in its place; see :func:`tiny_sd.train`."""
-    corpus = corpora.load(profile, data_root)
+    corpus = load_corpus(profile, data_root)
     return tiny_sd.train(
         corpus.images,
         corpus.captions,

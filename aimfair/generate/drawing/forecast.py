@@ -16,9 +16,9 @@ from aimfair.generate import diffusion, presets
 from aimfair.generate.drawing import memory, pipelines, sharing
 from aimfair.generate.drawing.bench_generation import matrix_rate
 from aimfair.generate.drawing.pipelines import Compute
-from aimfair.generate.tiny_sd import corpora
 from aimfair.progress import in_words
 from aimfair.study import synthetic
+from aimfair.study.corpus import corpus_root
 from aimfair.study.grid.costs import seconds_per_image, training_seconds
 from aimfair.study.profiles import Profile
 
@@ -85,7 +85,7 @@ def forecast(
     name = synthetic.model_of(profile)
     training = training_seconds(profile) if rest else 0.0
     if training:
-        corpora.root_of(profile, data_root)
+        corpus_root(profile, data_root)
     elif rest:
         pipelines.located(name)
     there = not training and pipelines.at_hand(name)
