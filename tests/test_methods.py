@@ -1,6 +1,7 @@
 """One automatic test for every registered method, and what the methods promise each other."""
 
 import inspect
+import math
 import pkgutil
 import re
 from dataclasses import replace
@@ -154,7 +155,7 @@ def test_a_bench_without_what_a_method_needs_is_refused_by_name(bench, name):
 
 
 def test_what_a_method_is_told_is_said_in_words():
-    told = {name: methods.get(name).told for name in ("erm", "aim-fair", "maple", "group-dro")}
+    told = {name: methods.get(name).extra_data for name in ("erm", "aim-fair", "maple", "group-dro")}
     assert told == {
         "erm": "nothing",
         "aim-fair": "synthetic faces",
@@ -163,11 +164,44 @@ def test_what_a_method_is_told_is_said_in_words():
     }
 
 
-def test_unknown_names_are_answered_with_the_known_ones():
+def test_unknown_names_are_refused_with_the_known_ones():
     with pytest.raises(AimfairError, match=r"no method 'magic'; there are: .*\berm, .*full-finetuning"):
         methods.get("magic")
     with pytest.raises(AimfairError, match="aim-fair has no hyper-parameter 'kk'; it has: lr"):
         methods.get("aim-fair").hyper(kk=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "wanted"),
+    [
+        ("aim-fair", {"lr": "much"}, "a number"),
+        ("aim-fair", {"lr": 0}, "above 0"),
+        ("aim-fair", {"lr": math.inf}, "a finite number"),
+        ("diga", {"consistency": math.nan}, "a finite number"),
+        ("group-dro", {"lr": -0.1}, "above 0"),
+        ("aim-fair", {"k": 0}, "above 0"),
+        ("aim-fair", {"k": 1.5}, "a whole number"),
+        ("aim-fair", {"k": None}, "a whole number"),
+        ("aim-fair", {"score": 3}, "text, such as absolute"),
+        ("aim-fair", {"select": 3}, "text, such as validation-accuracy"),
+        ("jtt", {"added": 2}, "true or false, such as False"),
+        ("jtt", {"upweight": True}, "a number"),
+    ],
+)
+def test_an_impossible_hyper_parameter_is_refused(name, given, wanted):
+    ((key, value),) = given.items()
+    with pytest.raises(AimfairError, match=re.escape(f"{name}: {key} must be {wanted}, got {value!r}")):
+        methods.get(name).hyper(**given)
+
+
+def test_possible_hyper_parameters_are_taken_as_they_are_but_for_a_truth_value_that_is_a_word():
+    assert (
+        methods.get("lff").hyper(gce=True, q=1)
+        == methods.get("lff").hyper(q=1)
+        == {"q": 1, "decay": 0.7, "gce": "true"}
+    )
+    assert methods.get("group-dro").hyper(lr=None)["lr"] is None and methods.get("group-dro").hyper(lr=1)["lr"] == 1
+    assert methods.get("jtt").hyper(added=True)["added"] is True
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The worked example of the book's page "A method of your own" does what the page says."""
 
 import inspect
+import os
 import re
 import shutil
 import sys
@@ -17,8 +18,8 @@ from aimfair.study.grid import paper_tables
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A second folder in which the registry looks for files."""
-    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    """A folder of the user's own in which the registry looks for files."""
+    monkeypatch.setenv("AIMFAIR_METHODS", str(tmp_path))
     methods.registry.cache_clear()
     yield tmp_path
     methods.registry.cache_clear()
@@ -34,57 +35,77 @@ def focal(folder):
     return methods.get("focal")
 
 
-def copied(name, folder, *changes):
-    """The file of a method, copied under the name ``mine`` with some of its text changed."""
-    text = (home() / "aimfair" / "methods" / f"{name}.py").read_text()
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new)
-    (folder / "mine.py").write_text(text)
-
-
-def test_a_file_is_enough_to_be_a_method(bench, focal):
+def test_a_file_is_enough_to_be_a_method_in_the_tables_and_in_its_chapter(bench, focal):
     assert list(methods.registry()).index("focal") < list(methods.registry()).index("full-finetuning")
     fitted = focal.fit(bench.seen_by(focal), focal.hyper(gamma=1.0))
     assert len(fitted.history.loss) == 1
     assert len(focal.search["gamma"]) == len(methods.LEARNING_RATES)  # the page: every method has five
-
-
-def test_it_is_in_the_tables_and_in_its_chapter_by_itself(focal):
     assert "focal" in paper_tables.baselines() and "focal" in {row.method for row in paper_tables.every_method()}
     assert "focal" not in paper_tables.partial()
 
 
-def test_a_copy_of_a_fine_tuning_method_is_in_the_other_chapter(bench, folder):
-    copied("full_finetuning", folder, ('name="full-finetuning"', 'name="mine"'), ('title="Full', 'title="My full'))
+MINE = """
+from dataclasses import replace
+from aimfair.methods.{module} import {method} as OTHER
+METHOD = replace(OTHER, **{changes})
+"""
+
+
+def write_mine(folder, module="erm", method="METHOD", **changes):
+    """A method made of another one, as the file ``mine.py``."""
+    changes = {"name": "mine", "title": "My method"} | changes
+    (folder / "mine.py").write_text(MINE.format(module=module, method=method, changes=changes))
+
+
+def test_a_variant_of_a_fine_tuning_method_is_in_the_other_chapter(bench, folder):
+    write_mine(folder, "aim_fair")
     mine = methods.get("mine")
     assert "mine" in paper_tables.partial() and "mine" not in paper_tables.baselines()
-    full = methods.get("full-finetuning")
-    one, other = (m.fit(bench.seen_by(m), m.hyper()).model.state_dict() for m in (mine, full))
+    aim = methods.get("aim-fair")
+    one, other = (m.fit(bench.seen_by(m), m.hyper()).model.state_dict() for m in (mine, aim))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_files_of_a_folder_import_each_other_and_a_family_shares_a_file(folder):
+    (folder / "_shared.py").write_text("NAMES = ('first', 'second')\n")
+    (folder / "family.py").write_text(
+        "from dataclasses import replace\n"
+        "from aimfair.methods._shared import NAMES\n"
+        "from aimfair.methods.erm import METHOD as ERM\n"
+        "METHODS = [replace(ERM, name=name, title=name) for name in NAMES]\n"
+    )
+    assert {"first", "second", "erm"} <= methods.registry().keys()
+
+
 @pytest.mark.parametrize(
-    ("name", "changes", "said"),
+    ("text", "fault"),
     [
-        ("erm", [], r"methods/mine.py has the name or title of another method, erm"),
-        ("erm", [('name="erm"', 'name="mine"')], r"methods/mine.py has the name or title of another method, erm"),
-        ("erm", [("METHOD =", "METHODE =")], r"methods/mine.py declares no METHOD"),
-        (
-            "group_dro",
-            [('name="group-dro"', 'name="mine"'), ("(oracle)", "")],
-            r"mine.py: the title .* ends in \(oracle\)",
-        ),
-        (
-            "erm",
-            [('name="erm"', 'name="mine", needs=frozenset({"labels"})'), ("Baseline", "My")],
-            "unknown need 'labels'",
-        ),
+        ({"title": "Baseline (ERM)"}, "has the name or title of another method, erm"),
+        ({"name": "erm"}, "has the name or title of another method, erm"),
+        ({"title": "Mine (oracle)"}, r"the title of a method ends in \(oracle\)"),
+        ({"needs": {"labels"}, "title": "Mine (oracle)"}, "declares the unknown need 'labels'"),
+        ("METHODE = 3", "declares no METHOD"),
+        ("METHODS = [3]", "declares no METHOD"),
+        ("METHOD = ", "cannot be imported: SyntaxError"),
+        ("import nowhere.to_be_found", "cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
     ],
 )
-def test_a_copy_that_is_not_finished_is_answered_with_its_file(folder, name, changes, said):
-    copied(name, folder, *changes)
-    with pytest.raises(AimfairError, match=said):
+def test_a_file_at_fault_is_named_in_one_line(folder, text, fault):
+    if isinstance(text, str):
+        (folder / "mine.py").write_text(text)
+    else:
+        write_mine(folder, **text)
+    with pytest.raises(AimfairError, match=f"{folder / 'mine.py'}:? {fault}") as raised:
+        methods.registry()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_folder_that_is_not_there_and_a_file_with_the_name_of_another_are_named(folder, monkeypatch):
+    (folder / "lora.py").write_text("")
+    with pytest.raises(AimfairError, match=f"{folder / 'lora.py'} has the name of .*methods/lora.py: rename one"):
+        methods.registry()
+    monkeypatch.setenv("AIMFAIR_METHODS", f"{folder}{os.pathsep}{folder / 'missing'}")
+    with pytest.raises(AimfairError, match=f"AIMFAIR_METHODS names {folder / 'missing'}, and there is no such folder"):
         methods.registry()
 
 

@@ -59,7 +59,6 @@ def _fit(name: str, opened: Study, method: Method, seeds: list[int], given: dict
     """Train ``method`` with each seed, and print a line for each run, with the ``name`` that was asked for."""
     from aimfair.study import search
 
-    given = plausible(method, given)
     for seed in seeds:
         for hyper in search.wanted(opened, method.name, seed, **given) if searched else [given]:
             run = (opened.attempt if searched else opened.run)(method.name, seed, **hyper)
@@ -69,29 +68,6 @@ def _fit(name: str, opened: Study, method: Method, seeds: list[int], given: dict
             if note := run.scores.get("note"):
                 shown.append(f"note: {note}")
             print(f"{name:24} {seed:5} {scores}   {', '.join(shown)}", flush=True)
-
-
-def plausible(method: Method, given: dict[str, Any]) -> dict[str, Any]:
-    """``given`` hyper-parameters, text where the method takes text: ``true`` was read as a truth value.
-
-    Raises AimfairError, before anything is drawn or trained, for a name that the method does not have, for a value of
-    another kind than the usual one, and for a learning rate or number of tensors that is not above 0.
-    """
-    method.hyper(**given)
-    found = dict(given)
-    for name, value in given.items():
-        usual = method.usual[name]
-        if isinstance(usual, str) and isinstance(value, bool):
-            found[name] = str(value).lower()
-        elif isinstance(usual, (str, bool)):
-            if not isinstance(value, type(usual)):
-                what = "text" if isinstance(usual, str) else "true or false"
-                raise AimfairError(f"{method.name}: {name} must be {what}, such as {usual}, got {value!r}")
-        elif isinstance(value, (str, bool)) or (name == "k" and not isinstance(value, int)):
-            raise AimfairError(f"{method.name}: {name} must be a {'whole ' * (name == 'k')}number, got {value!r}")
-        elif (name == "k" or name.endswith("lr")) and not 0 < value < float("inf"):
-            raise AimfairError(f"{method.name}: {name} must be above 0, got {value}")
-    return found
 
 
 def command_publish(options: argparse.Namespace) -> None:

@@ -1,15 +1,20 @@
-"""Every way to train a classifier that this book compares. One file each; the registry finds the files.
+"""Every way to train a classifier that this book compares. The registry finds them by the files of this folder.
 
-A method is a function ``fit(bench, hyper) -> Fitted`` and a declaration: what it is told about groups, what it
-starts from, its default hyper-parameters and where to search. To add one, copy a file of this folder, change
-it, and it appears in ``aimfair run``, in the tables and in the automatic test.
+A method is a function ``fit(bench, hyper) -> Fitted`` and a declaration (:class:`Method`): which labels it reads, what it
+starts from, its default hyper-parameters and which of them are searched. A file declares one method as ``METHOD`` or a
+family of them as ``METHODS``. Methods may also live outside the library: in ``notebooks/methods`` and in the folders that
+the environment variable ``AIMFAIR_METHODS`` lists. Wherever its file is, a method appears in ``aimfair run``, in the
+tables and in the automatic test.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
+import os
 import pkgutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -17,12 +22,12 @@ from typing import Any
 
 from torch import nn
 
-from aimfair.environment import AimfairError
+from aimfair.environment import AimfairError, home, resolve
 from aimfair.faces import FaceSet
 from aimfair.training import History, Schedule
 
 NEEDS = ("train protected", "validation protected", "synthetic")
-"""What a method may declare that it must be given, beyond real images with target labels."""
+"""What a method may declare that it needs, beyond real images with target labels."""
 
 LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
 """The one grid that every fine-tuning method searches, wide enough that no winner sits on its edge."""
@@ -33,7 +38,7 @@ CHECKPOINT_RULE = {"select": "validation-accuracy"}
 
 @dataclass(frozen=True)
 class Bench:
-    """All that one seed shares, so that methods are compared like with like.
+    """Everything that the methods of one seed share, so that they are compared like with like.
 
     train, validation  real faces, biased and natural; protected labels are withheld from methods that did not ask
     balanced, biased   synthetic faces drawn for this seed: equal groups, and groups in ``shares``
@@ -67,18 +72,18 @@ class Bench:
 
         Raises AimfairError where the bench has none of what the method declares that it needs.
         """
-        lacking = {
+        absent = {
             "train protected": self.train.protected is None,
             "validation protected": self.validation.protected is None,
             "synthetic": len(self.balanced) == 0,
         }
         for need in sorted(method.needs):
-            if lacking[need]:
+            if absent[need]:
                 what = "synthetic faces" if need == "synthetic" else f"protected labels of {need.split()[0]} faces"
                 raise AimfairError(f"{method.name} needs {what}, and this bench has none")
         train = self.train if "train protected" in method.needs else self.train.without_protected()
-        told = "validation protected" in method.needs
-        seen = replace(self, train=train, validation=self.validation if told else self.validation.without_protected())
+        validation = self.validation if "validation protected" in method.needs else self.validation.without_protected()
+        seen = replace(self, train=train, validation=validation)
         if "synthetic" in method.needs:
             return seen
         nothing = self.balanced.subset([])
@@ -102,9 +107,9 @@ class Fitted:
 class Method:
     """A method's declaration; see :data:`NEEDS` for ``needs``, and ``start`` is "scratch" or "biased model".
 
-    options  further hyper-parameters and their usual values. One with its usual value is left out of ``hyper``, and so of
-             a run's identity: what is made variable here changes no id of the runs that were there before
-    beyond   an extension of this book: the paper's tables of all methods leave it out, :mod:`aimfair.study.grid.beyond` has it
+    options  further hyper-parameters and their usual values. An option that has its usual value is left out of
+             :meth:`hyper` and so of a run's identity: a new option does not change the ids of older runs
+    beyond   an extension of this book, which the paper's tables of all methods leave out
     """
 
     name: str
@@ -120,61 +125,117 @@ class Method:
 
     @property
     def is_oracle(self) -> bool:
-        """Whether it is told the protected label of a real face."""
+        """Whether it reads the protected label of a real face."""
         return bool(self.needs - {"synthetic"})
 
     @property
-    def told(self) -> str:
-        """What it is told beyond real faces and their targets, in words; "nothing" where that is all."""
+    def extra_data(self) -> str:
+        """What it is given beyond real faces and their targets, in words; "nothing" where that is all."""
         splits = ", ".join(need.split()[0] for need in sorted(self.needs) if "protected" in need)
         labels = [f"group labels ({splits})"] if splits else []
         return "; ".join(["synthetic faces"] * ("synthetic" in self.needs) + labels) or "nothing"
 
     @property
     def usual(self) -> dict[str, Any]:
-        """Every hyper-parameter and its usual value, also of those that a run's identity names only where they differ."""
+        """Every hyper-parameter and its usual value, options included."""
         return {**self.defaults, **self.options}
 
     def hyper(self, **given: Any) -> dict[str, Any]:
         """Defaults overridden by ``given``, without the options that have their usual value.
 
-        Raises AimfairError for a name that the method does not have.
+        Raises AimfairError for a name that the method does not have and for a value that cannot be meant: of another kind
+        than the usual one, not finite, or a learning rate or ``k`` that is not above 0.
         """
         for name in given:
             if name not in self.usual:
                 known = ", ".join(self.usual) or "none"
                 raise AimfairError(f"{self.name} has no hyper-parameter {name!r}; it has: {known}")
-        left_out = self.options.items()
-        return {name: value for name, value in {**self.defaults, **given}.items() if (name, value) not in left_out}
+        values = {**self.defaults, **{name: self._checked(name, value) for name, value in given.items()}}
+        usual = self.options.items()
+        return {name: value for name, value in values.items() if (name, value) not in usual}
+
+    def _checked(self, name: str, value: Any) -> Any:
+        usual, wanted = self.usual[name], ""
+        if isinstance(usual, str):
+            if isinstance(value, bool):
+                return str(value).lower()  # a command line reads the word "true" as a truth value
+            if not isinstance(value, str):
+                wanted = f"text, such as {usual}"
+        elif isinstance(usual, bool):
+            if not isinstance(value, bool):
+                wanted = f"true or false, such as {usual}"
+        elif value is None and usual is None:
+            return value
+        elif isinstance(value, bool) or not isinstance(value, int if name == "k" else (int, float)):
+            wanted = "a whole number" if name == "k" else "a number"
+        elif not math.isfinite(value):
+            wanted = "a finite number"
+        elif (name == "k" or name.endswith("lr")) and value <= 0:
+            wanted = "above 0"
+        if wanted:
+            raise AimfairError(f"{self.name}: {name} must be {wanted}, got {value!r}")
+        return value
+
+
+def folders() -> list[Path]:
+    """Where methods outside the library are found: ``notebooks/methods`` of the checkout, then those that the environment
+    variable ``AIMFAIR_METHODS`` lists, separated as in ``PATH``. Raises AimfairError for a listed folder that is not there.
+    """
+    found = []
+    with suppress(AimfairError):  # an installed package has no checkout
+        found = [folder for folder in [home() / "notebooks" / "methods"] if folder.is_dir()]
+    for listed in filter(None, os.environ.get("AIMFAIR_METHODS", "").split(os.pathsep)):
+        if not resolve(listed).is_dir():
+            raise AimfairError(f"AIMFAIR_METHODS names {listed}, and there is no such folder")
+        found.append(resolve(listed))
+    return found
 
 
 @cache
 def registry() -> dict[str, Method]:
-    """Every method by name, in the order of the tables: from scratch, fine-tuning, oracles; each by name.
+    """Every method by name, in the order of the tables: from scratch, fine-tuning, oracles; each group by name.
 
-    A module declares one ``METHOD``, or those of a family as a tuple ``METHODS``.
+    Raises AimfairError, naming the file, for one that cannot be imported or whose declaration is at fault.
     """
-    modules = [
-        importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__) if m.name[0] != "_"
-    ]
+    # Files of these folders, too, are modules aimfair.methods.NAME: by that name they import each other.
+    __path__[1:] = [str(folder) for folder in folders()]
+    files: dict[str, Path] = {}
+    for folder in __path__:
+        for module in pkgutil.iter_modules([folder]):
+            file = Path(folder, f"{module.name}.py")
+            if module.name in files:
+                raise AimfairError(f"{file} has the name of {files[module.name]}: rename one of them")
+            files[module.name] = file
     methods: list[Method] = []
-    for module in modules:
-        file = f"aimfair/methods/{module.__name__.rpartition('.')[2]}.py"
-        for method in getattr(module, "METHODS", (getattr(module, "METHOD", None),)):
-            if not isinstance(method, Method):
-                raise AimfairError(f"{file} declares no METHOD; a file that is no method has a name that begins with _")
+    for name, file in files.items():
+        if name.startswith("_"):
+            continue
+        for method in _declared(name, file):
             for other in methods:
                 if method.name == other.name or method.title == other.title:
                     raise AimfairError(f"{file} has the name or title of another method, {other.name}: give it its own")
-            if unknown := method.needs - set(NEEDS):
-                raise AimfairError(f"{file} declares the unknown need {min(unknown)!r}; known are: {', '.join(NEEDS)}")
-            if method.is_oracle != method.title.endswith("(oracle)"):
-                raise AimfairError(
-                    f"{file}: the title of a method ends in (oracle) if it is told group labels, and only then"
-                )
             methods.append(method)
     methods.sort(key=lambda m: (m.is_oracle, m.start != "scratch", "synthetic" in m.needs, m.name))
     return {method.name: method for method in methods}
+
+
+def _declared(name: str, file: Path) -> tuple[Method, ...]:
+    """The methods that a file declares, checked."""
+    try:
+        module = importlib.import_module(f"{__name__}.{name}")
+    except Exception as error:
+        raise AimfairError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
+    declared = tuple(getattr(module, "METHODS", None) or (getattr(module, "METHOD", None),))
+    for method in declared:
+        if not isinstance(method, Method):
+            raise AimfairError(f"{file} declares no METHOD; a file that is no method has a name that begins with _")
+        if unknown := method.needs - set(NEEDS):
+            raise AimfairError(f"{file} declares the unknown need {min(unknown)!r}; known are: {', '.join(NEEDS)}")
+        if method.is_oracle != method.title.endswith("(oracle)"):
+            raise AimfairError(
+                f"{file}: the title of a method ends in (oracle) if it reads group labels, and only then"
+            )
+    return declared
 
 
 def get(name: str) -> Method:

@@ -214,7 +214,7 @@ def summary(
         there = tables.summary(rows, compared) if len(rows) else pd.DataFrame(columns=_COLUMNS, dtype=float)
         shown = [row for row in experiment.within(setting) if row.method not in MEASUREMENTS]
         parts[setting] = there.reindex([row.title for row in shown])
-        parts[setting]["told", ""] = [methods.get(row.method).told for row in shown]
+        parts[setting]["told", ""] = [methods.get(row.method).extra_data for row in shown]
         parts[setting]["configurations", ""] = [len(row.configurations()) for row in shown]
     if len(parts) == 1:
         return next(iter(parts.values())).rename_axis("method"), lacking
