@@ -1,7 +1,9 @@
 """Shared by the tests."""
 
 import os
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,8 @@ from aimfair.faces import FaceSet
 from aimfair.methods import Bench, _kept
 from aimfair.study import runs
 from aimfair.training import Schedule, fit
+
+sys.path.append(str(Path(__file__).parents[1] / "notebooks"))  # as for chapters: from beyond import ...
 
 
 @pytest.fixture(autouse=True)

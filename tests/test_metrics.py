@@ -11,10 +11,8 @@ from fairlearn.metrics import (
     false_positive_rate,
     true_positive_rate,
 )
-from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from aimfair import metrics
-from aimfair.analysis.calibration import auroc, ece, group_scores
 from aimfair.environment import AimfairError
 from aimfair.metrics import across_seeds, fairness_report, published_report
 
@@ -200,40 +198,3 @@ def test_a_summary_averages_what_each_seed_has() -> None:
 def test_no_seed_is_refused() -> None:
     with pytest.raises(AimfairError, match="at least one seed"):
         across_seeds([])
-
-
-def test_auroc_and_brier_agree_with_scikit_learn() -> None:
-    rng = np.random.default_rng(3)
-    target, protected = rng.integers(0, 2, (2, 800))
-    logits = np.round(rng.normal(target * (1 + protected), 1.5), 1)  # rounded, so that there are ties
-    scores = group_scores(torch.as_tensor(target), logits, protected.tolist())
-    assert scores.counts.sum() == 800
-    for s in (0, 1):
-        y, z = target[protected == s], logits[protected == s]
-        assert scores.auroc[s] == pytest.approx(roc_auc_score(y, z))
-        assert scores.brier[s] == pytest.approx(brier_score_loss(y, 1 / (1 + np.exp(-z))))
-    assert scores.auroc[1] > scores.auroc[0]
-
-
-def test_calibration_error_of_known_scores() -> None:
-    target = np.array([0, 0, 0, 1] * 100 + [1, 1, 1, 0] * 100)
-    honest = np.repeat((0.25, 0.75), 400)
-    assert ece(target, honest, bins=2) == pytest.approx(0)
-    assert ece(target, np.repeat((0.05, 0.95), 400), bins=2) == pytest.approx(0.2)
-    rng = np.random.default_rng(0)
-    p = rng.random(60_000)
-    assert ece((rng.random(60_000) < p).astype(float), p) < 0.01
-
-
-def test_calibration_sorts_the_scores_into_fifteen_bins() -> None:
-    target, score = np.arange(15) % 2, np.linspace(0.1, 0.9, 15)
-    order = np.random.default_rng(0).permutation(15)
-    assert ece(target[order], score[order]) == pytest.approx(np.abs(score - target).mean())
-    target, score = np.array([0, 0, 0, 1, 1, 1, 1, 0]), np.array([0.25] * 4 + [0.75] * 4)
-    assert ece(target[::2], score[::2], bins=2) == ece(target[::2][[2, 0, 3, 1]], score[::2][[2, 0, 3, 1]], bins=2)
-
-
-def test_scores_without_both_classes_or_without_faces_are_nan() -> None:
-    assert np.isnan(auroc(np.ones(3), np.arange(3.0)))
-    scores = group_scores([0, 1], [-1.0, 2.0], [0, 0])
-    assert np.isnan([scores.ece[1], scores.brier[1], scores.auroc[1]]).all() and scores.auroc[0] == 1

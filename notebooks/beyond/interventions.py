@@ -5,20 +5,16 @@ Only a drawn world can be drawn again with everything else held fixed; no photog
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
 from aimfair import datasets, models
 from aimfair.environment import AimfairError
-
-if TYPE_CHECKING:
-    from aimfair.study import Study
+from aimfair.study import Study
 
 FACES = 1000
-"""Test faces that are drawn again, from the first on."""
+"""How many test faces are drawn again, from the first on."""
 
 
 def possible(study: Study) -> bool:
@@ -27,16 +23,20 @@ def possible(study: Study) -> bool:
 
 
 def redrawn(study: Study, model: nn.Module, label: str) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of the first :data:`FACES` test faces with ``label`` set to 0 and to 1, everything else as it was: 2 x (N,).
+    """Logits (N,) of the first :data:`FACES` test faces with ``label`` set to 0, and with it set to 1.
 
     Raises AimfairError for a study of photographs.
     """
     if not possible(study):
-        raise AimfairError(f"{study.profile.dataset} holds photographs: no label of theirs can be set from outside")
-    p, where = study.profile, study.split["test"][:FACES]
+        raise AimfairError(
+            f"{study.profile.dataset} holds photographs, whose labels cannot be set"
+        )
+    p, index = study.profile, study.split["test"][:FACES]
     worlds = (datasets.load("faceworld", do={label: value}) for value in (0, 1))
     first, second = (
-        models.evaluate(model, world.faces(where, p.target, p.protected, p.image_size), study.device).numpy()
+        models.evaluate(
+            model, world.faces(index, p.target, p.protected, p.image_size), study.device
+        ).numpy()
         for world in worlds
     )
     return first, second
@@ -45,7 +45,7 @@ def redrawn(study: Study, model: nn.Module, label: str) -> tuple[np.ndarray, np.
 def effects(study: Study, model: nn.Module) -> pd.DataFrame:
     """What setting the target, and the protected attribute, from 0 to 1 does to the predictions of ``model``.
 
-    A row per label: the mean change of the logit, and how many predictions change, in per cent.
+    A row per label: the mean change of the logit, and the per cent of predictions that change.
     """
     rows = {}
     for label in (study.profile.target, study.profile.protected):
@@ -58,13 +58,15 @@ def effects(study: Study, model: nn.Module) -> pd.DataFrame:
 
 
 def swayed(study: Study, model: nn.Module, n: int = 8) -> np.ndarray:
-    """Catalogue indices of at most ``n`` test faces of group (1, 1) that ``model`` calls 0, and 1 when their protected
-    attribute is set to 0: those whose logit that moves most come first."""
+    """Catalogue indices of at most ``n`` test faces of group (1, 1) whose protected attribute misleads ``model``.
+
+    It calls them 0, and 1 when that attribute is set to 0. The faces whose logit moves most come first.
+    """
     without, with_ = redrawn(study, model, study.profile.protected)
-    faces = study.faces("test").subset(np.arange(len(without)))
-    mine = (faces.groups.numpy() == 3) & (with_ < 0) & (without >= 0)
+    groups = study.faces("test").groups.numpy()[: len(without)]
+    misled = (groups == 3) & (with_ < 0) & (without >= 0)
     order = np.argsort(with_ - without)
-    return study.split["test"][order[mine[order]][:n]]
+    return study.split["test"][order[misled[order]][:n]]
 
 
 def pictures(study: Study, indices: np.ndarray, value: int) -> Tensor:

@@ -1,0 +1,1 @@
+"""Analyses that the paper does not have: what single chapters of the book compute beside the library."""
