@@ -81,7 +81,7 @@ def executed(notebook, path, **parameters):
 @cache
 def built():
     """Folder of the HTML pages of the real book with the small chapter added, run and built for this test session."""
-    from aimfair import book
+    from aimfair.book import build as book
     from aimfair.book import execution, publishing
     from aimfair.study import profiles
 

@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 
+import pages
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell
 from small_book import ALT, CAPTION, built, chapter, executed, full_chapter, write
 
-from aimfair import book
-from aimfair.book import chapters, pages
+from aimfair.book import build as builder
+from aimfair.book import chapters
 from aimfair.book.execution import stamp_of
 from aimfair.book.notebook import code_cells, read
 from aimfair.book.publishing import publish
@@ -120,7 +121,7 @@ def test_chapters_that_the_contents_do_not_list_come_before_the_appendix(tmp_pat
     shutil.copy(home() / "book" / "_toc.yml", tmp_path)
     for name in ("99_new", "utkface/99_new", ".ipynb_checkpoints/99_new-checkpoint"):
         write(chapter(), tmp_path / "notebooks" / f"{name}.ipynb")
-    parts = book.table_of_contents(tmp_path)["parts"]
+    parts = builder.table_of_contents(tmp_path)["parts"]
     shipped = yaml.safe_load((tmp_path / "_toc.yml").read_text())["parts"]
     assert parts[0] == shipped[0] and parts[-1] == shipped[-1]
     assert parts[len(shipped) - 1 : -1] == [
@@ -162,7 +163,7 @@ def test_a_warning_is_an_error_that_names_it(tmp_path):
     (tmp_path / "intro.md").write_text("# Intro\n\nSee {numref}`fig-nowhere` and {doc}`gone`.\n")
     (tmp_path / "more.md").write_text("# More\n")
     with pytest.raises(AimfairError, match="fig-nowhere") as refused:
-        book.build(tmp_path)
+        builder.build(tmp_path)
     assert "unknown document" in str(refused.value)
 
 

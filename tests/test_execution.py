@@ -26,10 +26,10 @@ def small(folder, *sources):
     return write(chapter(*(new_code_cell(source) for source in sources)), folder / "notebooks" / "00_small.ipynb")
 
 
-def test_parameters_are_read_with_type_default_and_help(tmp_path):
+def test_parameters_are_read_with_their_types(tmp_path):
     found = notebook_parameters(small(tmp_path))
     assert list(found) == ["profile", "seed", "device", "data_root", "runs_root", "reuse", "shift"]
-    assert (found["seed"].type, found["seed"].default, found["seed"].help) == ("int", "100", "seed of the run")
+    assert found["seed"] == "int"
 
 
 @pytest.mark.parametrize(
@@ -77,14 +77,13 @@ def test_a_finished_run_is_stamped_and_recognised(tmp_path):
 
 def test_a_run_is_not_current_once_other_runs_are_published(tmp_path, monkeypatch):
     monkeypatch.setenv("AIMFAIR_HOME", str(tmp_path))
-    index = tmp_path / "data" / "published" / "demo" / "erm.jsonl"
-    for folder in (index.parent, tmp_path / "notebooks" / "profiles"):
+    published = tmp_path / "data" / "published" / "demo"
+    for folder in (published, tmp_path / "notebooks" / "profiles"):
         folder.mkdir(parents=True)
-    index.write_text("{}\n")
     notebook = small(tmp_path, "1")
     before = code_hash(notebook)
     assert before == code_hash(notebook)
-    index.write_text("{}\n{}\n")
+    (published / "erm.0002.parquet").write_text("one more batch")
     assert before != code_hash(notebook)
 
 
@@ -100,7 +99,7 @@ def test_whoever_waits_for_a_long_cell_is_told_what_it_is_at(tmp_path):
 def test_progress_fits_a_line_of_the_terminal_and_a_log_gets_a_line_now_and_then(monkeypatch, capsys):
     monkeypatch.setattr(chapters, "CLEAR", "<clear>")
     monkeypatch.setenv("COLUMNS", "60")
-    tell = chapters._ticker("[1/2] 04_generation", 600.0, [30.0])
+    tell = chapters.show_progress("[1/2] 04_generation", [600.0, 30.0])
     tell(3, 20, "")
     tell(3, 20, "autoencoder 34 %, 12:31 left, and so on and on")
     first, second = capsys.readouterr().out.split("<clear>")[1:]
@@ -108,7 +107,7 @@ def test_progress_fits_a_line_of_the_terminal_and_a_log_gets_a_line_now_and_then
     assert len(second) == 59
 
     monkeypatch.setattr(chapters, "CLEAR", "")
-    tell = chapters._ticker("[1/2] 04_generation", None, [None])
+    tell = chapters.show_progress("[1/2] 04_generation", [None, None])
     tell(3, 20, "autoencoder 34 %, 12:31 left")
     assert capsys.readouterr().out == "[1/2] 04_generation: running\n"
     monkeypatch.setattr(chapters, "SPEAK_EVERY", -1.0)

@@ -43,11 +43,9 @@ def pictures(cell):
 def missing_parameters(path):
     """Common parameters that are not declared, or not as annotated lines with a help text."""
     declared = notebook_parameters(path)
-    return [
-        name
-        for name, kind in COMMON.items()
-        if name not in declared or declared[name].type != kind.__name__ or not declared[name].help
-    ]
+    (cell,) = [cell for cell in read(path).cells if "parameters" in tags(cell)] or [None]
+    explained = re.findall(r"^(\w+): .*  # \S", cell.source, re.MULTILINE) if cell else []
+    return [name for name, kind in COMMON.items() if declared.get(name) != kind.__name__ or name not in explained]
 
 
 def without_added(notebook):

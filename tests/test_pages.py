@@ -1,8 +1,7 @@
 """The check of built pages: each thing that it looks for is put into a good page, and seen."""
 
+import pages
 import pytest
-
-from aimfair.book import pages
 
 GOOD = """<!doctype html><html><head><link rel="stylesheet" href="style.css"><script src="book.js?v=1"></script></head>
 <body><a href="https://arxiv.org">elsewhere</a> <a href="x.html"><span class="std std-numref">Figure 1</span></a>

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
@@ -27,13 +28,10 @@ def machine(device: str) -> str:
     """The machine in words: processor or GPU, threads, torch."""
     if torch.device(device).type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
+    names = (
+        re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text()) if platform.system() == "Linux" else []
+    )
+    model = [*names, platform.processor() or platform.machine()][0]
     return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
@@ -119,38 +117,19 @@ def generation(folder: str, device: str, steps: int, guidance: float, n: int = 1
     return [(f"text to image, {Path(folder).name}, {steps} steps", n / seconds, "images/s")]
 
 
-def record(rows: list[Row], device: str, path: Path) -> None:
-    """Keep the measurement, with machine and date, for the book's appendix: one entry per machine and day.
+def record(rows: Sequence[Row], device: str, path: Path) -> None:
+    """Add the measurement, with machine and date, to those that the book's appendix shows.
 
-    What was measured before on this machine stays in its entry, unless it was measured again. Raises AimfairError where
-    the file is none of ours or cannot be written.
+    Raises AimfairError where the file is none of ours or cannot be written.
     """
-    here, today, measured = machine(device), date.today().isoformat(), _blocks(rows)
     try:
         kept = json.loads(path.read_text()) if path.exists() else []
-        for entry in kept:
-            if entry["machine"] == here:
-                blocks = {what: block for what, block in _blocks(entry["rows"]).items() if what not in measured}
-                if entry["date"] == today:
-                    measured = blocks | measured
-                    blocks = {}
-                entry["rows"] = [row for block in blocks.values() for row in block]
-        new = {"machine": here, "date": today, "rows": [row for block in measured.values() for row in block]}
+        if not all(entry.keys() == {"machine", "date", "rows"} for entry in kept):
+            raise ValueError("entries of another kind")
+        new = {"machine": machine(device), "date": date.today().isoformat(), "rows": list(rows)}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps([entry for entry in kept if entry["rows"]] + [new], indent=1) + "\n")
+        path.write_text(json.dumps([*kept, new], indent=1) + "\n")
     except OSError as error:
-        raise AimfairError(
-            f"cannot write {path} ({error.strerror or error}): name another file with --record"
-        ) from error
-    except (ValueError, LookupError, TypeError) as error:
+        raise AimfairError(f"cannot write {path} ({error.strerror}): name another file with --record") from error
+    except (ValueError, AttributeError, TypeError) as error:
         raise AimfairError(f"{path} holds no measurements of aimfair bench: name another file with --record") from error
-
-
-def _blocks(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """What was measured -> its row and the indented rows below it, which say more of the same."""
-    blocks: dict[str, list[Row]] = {}
-    name = ""
-    for row in rows:
-        name = name if row[0].startswith(" ") else row[0]
-        blocks.setdefault(name, []).append(row)
-    return blocks

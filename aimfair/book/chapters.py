@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from shutil import get_terminal_size
@@ -14,6 +14,12 @@ from aimfair.book.execution import check_parameters, execute, is_current, notebo
 from aimfair.book.notebook import read
 from aimfair.environment import AimfairError, home
 from aimfair.study import profiles
+from aimfair.study.study import open_study
+
+SPEAK_EVERY = 300.0
+"""Seconds between the lines of progress where output goes to a file."""
+
+CLEAR = "\r\033[K" if sys.stdout.isatty() else ""
 
 
 def chapters(profile: str, only: Sequence[str] = ()) -> list[Path]:
@@ -27,8 +33,7 @@ def chapters(profile: str, only: Sequence[str] = ()) -> list[Path]:
     found = []
     for path in sorted((home() / "notebooks").glob("*.ipynb")):
         wanted = read(path).metadata.get("aimfair", {})
-        fits = [any(fnmatch(name, p) for p in wanted.get(key, ["*"])) for key, name in about.items()]
-        if all(fits):
+        if all(any(fnmatch(name, p) for p in wanted.get(key, ["*"])) for key, name in about.items()):
             found.append(path)
     if not found:
         raise AimfairError(f"no chapter of profile {profile!r}")
@@ -65,19 +70,13 @@ def plan(notebooks: list[Path], parameters: Mapping[str, Any], everything: bool 
     planned = {p: {k: v for k, v in parameters.items() if k in shared or k in declared[p]} for p in notebooks}
     for path, given in planned.items():
         check_parameters(path, given)
-    study = {k: v for k, v in parameters.items() if k in profiles.FIELDS and k not in profiles.COMMON}
-    profile = profiles.load(parameters["profile"], **study)
-    if not everything and not parameters.get("reuse", True) and _is_published(profile):
+    changes = {k: v for k, v in parameters.items() if k in profiles.FIELDS and k not in profiles.COMMON}
+    study = open_study(parameters["profile"], changes=changes, device="cpu")
+    if not everything and not parameters.get("reuse", True) and study.published("erm"):
         for path in planned:
             if read(path).metadata.get("aimfair", {}).get("long"):
                 planned[path]["reuse"] = True
     return planned
-
-
-def _is_published(profile: profiles.Profile) -> bool:
-    from aimfair.study import Study
-
-    return bool(Study(profile, device="cpu").published("erm"))
 
 
 def run(
@@ -97,29 +96,19 @@ def run(
     """
     planned = plan(chapters(profile, only), {"profile": profile} | dict(parameters), everything)
     folder = executed_folder(profile)
-    expected = {path: _known_seconds(path, profile, given) for path, given in planned.items()}
-    print(f"Chapters of profile {profile}: {len(planned)}{_about(expected.values())}.", flush=True)
-    looked_up = [
-        path.stem for path, given in planned.items() if given.get("reuse", True) != parameters.get("reuse", True)
-    ]
-    if looked_up:
-        print(f"Shown from published runs, because their own take hours (--everything): {', '.join(looked_up)}.")
-    for position, (path, given) in enumerate(planned.items(), 1):
-        out, label = folder / path.name, f"[{position}/{len(planned)}] {path.stem}"
+    expected = [_known_seconds(path, profile, given) for path, given in planned.items()]
+    print(f"Chapters of profile {profile}: {len(planned)}{_about(expected)}.", flush=True)
+    if not parameters.get("reuse", True) and (long := [p.stem for p, given in planned.items() if given["reuse"]]):
+        print(f"Shown from published runs, because their own take hours (--everything): {', '.join(long)}.")
+    for i, (path, given) in enumerate(planned.items()):
+        out, label = folder / path.name, f"[{i + 1}/{len(planned)}] {path.stem}"
         stamp = stamp_of(out)
         if stamp and not fresh and is_current(stamp, path, given):
             print(f"{label}: already run on {stamp.date} with this code and these parameters ({clock(stamp.seconds)})")
             continue
-        ahead = [expected[later] for later in list(planned)[position:]]
-        stamp = execute(path, out, given, timeout=timeout, tell=_ticker(label, expected[path], ahead))
+        stamp = execute(path, out, given, timeout=timeout, tell=show_progress(label, expected[i:]))
         print(f"{CLEAR}{label}: done in {clock(stamp.seconds)}", flush=True)
     return [folder / path.name for path in planned]
-
-
-SPEAK_EVERY = 300.0
-"""Seconds between the lines of progress where output goes to a file."""
-
-CLEAR = "\r\033[K" if sys.stdout.isatty() else ""
 
 
 def clock(seconds: float) -> str:
@@ -132,21 +121,23 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _ticker(label: str, expected: float | None, ahead: list[float | None]) -> Callable[[int, int, str], None]:
-    """A line on the terminal that is rewritten; where output goes to a file, a line at the start and every few minutes."""
+def show_progress(label: str, expected: Sequence[float | None]) -> Callable[[int, int, str], None]:
+    """What :func:`~aimfair.book.execution.execute` calls while a chapter runs: on a terminal a line that is written over;
+    where output goes to a file, a line at the start and every few minutes.
+
+    expected  seconds that this chapter and those after it will take, as far as they are known
+    """
     started = spoke = time.monotonic()
-    later = sum(seconds or 0 for seconds in ahead)
-    known = expected is not None and None not in ahead
     if not CLEAR:
-        print(f"{label}: running{_about([expected])}", flush=True)
+        print(f"{label}: running{_about(expected[:1])}", flush=True)
 
     def tell(done: int, total: int, doing: str) -> None:
         nonlocal spoke
         now = time.monotonic()
-        left = (expected or 0) - (now - started)
         at = f"cell {min(done + 1, total)} of {total}" if total else "starting"
-        trusted = known and left > 0  # else: slower than last time
-        guess = f", about {clock(left + later)} left in all" if trusted else ""
+        this = (expected[0] or 0) - (now - started)  # negative: it is slower than last time, so nothing is foretold
+        left = None if None in expected or this < 0 else this + sum(filter(None, expected[1:]))
+        guess = "" if left is None else f", about {clock(left)} left in all"
         line = f"{label}: {at}, {clock(now - started)}{guess}{f' ({doing})' if doing else ''}"
         if CLEAR:
             print(f"{CLEAR}{line[: get_terminal_size().columns - 1]}", end="", flush=True)
@@ -157,9 +148,8 @@ def _ticker(label: str, expected: float | None, ahead: list[float | None]) -> Ca
     return tell
 
 
-def _about(expected: Iterable[float | None]) -> str:
-    seconds = list(expected)
-    return f", about {clock(sum(s or 0 for s in seconds))} by their last runs" if None not in seconds else ""
+def _about(expected: Sequence[float | None]) -> str:
+    return "" if None in expected else f", about {clock(sum(filter(None, expected)))} by their last runs"
 
 
 def _known_seconds(path: Path, profile: str, given: Mapping[str, Any]) -> float | None:

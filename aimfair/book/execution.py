@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import difflib
 import hashlib
 import json
@@ -18,31 +20,14 @@ from typing import Any
 
 import nbformat
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from aimfair.book.notebook import code_cells, faults, read, tidy, write
-from aimfair.environment import AimfairError, home
+from aimfair.environment import AimfairError, choose_device, device_name, home
 from aimfair.progress import FILE
+from aimfair.study import profiles
 
-TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (float, int),
-    "bool": (bool,),
-    "list": (list,),
-    "dict": (dict,),
-    "None": (type(None),),
-}
 LOOK_EVERY = 0.5  # seconds between two looks at a running notebook
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One line of a notebook's parameters cell: ``name: type = default  # help``; default as written there."""
-
-    name: str
-    type: str
-    default: str
-    help: str
 
 
 @dataclass(frozen=True)
@@ -58,15 +43,11 @@ class Stamp:
     date: str
 
 
-def notebook_parameters(path: Path) -> dict[str, Parameter]:
-    """Parameters that a notebook declares in its cell tagged ``parameters``, in order."""
-    import papermill
-
-    read(path)
-    found = papermill.inspect_notebook(str(path))
-    return {
-        name: Parameter(name, p["inferred_type_name"], p["default"], p["help"].strip()) for name, p in found.items()
-    }
+def notebook_parameters(path: Path) -> dict[str, str]:
+    """Names of the parameters that a notebook declares in its cell tagged ``parameters``, with their types as written."""
+    cells = [cell for cell in code_cells(read(path)) if "parameters" in cell.metadata.get("tags", [])]
+    lines = ast.parse(cells[0].source).body if cells else []
+    return {ast.unparse(line.target): ast.unparse(line.annotation) for line in lines if isinstance(line, ast.AnnAssign)}
 
 
 def check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
@@ -74,25 +55,19 @@ def check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
 
     Besides what the notebook declares, the common parameters and the fields of a profile are known everywhere.
     """
-    from aimfair.study import profiles
-
-    declared = notebook_parameters(path)
-    known: dict[str, str] = {
-        name: getattr(kind, "__name__", str(kind)) for name, kind in (profiles.FIELDS | profiles.COMMON).items()
-    }
-    known |= {name: parameter.type for name, parameter in declared.items()}
+    declared = {name: eval(kind, vars(builtins).copy()) for name, kind in notebook_parameters(path).items()}
+    known = profiles.FIELDS | profiles.COMMON | declared
     for name, value in parameters.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it declares {', '.join(declared) or 'none'}"
             raise AimfairError(f"{path.name}: unknown parameter {name!r}; {hint}")
-        allowed = [TYPES.get(part.split("[")[0].strip()) for part in known[name].split("|")]
-        if None in allowed:
-            continue
-        kinds = tuple(kind for kinds in allowed if kinds for kind in kinds)
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        try:
+            TypeAdapter(known[name]).validate_python(value, strict=True)
+        except ValidationError as error:
+            kind = getattr(known[name], "__name__", str(known[name]))
             given = f"{value!r} ({type(value).__name__})"
-            raise AimfairError(f"{path.name}: parameter {name} must be {known[name]}, got {given}")
+            raise AimfairError(f"{path.name}: parameter {name} must be {kind}, got {given}") from error
 
 
 def code_hash(path: Path) -> str:
@@ -100,9 +75,11 @@ def code_hash(path: Path) -> str:
     digest = hashlib.sha256()
     for cell in read(path).cells:
         digest.update(f"{cell.cell_type}\n{cell.source}\n".encode())
-    library = [*(home() / "aimfair").rglob("*.py"), *(home() / "notebooks" / "profiles").glob("*.yaml")]
-    for file in sorted([*library, *(home() / "data" / "published").rglob("*.jsonl")]):
+    library = [*(home() / "aimfair").rglob("*.py"), *(home() / "notebooks").rglob("*.py")]
+    for file in sorted([*library, *(home() / "notebooks" / "profiles").glob("*.yaml")]):
         digest.update(file.read_bytes())
+    for file in sorted((home() / "data" / "published").rglob("*.*")):  # a published file is never written again
+        digest.update(f"{file.name} {file.stat().st_size}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -113,20 +90,16 @@ def parameters_hash(parameters: Mapping[str, Any]) -> str:
 
 def stamp_of(executed: Path) -> Stamp | None:
     """The stamp of an executed notebook; None if its run never ended well."""
-    path = executed.with_suffix(".json")
-    if not (path.exists() and executed.exists()):
-        return None
     try:
-        return Stamp(**json.loads(path.read_text()))
-    except (ValueError, TypeError):
+        return Stamp(**json.loads(executed.with_suffix(".json").read_text())) if executed.exists() else None
+    except (OSError, ValueError, TypeError):
         return None
 
 
 def is_current(stamp: Stamp | None, notebook: Path, parameters: Mapping[str, Any]) -> bool:
     """Whether running ``notebook`` again with ``parameters`` would repeat the stamped run."""
-    if stamp is None or stamp.parameters_hash != parameters_hash(parameters):
-        return False
-    return stamp.code_hash == code_hash(notebook)
+    same = stamp is not None and stamp.parameters_hash == parameters_hash(parameters)
+    return same and stamp is not None and stamp.code_hash == code_hash(notebook)
 
 
 def execute(
@@ -135,7 +108,7 @@ def execute(
     parameters: Mapping[str, Any],
     *,
     timeout: float | None = None,
-    environment: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] | None = None,
     tell: Callable[[int, int, str], None] = lambda done, total, doing: None,
 ) -> Stamp:
     """Run ``notebook`` by papermill in its own process, in the notebook's folder; ``out`` appears when all went well.
@@ -143,29 +116,30 @@ def execute(
     Beside ``out`` lie its stamp (``.json``) and papermill's log (``.log``). A run that fails does not touch ``out``:
     what it got to is kept under ``<name>.failed.ipynb``.
 
-    timeout  seconds that one cell may take; None: as long as it needs
-    environment  variables for the notebook's process on top of this one's
-    tell     called now and then with (code cells done, code cells in all, progress of what the cell is at or "")
+    timeout    seconds that one cell may take; None: as long as it needs
+    variables  environment variables of the notebook's process on top of this one's
+    tell       called now and then with (code cells done, code cells in all, progress of what the cell is at or "")
 
     Raises AimfairError: unknown parameter or wrong type (before anything starts), an error in a cell, a kernel that
     died, a time-out; it names the cell.
     """
-    from aimfair.environment import choose_device, device_name
-
     check_parameters(notebook, parameters)
     device = device_name(choose_device(str(parameters.get("device", "auto"))))
-    before = code_hash(notebook)
+    before, started = code_hash(notebook), time.monotonic()
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.stem}.{os.getpid()}.ipynb")
+    partial, kept = out.with_name(f".{out.stem}.{os.getpid()}.ipynb"), out.with_name(f"{out.stem}.failed.ipynb")
     log, doing = out.with_suffix(".log"), out.with_suffix(".progress")
-    variables = _environment() | {"AIMFAIR_PROGRESS": f"{FILE}{doing}"} | dict(environment or {})
-    started = time.monotonic()
     command = [sys.executable, "-m", "papermill", str(notebook), str(partial)]
     command += ["--cwd", str(notebook.parent), "--kernel", "python3", "--no-progress-bar", "--start-timeout", "180"]
     command += ["-y", yaml.safe_dump(dict(parameters), sort_keys=False)] if parameters else []
     command += ["--execution-timeout", str(int(timeout))] if timeout else []
+    surroundings = os.environ | {
+        "AIMFAIR_PROGRESS": f"{FILE}{doing}",  # no bar in stored outputs
+        "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel of this environment before one of the user's other ones
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
     with log.open("w") as journal:
-        process = subprocess.Popen(command, stdout=journal, stderr=journal, env=variables)
+        process = subprocess.Popen(command, stdout=journal, stderr=journal, env=surroundings | dict(variables or {}))
         try:
             while process.poll() is None:
                 tell(*_cells_done(partial), doing.read_text() if doing.exists() else "")
@@ -177,32 +151,15 @@ def execute(
                 process.wait()
                 partial.unlink(missing_ok=True)
     if process.returncode != 0:
-        raise AimfairError(
-            _failure(notebook, partial, out.with_name(f"{out.stem}.failed.ipynb"), log, timeout, process.returncode)
-        )
-    stamp = Stamp(
-        notebook=notebook.name,
-        parameters=dict(parameters),
-        parameters_hash=parameters_hash(parameters),
-        code_hash=before,
-        seconds=round(time.monotonic() - started, 1),
-        device=device,
-        date=datetime.now(UTC).strftime("%Y-%m-%d"),
-    )
+        raise AimfairError(_failure(notebook, partial, kept, log, timeout, process.returncode))
+    date = datetime.now(UTC).strftime("%Y-%m-%d")
+    seconds = round(time.monotonic() - started, 1)
+    stamp = Stamp(notebook.name, dict(parameters), parameters_hash(parameters), before, seconds, device, date)
     out.with_suffix(".json").unlink(missing_ok=True)  # never an old stamp beside a new notebook
     partial.replace(out)
     out.with_suffix(".json").write_text(json.dumps(asdict(stamp), indent=1) + "\n")
-    out.with_name(f"{out.stem}.failed.ipynb").unlink(missing_ok=True)
+    kept.unlink(missing_ok=True)
     return stamp
-
-
-def _environment() -> dict[str, str]:
-    # No progress bar in stored outputs; the kernel of this environment before one of the user's other environments.
-    return os.environ | {
-        "AIMFAIR_PROGRESS": "off",
-        "JUPYTER_PREFER_ENV_PATH": "1",
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-    }
 
 
 def _cells_done(partial: Path) -> tuple[int, int]:
@@ -216,15 +173,15 @@ def _cells_done(partial: Path) -> tuple[int, int]:
 def _failure(notebook: Path, partial: Path, kept: Path, log: Path, timeout: float | None, status: int) -> str:
     """One line: which cell of which notebook, why, and where to look."""
     said = log.read_text(errors="replace")
-    last = next((line for line in reversed(said.splitlines()) if line.strip()), "papermill said nothing")
+    last = next((line for line in reversed(said.splitlines()) if line.strip()), "papermill said nothing")[:200]
     cells = code_cells(read(partial)) if partial.exists() else []
     if not cells:
-        return f"{notebook.name} did not start: {last[:200]}; see {log}"
+        return f"{notebook.name} did not start: {last}; see {log}"
     partial.replace(kept)
     # After a dead kernel or a time-out papermill calls every cell completed; those that never began have no start.
-    begun = [i for i, cell in enumerate(cells) if cell.metadata.get("papermill", {}).get("start_time")]
-    at = begun[-1] if begun else 0
+    at = max((i for i, cell in enumerate(cells) if cell.metadata.get("papermill", {}).get("start_time")), default=0)
     errors = [(i, o) for i, cell in enumerate(cells) for o in cell.outputs if o.output_type == "error"]
+    why = f"papermill was killed by signal {-status}" if status < 0 else last
     if "DeadKernelError" in said:
         why = "its kernel died (killed, or out of memory)"
     elif "CellTimeoutError" in said:
@@ -233,8 +190,6 @@ def _failure(notebook: Path, partial: Path, kept: Path, log: Path, timeout: floa
         at, error = errors[0]
         text = " ".join(str(error.evalue).split())[:300]
         why = text if error.ename == "AimfairError" else f"{error.ename}: {text}"
-    else:
-        why = f"papermill was killed by signal {-status}" if status < 0 else last[:200]
     first = cells[at].source.strip().splitlines()[0][:60]
     return f"{notebook.name} stopped in code cell {at + 1} of {len(cells)} (`{first}`): {why}; see {kept}"
 
@@ -249,7 +204,7 @@ def refresh(notebook: Path, timeout: float | None = None) -> bool:
     before = notebook.read_bytes()
     with tempfile.TemporaryDirectory() as folder:
         executed = Path(folder) / notebook.name
-        execute(notebook, executed, {}, timeout=timeout, environment={"AIMFAIR_RUNS": f"{folder}/runs"})
+        execute(notebook, executed, {}, timeout=timeout, variables={"AIMFAIR_RUNS": f"{folder}/runs"})
         fresh = tidy(read(executed))
     if found := faults(fresh):
         raise AimfairError(f"{notebook.name}: {found[0]}")

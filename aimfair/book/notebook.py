@@ -19,13 +19,7 @@ def read(path: Path) -> NotebookNode:
         return nbformat.read(path, as_version=4)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise AimfairError(f"no notebook {path}") from error
-    except (
-        nbformat.ValidationError,
-        ValueError,
-        AttributeError,
-        TypeError,
-        KeyError,
-    ) as error:  # of other JSON, any of these
+    except (nbformat.ValidationError, ValueError, AttributeError, TypeError, KeyError) as error:  # of other JSON, any
         raise AimfairError(f"{path} is not a notebook: {str(error).splitlines()[0]}") from error
 
 
@@ -36,17 +30,15 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 
 def faults(notebook: NotebookNode) -> list[str]:
     """What a stored notebook must not have: error outputs, cells never run or run out of order."""
-    cells = code_cells(notebook)
-    found = [f"code cell {i} holds an error" for i, c in enumerate(cells, 1) if _has_error(c)]
+    found, cells = [], code_cells(notebook)
+    for number, cell in enumerate(cells, 1):
+        expected = "raises-exception" in cell.metadata.get("tags", [])
+        if not expected and any(output.output_type == "error" for output in cell.outputs):
+            found.append(f"code cell {number} holds an error")
     counts = [cell.execution_count for cell in cells]
     if counts != list(range(1, len(cells) + 1)):
         found.append(f"its code cells were not run once each in order: counts {counts}")
     return found
-
-
-def _has_error(cell: NotebookNode) -> bool:
-    expected = "raises-exception" in cell.metadata.get("tags", [])
-    return not expected and any(output.output_type == "error" for output in cell.outputs)
 
 
 ABSOLUTE = re.compile(r"(?<![\w.:/~<*\\-])/(?!path/to)(?:[\w.+-]+/)+[\w.+-]*|(?<!\w)[A-Z]:\\\\?\w+")

@@ -75,20 +75,19 @@ def pictures_of_people(notebook: NotebookNode, stamp: Stamp) -> list[str]:
 def _present_parameters(notebook: NotebookNode, stamp: Stamp) -> None:
     """Hide the defaults and put a note with the facts of the run above the injected cell."""
     tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
-    injected = next((i for i, t in enumerate(tags) if "injected-parameters" in t), None)
-    if injected is None:
+    if not any("injected-parameters" in names for names in tags):
         return
     for cell, names in zip(notebook.cells, tags, strict=True):
         if "parameters" in names and "remove-input" not in names:
             cell.metadata["tags"] = [*names, "remove-input"]
-    note = nbformat.v4.new_markdown_cell(
+    text = (
         "```{admonition} Parameters of this run\n:class: note\n"
         f"Profile `{stamp.parameters.get('profile', profiles.MAIN)}`, run on {stamp.date} in {clock(stamp.seconds)} on "
-        f"{stamp.device}. All other parameters have the defaults of the notebook and of its profile.\n```",
-        id="parameters-of-this-run",
-        metadata={"tags": ["parameters-note"]},
+        f"{stamp.device}. All other parameters have the defaults of the notebook and of its profile.\n```"
     )
-    notebook.cells.insert(injected, note)
+    tagged = {"tags": ["parameters-note"]}
+    note = nbformat.v4.new_markdown_cell(text, id="parameters-of-this-run", metadata=tagged)
+    notebook.cells.insert(next(i for i, names in enumerate(tags) if "injected-parameters" in names), note)
 
 
 def _without_machine(notebook: NotebookNode, stamp: Stamp) -> NotebookNode:
@@ -110,25 +109,21 @@ LABEL = re.compile(r"^:(?:label|name): *(\S+)|^\(([\w-]+)\)=", re.MULTILINE)
 def for_profile(notebook: NotebookNode, profile: str, siblings: set[str]) -> NotebookNode:
     """The same chapter as another profile's page of the same book; changes ``notebook``, returns it.
 
-    Its title names the profile. Its figures, tables and equations get names of their own, since a book has each name once. Links to chapters that
-    this profile does not have (``siblings`` are those it has) lead to the main study's.
+    Its title names the profile. Its figures, tables and equations get names of their own, since a book has each name
+    once. Links to chapters that this profile does not have (``siblings`` are those it has) lead to the main study's.
     """
-    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    labels = {label for text in texts for found in LABEL.findall(text) for label in found if label}
+    texts = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
     figures = [
         cell.metadata["mystnb"]["figure"] for cell in notebook.cells if "figure" in cell.metadata.get("mystnb", {})
     ]
+    labels = {label for cell in texts for found in LABEL.findall(cell.source) for label in found if label}
     labels |= {figure["name"] for figure in figures}
     for figure in figures:
         figure["name"] = f"{profile}-{figure['name']}"
-    notebook.cells[0].source = re.sub(r"\A# (.+)", rf"# \1: {profile}", notebook.cells[0].source)
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            for label in labels:
-                cell.source = re.sub(rf"(?<![\w-]){re.escape(label)}(?![\w-])", f"{profile}-{label}", cell.source)
-            cell.source = re.sub(
-                r"\{doc\}`([\w-]+)`",
-                lambda link: link[0] if link[1] in siblings else f"{{doc}}`../{link[1]}`",
-                cell.source,
-            )
+    texts[0].source = re.sub(r"\A# (.+)", rf"# \1: {profile}", texts[0].source)
+    for cell in texts:
+        for label in labels:
+            cell.source = re.sub(rf"(?<![\w-]){re.escape(label)}(?![\w-])", f"{profile}-{label}", cell.source)
+        for link in set(re.findall(r"\{doc\}`([\w-]+)`", cell.source)) - siblings:
+            cell.source = cell.source.replace(f"{{doc}}`{link}`", f"{{doc}}`../{link}`")
     return notebook

@@ -24,7 +24,7 @@ def command_book(options: argparse.Namespace) -> None:
 
     A chapter that was run before with the same code and parameters is not run again (--fresh: it is). Chapters whose runs
     take hours show the published ones where there are any (--everything: they compute their own, of one seed)."""
-    from aimfair import book
+    from aimfair.book import build as book
 
     parameters = common_parameters(options) | {"reuse": options.reuse}
     how = {name: getattr(options, name) for name in ("only", "fresh", "everything", "timeout")}
@@ -36,7 +36,7 @@ def command_build(options: argparse.Namespace) -> None:
     """Build the book from the published copies in book/notebooks/, without running anything, and check its pages.
 
     $ aimfair build"""
-    from aimfair import book
+    from aimfair.book import build as book
 
     print(f"The book is built. Open {book.build(home() / 'book')}")
 
