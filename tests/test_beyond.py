@@ -8,9 +8,11 @@ from small_grid import changes, draw_pool, machine
 
 from aimfair import cli, methods, study
 from aimfair.environment import AimfairError, home
+from aimfair.paper import tables
 from aimfair.study import grid, profiles, runs
-from aimfair.study.grid import beyond, experiments, paper_tables
 from aimfair.study.grid.experiments import Row
+from aimfair.study.grid.experiments import cells as cells_of
+from beyond import experiments, recommend
 
 RATES = len(methods.LEARNING_RATES)
 
@@ -32,47 +34,43 @@ PER_SEED = {
 
 
 def cells(name, seeds=(100,), profile="demo"):
-    (experiment,) = beyond.selected(profiles.load(profile), [name])
-    return experiments.cells(experiment, profile, {}, list(seeds))
+    return cells_of(experiments.all_of(profiles.load(profile))[name], profile, {}, list(seeds))
 
 
 @pytest.mark.parametrize("name", PER_SEED)
 def test_an_experiment_has_rows_times_searched_values_times_seeds(name):
     assert len(cells(name)) == PER_SEED[name] and len(cells(name, (100, 200, 300))) == 3 * PER_SEED[name]
-    rows = [row.title for row in beyond.selected(profiles.load("demo"), [name])[0].rows]
+    rows = [row.title for row in experiments.all_of(profiles.load("demo"))[name].rows]
     assert len(set(rows)) == len(rows)
 
 
 def test_each_experiment_has_its_name_and_an_unknown_one_is_answered_with_all():
-    p = profiles.load("demo")
-    assert [experiment.name for experiment in beyond.selected(p)] == [*PER_SEED, "extensions"]
-    with pytest.raises(
-        AimfairError, match="no experiment 'mask' beyond the paper; there are: selection, longer, blocks, factorial"
-    ):
-        beyond.selected(p, ["mask"])
+    known = tables.beyond(profiles.load("demo"))
+    assert list(known) == [experiment.name for experiment in known.values()] == [*PER_SEED, "extensions"]
+    with pytest.raises(AimfairError, match="'mask'.*: selection, longer, blocks, factorial"):
+        tables.select(known, ["mask"])
 
 
 def test_what_goes_beyond_the_paper_is_in_the_extensions_and_not_in_its_tables():
     marked = {name for name, method in methods.registry().items() if method.beyond}
     assert {"weight-interpolation", "batchnorm-real", "channel-mask", "scalar-mask", "aim-fair-noise"} <= marked
     assert marked <= {cell.method for cell in cells("extensions")}
-    (table,) = paper_tables.selected(profiles.load("demo"), [1])
-    assert not marked & {row.method for row in table.rows}
+    assert not marked & {row.method for row in tables.all_of(profiles.load("demo"))["Table 1"].rows}
     elsewhere = {cell.method for name in PER_SEED for cell in cells(name)}
     assert marked <= elsewhere  # each is examined, not only listed
 
 
 def test_random_rows_become_one_and_others_stay():
-    (experiment,) = beyond.selected(profiles.load("demo"), ["selection"])
+    experiment = experiments.all_of(profiles.load("demo"))["selection"]
     rows = [("AIM-Fair", 100, 80.0), ("Random mask 1", 100, 60.0), ("Random mask 2", 100, 70.0)]
     frame = pd.DataFrame(rows, columns=["method", "seed", "wst"]).assign(setting="s", run=None)
-    found = beyond.averaged(frame, experiment).set_index("method")["wst"]
+    found = experiments.averaged(frame, experiment).set_index("method")["wst"]
     assert found.to_dict() == {"AIM-Fair": 80, "Random mask": 65}
-    assert beyond.averaged(frame.iloc[:0], experiment).empty
+    assert experiments.averaged(frame.iloc[:0], experiment).empty
 
 
 def test_the_factorial_is_complete_and_its_first_cell_is_the_papers_run(tmp_path):
-    (factorial,) = beyond.selected(profiles.load("demo"), ["factorial"])
+    factorial = experiments.all_of(profiles.load("demo"))["factorial"]
     levels = [row.title.split("; ") for row in factorial.rows]
     full = {(m, s, k) for m, s, *k in levels for k in k or ("best",) if m != "No weights"}
     assert len(full) == 18 and {m for m, _, _ in full} == {"All tensors", "AIM-Fair", "Random mask"}
@@ -85,11 +83,8 @@ def test_the_factorial_is_complete_and_its_first_cell_is_the_papers_run(tmp_path
             "AIM-Fair; statistics kept; best",
         )
     }
-    paper = set(
-        grid.identified(
-            experiments.cells(paper_tables.selected(profiles.load("demo"), [9])[0], "demo", {}, [100]), here
-        )
-    )
+    table_9 = tables.all_of(profiles.load("demo"))["Table 9"]
+    paper = set(grid.identified(cells_of(table_9, "demo", {}, [100]), here))
     (same, last, kept) = ids.values()
     assert same <= paper and len(last) == len(kept) == RATES and not (same & last or same & kept or last & kept)
 
@@ -163,3 +158,17 @@ def test_the_grid_lists_computes_and_summarises_an_experiment_by_name(pool, tmp_
     assert cli.main(["grid", "list", *common, "--beyond", "scores", "--table", "9"]) == 0
     both = capsys.readouterr().out
     assert "\nTable 9: " in both and "\nscores: " in both
+
+
+def test_the_main_study_alone_has_studies_of_photographs_beside_it_with_its_runs_and_device(tmp_path):
+    lab = study.open_study("demo", device="cpu", runs_root=str(tmp_path))
+    found = experiments.with_photographs(lab)
+    assert [each.profile.profile for each in found] == ["demo", *experiments.PHOTOGRAPHS] and found[0] is lab
+    assert all(each.runs_root == tmp_path and str(each.device) == "cpu" for each in found)
+    assert [each.profile.profile for each in experiments.with_photographs(lab, "utkface")] == ["demo", "utkface"]
+    for each in found[1:]:  # with the changes that their runs of a longer trained baseline were made with
+        combined = recommend.combinations(each)
+        longer = combined[combined["method"].str.contains("longer ERM")]
+        assert len(longer) and longer.groupby("method")["seed"].nunique().min() >= 3, each.profile.profile
+    smoke = study.open_study("smoke", device="cpu")
+    assert experiments.with_photographs(smoke) == [smoke]

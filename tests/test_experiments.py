@@ -8,8 +8,9 @@ from small_grid import machine
 
 from aimfair import methods, paper, prompts, study
 from aimfair.environment import AimfairError, home
+from aimfair.paper import tables as paper_tables
 from aimfair.study import grid, profiles
-from aimfair.study.grid import experiments, paper_tables
+from aimfair.study.grid import experiments
 from aimfair.study.grid.experiments import Row
 
 RATES = len(methods.LEARNING_RATES)
@@ -34,11 +35,7 @@ PER_SEED = {
 
 
 def chosen(name, profile="demo", **changes):
-    kind, number = name.split()
-    p = profiles.load(profile, **changes)
-    wanted = {"tables" if kind == "Table" else "figures": [int(number)]}
-    (experiment,) = paper_tables.selected(p, **wanted)
-    return experiment
+    return paper_tables.all_of(profiles.load(profile, **changes))[name]
 
 
 def cells(name, seeds=(100,), profile="demo", **changes):
@@ -92,7 +89,11 @@ def test_a_setting_that_was_thinned_is_whole_as_a_study_of_its_own(tmp_path):
 
 def test_photographs_have_ten_seeds_of_table_3_and_those_of_their_profile_elsewhere():
     known = {name: profiles.load(name) for name in ("demo", "utkface")}
-    seeds = {(name, e.name): e.seeds(p) for name, p in known.items() for e in paper_tables.selected(p, [3, 4])}
+    seeds = {
+        (name, table): paper_tables.all_of(p)[table].seeds(p)
+        for name, p in known.items()
+        for table in ("Table 3", "Table 4")
+    }
     assert {key: len(found) for key, found in seeds.items()} == {
         ("demo", "Table 3"): 10,
         ("demo", "Table 4"): 10,
@@ -103,11 +104,12 @@ def test_photographs_have_ten_seeds_of_table_3_and_those_of_their_profile_elsewh
 
 
 def test_every_table_of_the_paper_is_here():
-    names = [experiment.name for experiment in paper_tables.selected(profiles.load("demo"))]
+    known = paper_tables.all_of(profiles.load("demo"))
+    names = [experiment.name for experiment in paper_tables.select(known)]
     assert names[:11] == [f"Table {n}" for n in sorted(paper.results()["table"].unique())]
     assert names[11:] == [f"Figure {n}" for n in (1, 2, 5, 6, 8)]
-    with pytest.raises(AimfairError, match=r"Table 12 has no runs; there are: Table 1, .*Figure 8"):
-        paper_tables.selected(profiles.load("demo"), [12])
+    with pytest.raises(AimfairError, match="'Table 12'.*: Table 1, .*Figure 8"):
+        paper_tables.select(known, ["Table 12"])
 
 
 def test_what_a_row_fixes_is_not_searched_and_the_rest_takes_its_default():
@@ -194,5 +196,5 @@ def test_what_two_tables_share_is_one_run(one, row, other, twin, tmp_path):
 
 def test_all_tables_together_have_fewer_runs_than_one_after_the_other(tmp_path):
     p = profiles.load("demo")
-    every = [cell for e in paper_tables.selected(p) for cell in experiments.cells(e, "demo", {}, [100])]
+    every = [cell for e in paper_tables.all_of(p).values() for cell in experiments.cells(e, "demo", {}, [100])]
     assert len(grid.identified(every, machine(tmp_path))) < len(every)

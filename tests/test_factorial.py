@@ -1,12 +1,14 @@
-"""Main effects: exact on an additive table, refused where the table is not crossed."""
+"""Main effects and shares of variance: exact on an additive table, refused where the table is not crossed."""
+
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from aimfair import methods
-from aimfair.analysis import factorial
 from aimfair.environment import AimfairError
+from beyond import factorial
 
 EFFECT = {"mask": {"all": 0.0, "selected": 1.0}, "rule": {"best": 0.0, "last": -2.0}}
 
@@ -74,3 +76,35 @@ def test_with_every_rate_those_that_broke_a_training_are_left_out_for_all(record
     found = factorial.runs_of(recorded, every_rate=True)
     assert set(found["lr"]) == set(methods.LEARNING_RATES) - {0.1} and set(found["seed"]) == {100}
     assert len(found) == 2 * 4 == len(factorial.complete(found, [*factorial.FACTORS, "lr"]))
+
+
+def grid(value, **levels):
+    rows = [dict(zip(levels, point, strict=True)) for point in product(*levels.values())]
+    return pd.DataFrame([row | {"x": value(**row)} for row in rows])
+
+
+def test_additive_effects_are_told_apart_exactly():
+    frame = grid(lambda k, lr: 3.0 * k + 4.0 * lr, k=(-1, 1), lr=(-1, 1))
+    assert factorial.variance_shares(frame, "x", ["k", "lr"]) == pytest.approx({"k": 36, "lr": 64, "together": 0})
+
+
+def test_what_only_both_explain_is_neithers():
+    frame = grid(lambda k, lr: float(k * lr), k=(-1, 1), lr=(-1, 1))
+    assert factorial.variance_shares(frame, "x", ["k", "lr"]) == pytest.approx({"k": 0, "lr": 0, "together": 100})
+
+
+def test_shares_sum_to_a_hundred_whatever_the_values_and_levels():
+    rng = np.random.default_rng(0)
+    frame = grid(lambda **_: rng.normal(), k=(40, 50, 55), lr=(0.1, 1.0), seed=("a", "b", "c", "d"))
+    shares = factorial.variance_shares(frame.sample(frac=1, random_state=1), "x", ["k", "lr", "seed"])
+    assert sum(shares.values()) == pytest.approx(100) and min(shares.values()) > 0
+    assert factorial.variance_shares(frame.assign(x=7.0), "x", ["k", "lr", "seed"]) == dict.fromkeys(
+        ["k", "lr", "seed", "together"], 0
+    )
+
+
+def test_a_grid_with_a_hole_or_a_repetition_is_refused():
+    frame = grid(lambda k, lr: float(k + lr), k=(1, 2), lr=(3, 4, 5))
+    for wrong in (frame[1:], pd.concat([frame[1:], frame[-1:]]), frame[:0]):
+        with pytest.raises(AimfairError, match="one row for each combination of k, lr"):
+            factorial.variance_shares(wrong, "x", ["k", "lr"])

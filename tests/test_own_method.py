@@ -12,8 +12,8 @@ from torchvision.ops import sigmoid_focal_loss
 
 from aimfair import cli, methods, training
 from aimfair.environment import AimfairError, home
+from aimfair.paper import tables as paper_tables
 from aimfair.study import profiles
-from aimfair.study.grid import paper_tables
 
 
 @pytest.fixture

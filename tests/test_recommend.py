@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from aimfair import cli, methods
-from aimfair.analysis import contenders, recommend
 from aimfair.environment import AimfairError
 from aimfair.study import recipes, search
-from aimfair.study.grid import beyond
+from aimfair.study.grid.experiments import trained
+from beyond import recommend
 
 
 def frame(means, seeds=range(6), spread=0.05):
@@ -24,9 +24,9 @@ def frame(means, seeds=range(6), spread=0.05):
 
 def test_the_most_accurate_on_validation_is_named_and_what_ties_with_it():
     found = recommend.choose(frame({"a": 80.0, "b": 84.0, "c": 83.99}))
-    assert found.title in "bc" and len(found.tied) == 1 and {found.title, *found.tied} == {"b", "c"} and not found.clear
+    assert found.title in "bc" and len(found.tied) == 1 and {found.title, *found.tied} == {"b", "c"}
     assert found.table.loc["a", "behind"] == pytest.approx(-4, abs=0.1) and not found.table.loc["a", "tied"]
-    assert recommend.choose(frame({"a": 80.0, "b": 84.0})).clear
+    assert recommend.choose(frame({"a": 80.0, "b": 84.0})).tied == []
 
 
 def test_combinations_without_all_seeds_take_no_part():
@@ -51,7 +51,7 @@ def test_a_combination_has_the_rate_that_validation_chose(recorded):
         for i, lr in enumerate(methods.LEARNING_RATES):
             recorded.add("aim-fair", seed, right=60 + 5 * (i == 2), test_right=70 + i, lr=lr)
     recorded.add("aim-fair", 100, right=99, lr=0.5)  # not among the values that are searched: no candidate
-    found = contenders.combinations(recorded)
+    found = recommend.combinations(recorded)
     assert list(found["seed"]) == [100, 200] and set(found["lr"]) == {0.01} and set(found["acc"]) == {72}
     assert set(found["searched"]) == {5} and set(found["method"]) == {"AIM-Fair"}
 
@@ -59,14 +59,14 @@ def test_a_combination_has_the_rate_that_validation_chose(recorded):
 def test_a_search_that_lacks_a_rate_takes_no_part(recorded):
     for lr in methods.LEARNING_RATES[:4]:
         recorded.add("aim-fair", 100, 60, lr=lr)
-    assert contenders.combinations(recorded).empty
+    assert recommend.combinations(recorded).empty
 
 
 def test_repetitions_are_averaged_after_each_has_its_own_rate(recorded):
     for draw, base, best in ((0, 70, 0.1), (1, 80, 0.01)):
         for lr in methods.LEARNING_RATES:
             recorded.add("random-mask", 100, 60 + (lr == best), test_right=base + (lr == best), draw=draw, lr=lr)
-    found = contenders.combinations(recorded)
+    found = recommend.combinations(recorded)
     assert len(found) == 1 and found["acc"].item() == 76 and found["method"].item() == "Random mask, same size"
 
 
@@ -76,7 +76,7 @@ def test_combinations_are_those_without_protected_labels(recorded):
         recorded.add("aim-fair", 100, 65, lr=lr, k=40)
     recorded.add("erm", 100, 55)
     recorded.add("subsampling", 100, 90)
-    found = contenders.combinations(recorded)
+    found = recommend.combinations(recorded)
     assert "subsampling" not in set(found["name"]) and methods.get("subsampling").is_oracle
     assert set(found["method"]) == {"Baseline (ERM)", "AIM-Fair", "AIM-Fair, k=40"}
     assert recommend.choose(found).title == "AIM-Fair, k=40"
@@ -86,18 +86,18 @@ def test_of_equal_combinations_the_usual_one_is_named(recorded):
     for lr in methods.LEARNING_RATES:
         recorded.add("aim-fair", 100, 60, lr=lr, batchnorm="eval")
         recorded.add("aim-fair", 100, 60, lr=lr)
-    found = recommend.choose(contenders.combinations(recorded))
+    found = recommend.choose(recommend.combinations(recorded))
     assert found.title == "AIM-Fair" and found.tied == ["AIM-Fair, batchnorm=eval"]
 
 
 def test_longer_training_competes_and_what_is_tuned_of_it(recorded):
-    thrice = recorded.varied(**beyond.trained(recorded.profile, 3))
+    thrice = recorded.varied(**trained(recorded.profile, 3))
     recorded.add("erm", 100, 55)
     recorded.add("erm", 100, 70, lab=thrice)
     for i, lr in enumerate(methods.LEARNING_RATES):
         recorded.add("aim-fair", 100, 60, lr=lr)
         recorded.add("aim-fair", 100, 80 + i, lab=thrice, lr=lr)
-    found = contenders.combinations(recorded)
+    found = recommend.combinations(recorded)
     best = "AIM-Fair, longer ERM"
     assert set(found["method"]) == {"Baseline (ERM)", "AIM-Fair", "ERM, three times the epochs", best}
     assert recommend.choose(found).title == best and found.set_index("method").loc[best, "searched"] == 5
@@ -105,13 +105,13 @@ def test_longer_training_competes_and_what_is_tuned_of_it(recorded):
 
 
 def test_each_combination_comes_with_the_command_that_trains_it(recorded, monkeypatch):
-    thrice = recorded.varied(**beyond.trained(recorded.profile, 3))
+    thrice = recorded.varied(**trained(recorded.profile, 3))
     recorded.add("erm", 100, 55)
     for lr in methods.LEARNING_RATES:
         recorded.add("aim-fair", 100, 60, lr=lr)
         recorded.add("aim-fair", 100, 80, lr=lr, batchnorm="eval")
         recorded.add("aim-fair", 100, 85, lab=thrice, lr=lr, batchnorm="eval")
-    frame = contenders.combinations(recorded).set_index("method")
+    frame = recommend.combinations(recorded).set_index("method")
     asked = []
     monkeypatch.setattr(search, "wanted", lambda study, name, seed, **given: asked.append((study, name, given)) or [])
     wanted = {
@@ -130,7 +130,7 @@ def test_each_combination_comes_with_the_command_that_trains_it(recorded, monkey
 
 
 def test_a_study_without_runs_has_no_combination(recorded):
-    assert contenders.combinations(recorded).empty
+    assert recommend.combinations(recorded).empty
 
 
 def test_a_judge_agrees_with_what_it_ranks_alike_seed_by_seed():

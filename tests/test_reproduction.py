@@ -10,13 +10,14 @@ from aimfair.environment import AimfairError
 from aimfair.metrics import CELLS
 from aimfair.paper import beside, comparisons, reading, rule
 from aimfair.paper import claims as paper_claims
+from aimfair.paper import tables as paper_tables
 from aimfair.paper.claims import PaperClaim, Part
 from aimfair.paper.comparisons import METRICS
 from aimfair.paper.reading import Reading
 from aimfair.paper.rule import INCONSISTENT, MISSING, NOISE, NOTHING, OPPOSITE, ZERO, Verdict, together, verdict
 from aimfair.stats import Difference
 from aimfair.study import grid, profiles, tables
-from aimfair.study.grid import experiments, paper_tables
+from aimfair.study.grid import experiments
 from aimfair.study.grid.engines import serial
 
 ERM, FULL, AIM = "Baseline (ERM)", "Full fine-tuning", "AIM-Fair"
@@ -118,7 +119,7 @@ def test_the_noise_of_rows_from_two_pipelines_is_what_their_baselines_differ_by(
 def a_reading(values, profile="demo", **more) -> Reading:
     """A study with these values of every metric, (table, setting, row) -> one per seed; the paper's blocks are real."""
     p = profiles.load(profile)
-    parts = paper_tables.selected(p)
+    parts = list(paper_tables.all_of(p).values())
     chosen = {}
     for key, numbers in values.items():
         seeds = pd.Index([100 * (i + 1) for i in range(len(numbers))], name="seed")
@@ -149,7 +150,9 @@ def test_every_printed_row_has_a_place_in_the_demo_study_or_is_of_another_task()
 
 def test_the_places_are_rows_of_our_tables_but_for_what_the_library_does_not_run():
     p = profiles.load("demo")
-    titles = {(e.name, s, row.title) for e in paper_tables.selected(p) for s in e.settings for row in e.within(s)}
+    titles = {
+        (e.name, s, row.title) for e in paper_tables.all_of(p).values() for s in e.settings for row in e.within(s)
+    }
     absent = {
         title
         for block in a_reading({}).blocks
@@ -219,7 +222,7 @@ def test_orders_are_rank_correlations_with_the_paper():
 
 def test_claims_name_rows_and_tables_that_there_are():
     p = profiles.load("demo")
-    titles = {e.name: {row.title for row in e.rows} for e in paper_tables.selected(p)}
+    titles = {e.name: {row.title for row in e.rows} for e in paper_tables.all_of(p).values()}
     titles["Figure 8"] = {paper_claims.EARLY, paper_claims.LATE}
     for block in a_reading({}).blocks:
         titles[f"Table {next(iter(block.values()))['table']}"] |= set(block)
@@ -323,7 +326,7 @@ def given(tmp_path_factory):
 def test_what_is_read_is_what_the_grid_has(given, tmp_path, capsys):
     changed, here = given
     p = profiles.load("smoke", **changed)
-    (table,) = paper_tables.selected(p, [3])
+    table = paper_tables.all_of(p)["Table 3"]
     seeds = [100, 200, 300]
     cells = [c for c in experiments.cells(table, "smoke", changed, seeds) if c.setting == "Smiling / Male"]
     some = [c for c in cells if c.method in ("erm", "synthetic-only") or (c.method == "aim-fair" and c.seed == 100)]
@@ -365,7 +368,7 @@ def test_what_is_read_is_what_the_grid_has(given, tmp_path, capsys):
 
 def test_the_best_share_is_the_best_of_all_shares_and_needs_them_all():
     p = profiles.load("demo")
-    (table,) = paper_tables.selected(p, [4])
+    table = paper_tables.all_of(p)["Table 4"]
     titles = [row.title for row in table.rows if row.method == "random-ratio"]
     rows = [
         {"setting": "s", "method": title, "seed": seed, "selection": (i * 7) % 5, "acc": float(i)}

@@ -8,9 +8,9 @@ from small_grid import changes, draw_pool
 from aimfair import methods, study
 from aimfair.analysis import table_runs
 from aimfair.environment import AimfairError
+from aimfair.paper import tables as paper_tables
 from aimfair.study import runs, tables
 from aimfair.study.claims import higher, lower
-from aimfair.study.grid import beyond, paper_tables
 from aimfair.study.grid.experiments import Experiment, Row
 
 RATE = {"lr": 0.03}
@@ -153,12 +153,12 @@ def test_a_seed_that_lacks_a_searched_value_is_not_chosen_from(lab):
 def test_the_command_says_what_differs_from_the_profile(lab):
     assert table_runs.command(study.open_study("demo"), TABLE) == "python -m aimfair grid run --table 6 --profile demo"
     varied = study.open_study("demo", changes={"train_images": 2000})
-    (beyond_it,) = beyond.selected(varied.profile, ["scores"])
+    beyond_it = paper_tables.beyond(varied.profile)["scores"]
     assert "grid run --beyond scores --profile demo" in table_runs.command(varied, beyond_it)
-    assert table_runs.command(varied, paper_tables.figure_5(varied.profile)).endswith(
+    assert table_runs.command(varied, paper_tables.all_of(varied.profile)["Figure 5"]).endswith(
         "--figure 5 --profile demo -p train_images=2000"
     )
-    task = paper_tables.table_11(varied.profile).settings["Male / Young"]
+    task = paper_tables.all_of(varied.profile)["Table 11"].settings["Male / Young"]
     of = {base: study.open_study(base) for base in ("demo", "smoke")}
     said = {
         base: table_runs.options(opened.varied(**task | {"profile": f"{base}-male-young"}).profile, opened.profile)

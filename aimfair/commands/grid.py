@@ -191,16 +191,18 @@ def grid_cells(options: argparse.Namespace) -> list[tuple[Any, list[Any]]]:
 
     Where none is named, all of the paper; experiments beyond it only with ``--beyond``."""
     from aimfair import methods
+    from aimfair.paper import tables
     from aimfair.study import profiles, search
-    from aimfair.study.grid import beyond, experiments, paper_tables
+    from aimfair.study.grid import experiments
 
     changes = {k: v for k, v in common_parameters(options).items() if k not in profiles.COMMON}
     profile = profiles.load(options.profile, **changes)
     options.seeds_of_search = search.seeds(profile)
     wanted = [methods.get(name).name for name in options.methods]
-    chosen = [] if options.beyond is None else beyond.selected(profile, options.beyond)
+    chosen = [] if options.beyond is None else tables.select(tables.beyond(profile), options.beyond)
     if options.table or options.figure or options.beyond is None:
-        chosen = paper_tables.selected(profile, options.table, options.figure) + chosen
+        names = [f"Table {n}" for n in options.table] + [f"Figure {n}" for n in options.figure]
+        chosen = tables.select(tables.all_of(profile), names) + chosen
     found = []
     for experiment in chosen:
         theirs = experiment.seeds(profile)

@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from aimfair import masks, methods, paper
+from aimfair.paper import tables as paper_tables
 from aimfair.paper.rule import PROPOSED, consistent
 from aimfair.study import grid, profiles, tables
-from aimfair.study.grid import experiments, paper_tables
+from aimfair.study.grid import experiments
 from aimfair.study.grid.engines import Machine, study_of
 from aimfair.study.grid.experiments import GAPS, Cell, Experiment
 from aimfair.study.profiles import Profile
@@ -45,7 +46,7 @@ TITLES = {
     "synthetic_to_real=1.5": "AIM-Fair, 1.5 times as many",
     "synthetic_to_real=2": "AIM-Fair, twice as many",
 }
-"""Names of the paper's rows and settings -> titles of our rows (:mod:`aimfair.study.grid.paper_tables`), where no method is one."""
+"""Names of the paper's rows and settings -> titles of our rows (:mod:`aimfair.paper.tables`), where no method is one."""
 
 EARLY = ("conv1", "bn1", "layer1", "layer2")
 """First half of ResNet-18: 30 of its 62 tensors."""
@@ -87,7 +88,7 @@ def read(profile: str, changes: Mapping[str, Any] | None = None, machine: Machin
     chosen: dict[tuple[str, str, str], pd.DataFrame] = {}
     known: dict[str, pd.DataFrame] = {}
     inventory, printed = {}, []
-    for experiment in paper_tables.selected(p):
+    for experiment in paper_tables.all_of(p).values():
         cells = experiments.cells(experiment, profile, changes, experiment.seeds(p))
         identified = grid.identified(cells, machine)
         lacking = len(grid.missing(identified, machine))

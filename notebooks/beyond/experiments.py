@@ -1,0 +1,263 @@
+"""What the paper leaves open, as runs: experiments of the form of its tables, each with a name and a question.
+
+Every row has the same budget: five values of what it searches, where it learns at all, one of them chosen on real
+validation faces without a group label. Runs that a table of the paper has too are the same runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from aimfair import methods
+from aimfair.audit import selection
+from aimfair.methods._partial import BLOCKS
+from aimfair.paper.tables import PROMPTS
+from aimfair.study import Study, open_study
+from aimfair.study.grid.experiments import Experiment, Row, lines, own, trained
+from aimfair.study.profiles import Profile
+
+DRAWS = range(5)
+"""Random masks that every selected mask is compared with."""
+
+RATES = (0.003, 0.01)
+"""Learning rates at which scores are compared with nothing searched: validation names one or the other of them."""
+
+MASKS = {
+    "all": ("All tensors", "full-finetuning"),
+    "aim-fair": ("AIM-Fair", "aim-fair"),
+    "random": ("Random mask", "random-mask"),
+}
+"""The word of ``batchnorm-real`` for a mask -> its title in the factorial, and the method that has it."""
+
+CHECKPOINTS: dict[str, dict[str, Any]] = {"best": {}, "last": {"select": "last"}}
+"""Which epoch is kept: the best on validation faces, as usual, or the last."""
+
+PHOTOGRAPHS: dict[str, dict[str, Any]] = {
+    "celeba-smiling-male": {
+        "generator_minutes": 35.0
+    },  # the generator of the runs of a longer trained baseline
+    "utkface": {},
+}
+"""Profiles of photographs that a chapter looks at beside the main study, each with what differs from its file."""
+
+
+def all_of(p: Profile) -> dict[str, Experiment]:
+    """Every experiment by name."""
+    core = lines("erm", "full-finetuning", "aim-fair")
+    tuned = core[1:]
+    twice = Row("ERM, twice the epochs", "erm", changes=trained(p, 2))
+    made = {
+        # The one grid of learning rates for all, random masks of AIM-Fair's size, and no selection at all: the baseline
+        # trained for twice as long, because fine-tuning is longer training, too.
+        "selection": (
+            "Selection, full fine-tuning and random masks",
+            [*core, *_draws("Random mask", "random-mask"), twice],
+        ),
+        # A baseline trained as long as a method that sees three images per face and epoch: is anything left to repair?
+        "longer": ("A baseline that is trained longer", _longer(p, twice, tuned)),
+        # Table 4 has the best block by a short profile, Figure 2 the frozen ones.
+        "blocks": ("Every block in turn", core[:2] + _blocks()),
+        # Compare rows to "AIM-Fair; statistics follow; best", which is the paper's.
+        "factorial": (
+            "Mask, batch-norm statistics and checkpoint rule",
+            [*_no_weights(), *crossed().values()],
+        ),
+        # The ends, the interpolation as it is registered, and what its two fixed choices matter.
+        "interpolation": (
+            "Between the biased and the fine-tuned model",
+            core + _interpolations(),
+        ),
+        # A part of the factorial, for those who ask about the statistics alone.
+        "batchnorm": (
+            "Batch-norm statistics of real faces, without labels",
+            _real_statistics(core),
+        ),
+        # Channels and single weights, as many as AIM-Fair's tensors have, each beside random ones; and as large a share.
+        "granularity": ("Tensors, channels or single weights", tuned + _finer()),
+        # Scores that do not depend on the size of a tensor's gradients, and each of the two rankings alone: that by the
+        # bias gap is all that is left to who knows no bias ratio to assume.
+        "scores": ("Other scores, single rankings", _scores()),
+        # Is it the score that wins, or the rate that was chosen for it?
+        "rates": ("Scores at equal learning rates", _at(RATES, _scores())),
+        # Table 5 has training on synthetic faces only.
+        "prompts": ("AIM-Fair by prompts", _prompts()),
+        # Faces chosen from the pool by each rule: trained on alone, half of the pool or an eighth, and given to AIM-Fair.
+        "faithful": ("Which synthetic faces to take", _selected_faces(p)),
+        # The book's own method beside the three that it is made of, each as it is registered.
+        "combination": (
+            "Edited and drawn faces, then tuning",
+            lines(
+                "erm", "diga", "supplementation", "aim-fair-cosine", "aim-fair", "edit-add-tune"
+            ),
+        ),
+        # Every method that is marked as going beyond the paper: a new one appears by itself.
+        "extensions": (
+            "All extensions",
+            core + lines(*(m.name for m in methods.registry().values() if m.beyond)),
+        ),
+    }
+    return {name: Experiment(name, title, own(p), rows) for name, (title, rows) in made.items()}
+
+
+def crossed() -> dict[tuple[str, str, str], Row]:
+    """(mask, batch-norm statistics, checkpoint) -> the row of the factorial in which weights learn so.
+
+    Statistics "follow" the synthetic faces as in the official loop, are "kept" from the biased model, or are "real":
+    estimated again on the real faces after a fine-tuning in which they followed.
+    """
+    found = {}
+    for mask, (title, method) in MASKS.items():
+        for kept, rule in CHECKPOINTS.items():
+            ways: dict[str, tuple[str, dict[str, Any]]] = {
+                "follow": (method, {"batchnorm": "train"}),
+                "kept": (method, {"batchnorm": "eval"}),
+                "real": ("batchnorm-real", {"mask": mask}),
+            }
+            for statistics, (name, fixed) in ways.items():
+                row = Row(f"{title}; statistics {statistics}; {kept}", name, {**fixed, **rule})
+                found[title, statistics, kept] = row
+    return found
+
+
+def averaged(frame: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
+    """Chosen runs of ``experiment`` with the random draws of a title as one, their mean: a row per method and seed, numbers
+    only."""
+    numbered = {
+        row.title: row.title.rpartition(" ")[0]
+        for row in experiment.rows
+        if "draw" in row.fixed
+    }
+    named = frame.assign(method=frame["method"].replace(numbered))
+    return (
+        named.groupby(["setting", "method", "seed"], sort=False)
+        .mean(numeric_only=True)
+        .reset_index()
+    )
+
+
+def with_photographs(study: Study, *names: str) -> list[Study]:
+    """``study`` and, if it is the main one, those of :data:`PHOTOGRAPHS` (or of ``names``), with the same device and place of
+    runs. No photograph is needed for what is published."""
+    if study.profile.profile != "demo":
+        return [study]
+    shared = {"device": str(study.device), "runs_root": str(study.runs_root)}
+    return [
+        study,
+        *(
+            open_study(name, changes=PHOTOGRAPHS[name], **shared)
+            for name in names or PHOTOGRAPHS
+        ),
+    ]
+
+
+def _draws(title: str, method: str, **fixed: Any) -> list[Row]:
+    return [Row(f"{title} {draw + 1}", method, {**fixed, "draw": draw}) for draw in DRAWS]
+
+
+def _longer(p: Profile, twice: Row, tuned: list[Row]) -> list[Row]:
+    kept = [
+        Row(f"{row.title}, statistics kept", row.method, {"batchnorm": "eval"}) for row in tuned
+    ]
+    thrice = [
+        replace(row, title=f"{row.title}, longer ERM", changes=trained(p, 3))
+        for row in tuned + kept
+    ]
+    longest = Row("ERM, three times the epochs", "erm", changes=trained(p, 3))
+    return [*lines("erm", "diga"), twice, longest, *tuned, *thrice]
+
+
+def _blocks() -> list[Row]:
+    single = lines("update-one-block", "freeze-one-block")
+    return [
+        Row(f"{row.title}: {block}", row.method, {"block": block})
+        for row in single
+        for block in BLOCKS
+    ]
+
+
+def _no_weights() -> list[Row]:
+    rows = [Row("No weights; statistics kept", "erm")]
+    rows += [Row("No weights; statistics real", "batchnorm-real", {"mask": "none", "lr": 0.01})]
+    for kept, rule in CHECKPOINTS.items():
+        rows += [
+            Row(
+                f"No weights; statistics follow; {kept}",
+                "random-ratio",
+                {"ratio": 0.0, "lr": 0.01, **rule},
+            )
+        ]
+    return rows
+
+
+def _interpolations() -> list[Row]:
+    name = "weight-interpolation"
+    return [
+        *lines(name),
+        Row("Weight interpolation, statistics real", name, {"statistics": "re-estimated"}),
+        Row("Weight interpolation, rate 0.003", name, {"lr": 0.003}),
+        Row("Weight interpolation, rate 0.03", name, {"lr": 0.03}),
+    ]
+
+
+def _real_statistics(core: list[Row]) -> list[Row]:
+    erm, full, aim = core
+    every, selected = (
+        Row(f"{MASKS[mask][0]}, statistics real", "batchnorm-real", {"mask": mask})
+        for mask in ("all", "aim-fair")
+    )
+    passed = Row("Baseline, statistics real", "batchnorm-real", {"mask": "none", "lr": 0.01})
+    return [erm, passed, full, every, aim, selected]
+
+
+def _finer() -> list[Row]:
+    rows = []
+    for title, random, name in (
+        ("channels", "Random channels", "channel-mask"),
+        ("single weights", "Random weights", "scalar-mask"),
+    ):
+        rows += [*lines(name), Row(f"AIM-Fair, {title}, by share", name, {"size": "share"})]
+        rows += _draws(random, name, ranking="random")
+    return rows
+
+
+def _scores() -> list[Row]:
+    rows = lines(
+        "full-finetuning", "aim-fair", "aim-fair-cosine", "aim-fair-relative", "aim-fair-noise"
+    )
+    return rows + [
+        Row(f"AIM-Fair, {one} ranking alone", "aim-fair", {"rankings": one})
+        for one in ("bias", "domain")
+    ]
+
+
+def _at(rates: tuple[float, ...], rows: list[Row]) -> list[Row]:
+    return [
+        Row(f"{r.title}, rate {rate:g}", r.method, {**r.fixed, "lr": rate})
+        for r in rows
+        for rate in rates
+    ]
+
+
+def _prompts() -> list[Row]:
+    named = {
+        f"AIM-Fair, {title[0].lower()}{title[1:]}": variant
+        for title, variant in PROMPTS.items()
+    }
+    return [
+        Row(title, "aim-fair", changes={"prompts": variant}) for title, variant in named.items()
+    ]
+
+
+def _selected_faces(p: Profile) -> list[Row]:
+    rows = [
+        Row(f"Synthetic only, {rule}", "synthetic-only", changes={"selection": rule})
+        for rule in selection.available()
+    ]
+    for rule in ("random", "faithful"):
+        eighth = {"selection": rule, "selected_per_group": max(1, p.images_per_group // 8)}
+        rows.append(Row(f"Synthetic only, {rule}, an eighth", "synthetic-only", changes=eighth))
+        rows.append(Row(f"AIM-Fair, {rule}", "aim-fair", changes={"selection": rule}))
+    return rows
