@@ -11,6 +11,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from pip._internal.network.session import PipSession
+from pip._internal.req.req_file import parse_requirements
 
 from aimfair.environment import home
 
@@ -24,8 +26,11 @@ def required():
 
 
 def pinned():
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
-    return {canonicalize_name(name): number for name, number in (line.split("==") for line in lines)}
+    return {canonicalize_name(name): number for name, number in (line.split("==") for line in constraint_lines())}
+
+
+def constraint_lines():
+    return [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
 
 
 def tracked():
@@ -61,10 +66,18 @@ def test_all_has_every_extra():
     assert everything.extras == set(PROJECT["optional-dependencies"]) - {"all"}
 
 
-def test_conda_users_get_the_same_list():
+def test_conda_users_get_the_same_list_with_its_pins(tmp_path):
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert environment["channels"] == ["conda-forge"]
-    assert environment["dependencies"] == ["python=3.11", "pip", {"pip": ["-e .[all] -c constraints.txt"]}]
+    *plain, pip = environment["dependencies"]
+    assert plain == ["python=3.11", "pip"]
+    lines = tmp_path / "requirements.txt"  # what conda hands to pip: a line for each item
+    lines.write_text(
+        "\n".join(pip["pip"]).replace("constraints.txt", str(ROOT / "constraints.txt")).replace("-e .", f"-e {ROOT}")
+    )
+    asked = list(parse_requirements(str(lines), session=PipSession()))
+    assert [a.requirement for a in asked if a.is_editable] == [f"{ROOT}[all]"]
+    assert {a.requirement for a in asked if a.constraint} == set(constraint_lines())
 
 
 def test_the_citation_names_the_paper():
@@ -109,8 +122,8 @@ def test_ruff_is_content(check):
 def test_ruff_leaves_no_module_out():
     show = [sys.executable, "-m", "ruff", "check", "--show-files", "."]
     seen = {Path(line) for line in subprocess.run(show, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()}
-    modules = {path for part in ("aimfair", "tests") for path in (ROOT / part).rglob("*.py")}
-    assert len(modules) > 250 and modules <= seen and not any("_build" in path.parts for path in seen)
+    modules = {path for part in ("aimfair", "tests", "notebooks") for path in (ROOT / part).rglob("*.py")}
+    assert len(modules) > 100 and modules <= seen and not any("_build" in path.parts for path in seen)
 
 
 def test_mypy_is_content():
