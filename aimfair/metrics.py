@@ -9,7 +9,7 @@ bootstrap draws.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,16 @@ def std(cells: np.ndarray) -> np.ndarray:
     return cells.std(-1)
 
 
+def balanced(cells: np.ndarray) -> np.ndarray:
+    """Mean of the four cells: the accuracy on a test set with equal groups."""
+    return cells.mean(-1)
+
+
+def _of_report(summary: Callable[[np.ndarray], np.ndarray]) -> property:
+    """A function of the cells as a number that a report has."""
+    return property(lambda report: float(summary(report.cells)), doc=summary.__doc__)
+
+
 @dataclass(frozen=True, eq=False)
 class FairnessReport:
     """What one model does to four groups of faces; everything in per cent.
@@ -70,51 +80,15 @@ class FairnessReport:
     cells: np.ndarray
     counts: np.ndarray
 
+    tpr_gap, fpr_gap = _of_report(tpr_gap), _of_report(fpr_gap)
+    eo_max, eo_mean, eo_sum = _of_report(eo_max), _of_report(eo_mean), _of_report(eo_sum)
+    wst, std, balanced = _of_report(wst), _of_report(std), _of_report(balanced)
+
     @property
     def acc(self) -> float:
         """Overall accuracy: the cells weighted by how many faces each holds; empty groups weigh nothing."""
         held = self.counts > 0
         return float(np.average(self.cells[held], weights=self.counts[held]))
-
-    @property
-    def balanced(self) -> float:
-        """Mean of the four cells: the accuracy on a test set with equal groups."""
-        return float(self.cells.mean())
-
-    @property
-    def wst(self) -> float:
-        """See :func:`wst`."""
-        return float(wst(self.cells))
-
-    @property
-    def eo_max(self) -> float:
-        """See :func:`eo_max`."""
-        return float(eo_max(self.cells))
-
-    @property
-    def eo_mean(self) -> float:
-        """See :func:`eo_mean`."""
-        return float(eo_mean(self.cells))
-
-    @property
-    def eo_sum(self) -> float:
-        """See :func:`eo_sum`."""
-        return float(eo_sum(self.cells))
-
-    @property
-    def std(self) -> float:
-        """See :func:`std`."""
-        return float(std(self.cells))
-
-    @property
-    def tpr_gap(self) -> float:
-        """See :func:`tpr_gap`."""
-        return float(tpr_gap(self.cells))
-
-    @property
-    def fpr_gap(self) -> float:
-        """See :func:`fpr_gap`."""
-        return float(fpr_gap(self.cells))
 
     @property
     def demographic_parity(self) -> float:
@@ -163,49 +137,6 @@ def published_report(cells: ArrayLike, counts: ArrayLike | None = None) -> Fairn
     if np.nanmax(known, initial=0) > 100 or np.nanmin(known, initial=0) < 0:
         raise AimfairError(f"group accuracies are per cent, 0 to 100: got {known.tolist()}")
     return FairnessReport(known, faces)
-
-
-@dataclass(frozen=True, eq=False)
-class Summary:
-    """One method over several seeds, in per cent. The order of averaging is part of each name.
-
-    cells          (4,) mean over seeds
-    wst_of_means   smallest mean cell (mean, then min): what the paper prints
-    mean_wst       mean over seeds of each seed's worst cell (min, then mean); never above wst_of_means
-    eo_max eo_mean means over seeds of each seed's value, as the paper prints them
-    std_of_means   deviation of the mean cells, as the paper prints it; mean_std: mean of each seed's
-    """
-
-    cells: np.ndarray
-    acc: float
-    balanced: float
-    wst_of_means: float
-    mean_wst: float
-    eo_max: float
-    eo_mean: float
-    std_of_means: float
-    mean_std: float
-    seeds: int
-
-
-def across_seeds(reports: Sequence[FairnessReport]) -> Summary:
-    """Summarise one report per seed. Raises AimfairError when there is none."""
-    if not reports:
-        raise AimfairError("no report to summarise: there must be at least one seed")
-    cells = np.stack([report.cells for report in reports])
-    mean = cells.mean(0)
-    return Summary(
-        cells=mean,
-        acc=float(np.mean([report.acc for report in reports])),
-        balanced=float(mean.mean()),
-        wst_of_means=float(wst(mean)),
-        mean_wst=float(wst(cells).mean()),
-        eo_max=float(eo_max(cells).mean()),
-        eo_mean=float(eo_mean(cells).mean()),
-        std_of_means=float(std(mean)),
-        mean_std=float(std(cells).mean()),
-        seeds=len(reports),
-    )
 
 
 def _binary(what: str, values: Any) -> np.ndarray:

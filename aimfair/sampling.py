@@ -5,7 +5,6 @@ Everything here works on labels alone and returns positions; no image is needed 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import os
@@ -13,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from aimfair.datasets import Catalogue
 from aimfair.environment import AimfairError
 from aimfair.faces import GROUPS
 
@@ -41,10 +40,7 @@ def biased_quota(target: Labels, protected: Labels, n: int, ratio: float = 1 / 9
     ``target`` and ``protected`` are (N,) labels of {0, 1} in the data set's own order (CelebA: id order);
     no random number is involved. Raises AimfairError naming the group that has too few faces.
     """
-    members = _members(target, protected)
-    wanted = quotas(n, ratio)
-    _check_supply(members, {f"a biased set of {n}": wanted})
-    return _heads(members, wanted)
+    return _take(_members(target, protected), {f"a biased set of {n}": quotas(n, ratio)})[0]
 
 
 def per_group(target: Labels, protected: Labels, counts: Sequence[int], seed: int) -> np.ndarray:
@@ -55,18 +51,12 @@ def per_group(target: Labels, protected: Labels, counts: Sequence[int], seed: in
     """
     if len(counts) != 4 or min(counts) < 0 or sum(counts) == 0:
         raise AimfairError(f"counts are {tuple(counts)}: give four numbers of faces, none negative, not all zero")
-    members = _members(target, protected)
-    _check_supply(members, {"the draw": counts})
-    return _heads(_shuffled(members, seed), counts)
+    return _take(_shuffled(_members(target, protected), seed), {"the draw": counts})[0]
 
 
-def balanced(target: Labels, protected: Labels, per_group: int, seed: int) -> np.ndarray:
-    """Indices (int64, ascending) of ``per_group`` faces of each group, drawn as by :func:`per_group`."""
-    if per_group <= 0:
-        raise AimfairError(f"per_group is {per_group}: a balanced set needs a positive number of faces per group")
-    members = _members(target, protected)
-    _check_supply(members, {"the draw": (per_group,) * 4})
-    return _heads(_shuffled(members, seed), (per_group,) * 4)
+def balanced(target: Labels, protected: Labels, each: int, seed: int) -> np.ndarray:
+    """Indices (int64, ascending) of ``each`` faces of each group, drawn as by :func:`per_group`."""
+    return per_group(target, protected, (each,) * 4, seed)
 
 
 def by_identity(identity: Labels, parts: int = 2) -> list[np.ndarray]:
@@ -81,10 +71,9 @@ def by_identity(identity: Labels, parts: int = 2) -> list[np.ndarray]:
     return [np.flatnonzero(remainder == part) for part in range(parts)]
 
 
-def utkface_splits(
-    catalogue: Catalogue,
-    target: str = "Female",
-    protected: str = "White",
+def draw_splits(
+    target: Labels,
+    protected: Labels,
     train: int = 10_000,
     ratio: float = 1 / 9,
     test_per_group: int = 800,
@@ -101,72 +90,9 @@ def utkface_splits(
         raise AimfairError(
             f"{test_per_group} test and {validation_per_group} validation faces per group: neither can be negative"
         )
-    members = _members(catalogue.labels(target), catalogue.labels(protected))
     counts = {"test": (test_per_group,) * 4, "validation": (validation_per_group,) * 4, "train": quotas(train, ratio)}
-    _check_supply(members, counts)
-    rest = _shuffled(members, seed)
-    splits = {}
-    for split, wanted in counts.items():
-        splits[split] = _heads(rest, wanted)
-        rest = [rows[k:] for rows, k in zip(rest, wanted, strict=True)]
-    return {split: splits[split] for split in ("train", "validation", "test")}
-
-
-def split_hash(names: Mapping[str, Sequence[str] | np.ndarray]) -> str:
-    """The sha256 of a split: the same on two machines if every part has the same faces in the same order."""
-    return hashlib.sha256(_listed(names).encode()).hexdigest()
-
-
-def write_split(path: str | Path, names: Mapping[str, Sequence[str] | np.ndarray]) -> str:
-    """Write the names of each split to a CSV whose first line is the sha256 of the rest; returns that hash."""
-    path, text, digest = Path(path), _listed(names), split_hash(names)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(f"# sha256 {digest}\n{text}".encode())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise AimfairError(f"the split cannot be written to {path} ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return digest
-
-
-def _listed(names: Mapping[str, Sequence[str] | np.ndarray]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("name", "split"))
-    for split, members in names.items():
-        table.writerows((name, split) for name in members)
-    return text.getvalue()
-
-
-def read_split(path: str | Path) -> dict[str, np.ndarray]:
-    """Names of each split as written by :func:`write_split`. Raises AimfairError if the file was changed since."""
-    try:
-        header, _, body = Path(path).read_bytes().partition(b"\n")
-    except OSError as error:
-        raise AimfairError(f"no split can be read from {path} ({error})") from error
-    if header.split() != [b"#", b"sha256", hashlib.sha256(body).hexdigest().encode()]:
-        raise AimfairError(
-            f"{path} does not match the sha256 in its first line: it was edited; restore or write it again"
-        )
-    names: dict[str, list[str]] = {}
-    for name, split in list(csv.reader(io.StringIO(body.decode(), newline="")))[1:]:
-        names.setdefault(split, []).append(name)
-    return {split: np.array(members, dtype=str) for split, members in names.items()}
-
-
-def positions(catalogue: Catalogue, names: Sequence[str] | np.ndarray) -> np.ndarray:
-    """Indices (int64) of the faces called ``names``. Raises AimfairError for names that the catalogue does not have."""
-    row = {name: index for index, name in enumerate(catalogue.names.tolist())}
-    missing = [name for name in names if name not in row]
-    if missing:
-        raise AimfairError(
-            f"{catalogue.name} lacks {len(missing)} of the {len(names)} faces wanted, the first is {missing[0]}: "
-            "the split belongs to another copy of the data"
-        )
-    return np.array([row[name] for name in names], np.int64)
+    test, validation, rest = _take(_shuffled(_members(target, protected), seed), counts)
+    return {"train": rest, "validation": validation, "test": test}
 
 
 def _members(target: Labels, protected: Labels) -> list[np.ndarray]:
@@ -181,7 +107,13 @@ def _members(target: Labels, protected: Labels) -> list[np.ndarray]:
     return [np.flatnonzero((t == group[0]) & (p == group[1])) for group in GROUPS]
 
 
-def _check_supply(members: list[np.ndarray], counts: Mapping[str, Sequence[int]]) -> None:
+def _shuffled(members: list[np.ndarray], seed: int) -> list[np.ndarray]:
+    return [np.random.default_rng([seed, group]).permutation(rows) for group, rows in enumerate(members)]
+
+
+def _take(members: list[np.ndarray], counts: Mapping[str, Sequence[int]]) -> list[np.ndarray]:
+    """For each use of ``counts`` its number of faces of each group, together and ascending: the first use has the first."""
+    taken: list[list[np.ndarray]] = [[] for _ in counts]
     for group, rows, *wanted in zip(GROUPS, members, *counts.values(), strict=True):
         if sum(wanted) > len(rows):
             uses = ", ".join(f"{k} for {what}" for what, k in zip(counts, wanted, strict=True))
@@ -189,12 +121,48 @@ def _check_supply(members: list[np.ndarray], counts: Mapping[str, Sequence[int]]
                 f"group (target {group[0]}, protected {group[1]}): {sum(wanted)} faces wanted ({uses}), "
                 f"{len(rows)} available; ask for fewer, or see the catalogue's skipped list for images that are missing"
             )
+        for part, chosen in zip(taken, np.split(rows, np.cumsum(wanted))[:-1], strict=True):
+            part.append(chosen)
+    return [np.sort(np.concatenate(part)) for part in taken]
 
 
-def _shuffled(members: list[np.ndarray], seed: int) -> list[np.ndarray]:
-    return [np.random.default_rng([seed, group]).permutation(rows) for group, rows in enumerate(members)]
+# A split as a file
 
 
-def _heads(members: list[np.ndarray], counts: Sequence[int]) -> np.ndarray:
-    """The first ``counts`` of each group, together and ascending."""
-    return np.sort(np.concatenate([rows[:k] for rows, k in zip(members, counts, strict=True)]))
+def split_hash(names: Mapping[str, Sequence[str] | np.ndarray]) -> str:
+    """The sha256 of a split: the same on two machines if every part has the same faces in the same order."""
+    return hashlib.sha256(_listed(names)).hexdigest()
+
+
+def write_split(path: str | Path, names: Mapping[str, Sequence[str] | np.ndarray]) -> str:
+    """Write the names of each split to a CSV whose first line is the sha256 of the rest; returns that hash."""
+    path, digest = Path(path), split_hash(names)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(f"# sha256 {digest}\n".encode() + _listed(names))
+        os.replace(temporary, path)
+    except OSError as error:
+        raise AimfairError(f"the split cannot be written to {path} ({error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return digest
+
+
+def _listed(names: Mapping[str, Sequence[str] | np.ndarray]) -> bytes:
+    rows = [(name, split) for split, members in names.items() for name in members]
+    return pd.DataFrame(rows, columns=["name", "split"]).to_csv(index=False, lineterminator="\n").encode()
+
+
+def read_split(path: str | Path) -> dict[str, np.ndarray]:
+    """Names of each split as written by :func:`write_split`. Raises AimfairError if the file was changed since."""
+    try:
+        header, _, body = Path(path).read_bytes().partition(b"\n")
+    except OSError as error:
+        raise AimfairError(f"no split can be read from {path} ({error})") from error
+    if header.split() != [b"#", b"sha256", hashlib.sha256(body).hexdigest().encode()]:
+        raise AimfairError(
+            f"{path} does not match the sha256 in its first line: it was edited; restore or write it again"
+        )
+    table = pd.read_csv(io.BytesIO(body), dtype=str, keep_default_na=False)
+    return {str(split): rows.to_numpy(str) for split, rows in table.groupby("split", sort=False)["name"]}

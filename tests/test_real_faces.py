@@ -159,8 +159,8 @@ def utkface(tmp_path, monkeypatch):
     for name in [*names, "61_1_20170109150557335"]:
         pixels = rng.integers(0, 256, (20, 20, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"{name}.jpg.chip.jpg", "JPEG")
-    few = partial(sampling.utkface_splits, test_per_group=9, validation_per_group=2)
-    monkeypatch.setattr(sampling, "utkface_splits", few)
+    few = partial(sampling.draw_splits, test_per_group=9, validation_per_group=2)
+    monkeypatch.setattr(sampling, "draw_splits", few)
     return tmp_path
 
 

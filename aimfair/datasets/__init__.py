@@ -55,6 +55,16 @@ class Catalogue:
             )
         return values.to_numpy(np.int64)
 
+    def positions(self, names: Sequence[str] | np.ndarray) -> np.ndarray:
+        """Indices (int64) of the faces called ``names``. Raises AimfairError for names that are not in the catalogue."""
+        rows = pd.Index(self.names).get_indexer(names)
+        if (rows < 0).any():
+            raise AimfairError(
+                f"{self.name} lacks {(rows < 0).sum()} of the {len(rows)} faces wanted, the first is "
+                f"{names[(rows < 0).argmax()]}: the split belongs to another copy of the data"
+            )
+        return rows.astype(np.int64)
+
     def faces(self, indices: Sequence[int] | np.ndarray, target: str, protected: str, size: int) -> FaceSet:
         """Decode the faces at ``indices`` at ``size`` x ``size`` pixels, labelled for one task."""
         index = np.asarray(indices, dtype=np.int64)

@@ -27,7 +27,7 @@ def splits(catalogue: Catalogue, p: Profile) -> dict[str, np.ndarray]:
     """
     target, protected = catalogue.labels(p.target), catalogue.labels(p.protected)
     if p.split == "balanced-test":
-        return sampling.utkface_splits(catalogue, p.target, p.protected, train=p.train_images, ratio=p.minority)
+        return sampling.draw_splits(target, protected, p.train_images, p.minority)
     where = catalogue.attributes["split"].to_numpy()
     candidates = np.flatnonzero(where == "train")
     parts: dict[str, np.ndarray] = {}

@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike
 
 from aimfair.datasets import Catalogue
 from aimfair.environment import AimfairError
-from aimfair.sampling import positions
 from aimfair.stats import percentile, wilson
 from aimfair.study.runs import Run
 
@@ -137,7 +136,7 @@ def second_attribute(
     An attribute with many values, such as age in years, is cut above its median over these faces. Raises
     AimfairError for a name or attribute that the catalogue does not have, and for one that is text.
     """
-    index = positions(catalogue, names)
+    index = catalogue.positions(names)
     if attribute not in catalogue.attributes:
         catalogue.labels(attribute)  # raises the error that lists the attributes
     values = catalogue.attributes[attribute]
