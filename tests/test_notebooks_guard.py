@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.util import module_from_spec, spec_from_file_location
 
 import nbformat
 import pytest
@@ -216,3 +217,23 @@ def test_what_differs_between_good_runs_is_not_compared(one, other):
 )
 def test_what_is_a_result_is_compared(one, other):
     assert sanitised(one) != sanitised(other)
+
+
+@pytest.mark.parametrize(
+    ("new", "stored", "same"),
+    [
+        ("mean 91.13, 400 faces", "mean 91.61, 400 faces", True),
+        ("mean 91.13, 400 faces", "mean 97.13, 400 faces", False),
+        ("3 near-duplicates", "2 near-duplicates", True),
+        ("0.12", "0.16", True),
+        ("0.12", "0.19", False),
+        ("**Holds here:** more (1.2)", "**Contradicted:** more (1.2)", False),
+        ("1.0, 2.0", "1.0", False),
+        ({"text/plain": "a    150.0\nb  1.0"}, {"text/plain": "a  150.00\nb 1.00"}, True),
+    ],
+)
+def test_what_is_computed_anew_is_compared_within_a_tolerance(new, stored, same):
+    spec = spec_from_file_location("chapters_conftest", home() / "notebooks" / "conftest.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (module.near(new, stored) == stored) is same
