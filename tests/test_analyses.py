@@ -1,6 +1,7 @@
 """The analyses of single chapters, in notebooks/beyond: against counting by hand, closed forms and simulated chance."""
 
 import base64
+from itertools import combinations
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -11,12 +12,12 @@ import torch
 from sklearn.metrics import brier_score_loss
 from torch import nn
 
-from aimfair import datasets, study
+from aimfair import datasets, masks, study
 from aimfair.environment import AimfairError
 from aimfair.metrics import fairness_report
 from aimfair.models import as_input
 from aimfair.study.runs import Run
-from beyond import calibration, intersections, interventions, thresholds
+from beyond import calibration, intersections, interventions, stability, thresholds
 from beyond.interactive import Explorer
 from beyond.intersections import intersections as cross
 
@@ -279,3 +280,43 @@ def test_an_explorer_is_a_picture_where_output_is_stored_and_draws_again_where_a
     for start, message in (({"k": 3}, r"no such choice for k: choose among \[40, 50, 60\]"), ({"seed": 3}, "for seed")):
         with pytest.raises(AimfairError, match=message):
             Explorer(draw, explorer.choices, **start)
+
+
+# ------------------------------------------------------------------------------------ how sure is a mask
+
+NAMES = [f"t{i:02d}" for i in range(12)]
+
+
+def test_expected_overlap_is_the_mean_over_all_masks_and_over_intersections_of_random_rankings():
+    fixed = set(NAMES[:5])
+    every = [masks.jaccard(fixed, set(other)) for other in combinations(NAMES, 7)]
+    assert stability.expected_jaccard(5, 7, 12) == pytest.approx(np.mean(every))
+    assert stability.expected_jaccard(12, 12, 12) == 1
+    with pytest.raises(AimfairError, match="sizes lie between"):
+        stability.expected_jaccard(0, 3, 12)
+    rng, drawn = np.random.default_rng(0), []
+    while len(drawn) < 300:
+        mask = masks.select(*(dict(zip(NAMES, rng.random(12), strict=True)) for _ in range(2)), k=9)
+        drawn += [mask] if len(mask) == 7 else []
+    pairs = [masks.jaccard(a, b) for a, b in combinations(drawn, 2)]
+    assert np.mean(pairs) == pytest.approx(stability.expected_jaccard(7, 7, 12), abs=0.01)
+
+
+def test_equal_masks_overlap_more_than_chance_and_random_ones_do_not():
+    same = stability.overlap([set(NAMES[:6])] * 4, 12, draws=300)
+    assert same.observed == 1 and same.corrected == 1 and same.p == pytest.approx(1 / 301)
+    assert same.expected == pytest.approx(stability.expected_jaccard(6, 6, 12))
+    random = [[masks.random_mask(NAMES, 6, 10 * s + i) for i in range(4)] for s in range(30)]
+    assert 0.3 < np.mean([stability.overlap(several, 12, draws=99).p for several in random]) < 0.7
+    whole = stability.overlap([set(NAMES)] * 2, 12, draws=20)
+    assert whole.p == 1 and np.isnan(whole.corrected)
+    with pytest.raises(AimfairError, match="needs two masks"):
+        stability.overlap([set(NAMES)], 12)
+
+
+def test_what_noise_explains_is_taken_off():
+    score, noise = {"a": 5.0, "b": 1.0}, {"a": 3.0, "b": 2.0}
+    assert stability.above_noise(score, noise) == pytest.approx({"a": 4.0, "b": 0.0})
+    assert stability.floor({"a": 6.0}, {"a": 8.0}) == pytest.approx({"a": 5.0})
+    with pytest.raises(AimfairError, match="same tensors"):
+        stability.floor({"a": 1.0}, {"b": 1.0})

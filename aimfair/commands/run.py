@@ -78,7 +78,7 @@ def command_publish(options: argparse.Namespace) -> None:
     $ aimfair publish -p minority=1.0     a variation of a study goes into the same folder
 
     A run that is published already stays as it is: others may have started from it."""
-    from aimfair.analysis import transfer
+    from aimfair.study import transfer
 
     opened = open_study(options)
     tell_sizes(opened.publish() + transfer.publish(opened))

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -191,13 +192,12 @@ def folders() -> list[Path]:
     return found
 
 
-@cache
-def registry() -> dict[str, Method]:
-    """Every method by name, in the order of the tables: from scratch, fine-tuning, oracles; each group by name.
+def modules() -> tuple[ModuleType, ...]:
+    """The module of every file of this folder and of :func:`folders` whose name does not begin with an underscore.
 
-    Raises AimfairError, naming the file, for one that cannot be imported or whose declaration is at fault.
+    Raises AimfairError, naming the file, for one that cannot be imported or has the name of another.
     """
-    # Files of these folders, too, are modules aimfair.methods.NAME: by that name they import each other.
+    # Files of the other folders, too, are modules aimfair.methods.NAME: by that name they import each other.
     __path__[1:] = [str(folder) for folder in folders()]
     files: dict[str, Path] = {}
     for folder in __path__:
@@ -206,36 +206,43 @@ def registry() -> dict[str, Method]:
             if module.name in files:
                 raise AimfairError(f"{file} has the name of {files[module.name]}: rename one of them")
             files[module.name] = file
-    methods: list[Method] = []
+    found = []
     for name, file in files.items():
-        if name.startswith("_"):
+        if not name.startswith("_"):
+            try:
+                found.append(importlib.import_module(f"{__name__}.{name}"))
+            except Exception as error:
+                raise AimfairError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
+    return tuple(found)
+
+
+@cache
+def registry() -> dict[str, Method]:
+    """Every method by name, in the order of the tables: from scratch, fine-tuning, oracles; each group by name.
+
+    Raises AimfairError, naming the file, for one whose declaration is at fault.
+    """
+    methods: list[Method] = []
+    for module in modules():
+        file = module.__file__
+        declared = getattr(module, "METHODS", None) or (getattr(module, "METHOD", None),)
+        if declared == (None,) and hasattr(module, "MEASUREMENTS"):  # see aimfair.study.measurements
             continue
-        for method in _declared(name, file):
+        for method in declared:
+            if not isinstance(method, Method):
+                raise AimfairError(f"{file} declares no METHOD; a file that is no method has a name that begins with _")
+            if unknown := method.needs - set(NEEDS):
+                raise AimfairError(f"{file} declares the unknown need {min(unknown)!r}; known are: {', '.join(NEEDS)}")
+            if method.is_oracle != method.title.endswith("(oracle)"):
+                raise AimfairError(
+                    f"{file}: the title of a method ends in (oracle) if it reads group labels, and only then"
+                )
             for other in methods:
                 if method.name == other.name or method.title == other.title:
                     raise AimfairError(f"{file} has the name or title of another method, {other.name}: give it its own")
             methods.append(method)
     methods.sort(key=lambda m: (m.is_oracle, m.start != "scratch", "synthetic" in m.needs, m.name))
     return {method.name: method for method in methods}
-
-
-def _declared(name: str, file: Path) -> tuple[Method, ...]:
-    """The methods that a file declares, checked."""
-    try:
-        module = importlib.import_module(f"{__name__}.{name}")
-    except Exception as error:
-        raise AimfairError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
-    declared = tuple(getattr(module, "METHODS", None) or (getattr(module, "METHOD", None),))
-    for method in declared:
-        if not isinstance(method, Method):
-            raise AimfairError(f"{file} declares no METHOD; a file that is no method has a name that begins with _")
-        if unknown := method.needs - set(NEEDS):
-            raise AimfairError(f"{file} declares the unknown need {min(unknown)!r}; known are: {', '.join(NEEDS)}")
-        if method.is_oracle != method.title.endswith("(oracle)"):
-            raise AimfairError(
-                f"{file}: the title of a method ends in (oracle) if it reads group labels, and only then"
-            )
-    return declared
 
 
 def get(name: str) -> Method:

@@ -1,22 +1,19 @@
 """What is measured of a study beside trainings: each a function of the study and a seed, kept as a run without predictions.
 
-``study.measure(name, seed)`` finds such a run or calls its function. A new one is one more function and its line in
-:data:`MEASUREMENTS`.
+``study.measure(name, seed)`` finds such a run or calls its function. Files in the folders of methods outside the library
+(:func:`aimfair.methods.folders`) may declare more of them, as a dictionary ``MEASUREMENTS`` like the one below.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aimfair import gradients, methods, models
-from aimfair.analysis import features, inspection, stability, style
+from aimfair.analysis import inspection
+from aimfair.audit import features
 from aimfair.environment import AimfairError
-from aimfair.methods import repairing
 from aimfair.study import search
-
-if TYPE_CHECKING:
-    from aimfair.study import Study
 
 MAJORITIES = (0.45, 0.40, 0.35, 0.30)
 """Share of each majority group at the assumed bias ratios 1:9, 2:8, 3:7 and 4:6 of Table 6."""
@@ -24,8 +21,18 @@ MAJORITIES = (0.45, 0.40, 0.35, 0.30)
 SCORES = ("absolute", "cosine")
 """Scores of :func:`aimfair.gradients.gap` that are kept of a study: the paper's two."""
 
+Measurement = Callable[..., dict[str, Any]]
+"""(study, seed, hyper-parameters by name) -> scores."""
 
-def gradient_gaps(study: Study, seed: int) -> dict[str, Any]:
+
+def official(study: Any) -> dict[str, Any]:
+    """Options of :func:`aimfair.gradients.mean_gradients` in the official form: gradients as in a training step."""
+    profile = study.profile
+    crop = profile.pretraining().crop_scale
+    return {"mode": "train", "batch_size": profile.batch_size, "crop_scale": crop, "device": study.device}
+
+
+def gradient_gaps(study: Any, seed: int) -> dict[str, Any]:
     """The gradient gaps of the seed's biased model, in every form the book needs.
 
     ``["train"][score]`` are (domain_gap, bias_gap) in the official form; ``["eval"][majority][score]`` the deterministic
@@ -34,46 +41,25 @@ def gradient_gaps(study: Study, seed: int) -> dict[str, Any]:
     model, (balanced, biased) = study.biased_model(seed), study.synthetic_sets(seed)
     real = study.faces("train").without_protected()
     on_real, on_biased, on_balanced = (
-        gradients.mean_gradients(model, faces, seed=seed + i, **_official(study))
+        gradients.mean_gradients(model, faces, seed=seed + i, **official(study))
         for i, faces in enumerate((real, biased, balanced))
     )
-    official = {
-        score: [gradients.gap(on_real, on_biased, score), gradients.gap(on_biased, on_balanced, score)]
-        for score in SCORES
-    }
     real_eval = gradients.mean_gradients(model, real, device=study.device)
     by_group = gradients.group_gradients(model, study.selected(seed), device=study.device)
     level = gradients.combine(by_group, gradients.BALANCED)
     exact: dict[str, Any] = {}
     for majority in sorted({*MAJORITIES, round(max(study.profile.shares()), 2)}, reverse=True):
         tilted = gradients.combine(by_group, (0.5 - majority, majority, majority, 0.5 - majority))
-        exact[f"{majority:.2f}"] = {
-            score: [gradients.gap(real_eval, tilted, score), gradients.gap(tilted, level, score)] for score in SCORES
-        }
-    return {"train": official, "eval": exact}
+        exact[f"{majority:.2f}"] = _both_gaps(real_eval, tilted, level)
+    return {"train": _both_gaps(on_real, on_biased, on_balanced), "eval": exact}
 
 
-def score_noise(study: Study, seed: int) -> dict[str, Any]:
-    """The noise of the gradient gaps: ``["real"]``, ``["biased"]`` and ``["balanced"]`` are the gaps between two halves of
-    these sets, official form (:func:`aimfair.analysis.stability.half_gap`)."""
-    model, (balanced, biased) = study.biased_model(seed), study.synthetic_sets(seed)
-    sets = {"real": study.faces("train").without_protected(), "biased": biased, "balanced": balanced}
-    return {name: stability.half_gap(model, faces, seed, **_official(study)) for name, faces in sets.items()}
+def _both_gaps(real: Any, biased: Any, balanced: Any) -> dict[str, Any]:
+    return {score: [gradients.gap(real, biased, score), gradients.gap(biased, balanced, score)] for score in SCORES}
 
 
-def _official(study: Study) -> dict[str, Any]:
-    """How gradients are taken in the official form: as in a training step."""
-    profile = study.profile
-    return {
-        "mode": "train",
-        "batch_size": profile.batch_size,
-        "crop_scale": profile.pretraining().crop_scale,
-        "device": study.device,
-    }
-
-
-def inspect_pool(study: Study, seed: int) -> dict[str, Any]:
-    """Sizes of the sets and what :func:`aimfair.analysis.inspection.inspect` tells of the pool.
+def inspect_pool(study: Any, seed: int) -> dict[str, Any]:
+    """Sizes of the sets, and what :func:`aimfair.analysis.inspection.inspect` says of the pool.
 
     It looks with the biased model of the seed; the pool is the same for all seeds, so the first one's serves them all.
     """
@@ -84,49 +70,42 @@ def inspect_pool(study: Study, seed: int) -> dict[str, Any]:
     return scores | {"sets": sets | {"synthetic pool": study.pool.counts()}, "corpus": corpus}
 
 
-def feature_map(study: Study, seed: int, of: str) -> dict[str, Any]:
-    """Where a classifier puts the test faces and what its features give away: :func:`aimfair.analysis.features.portrait`.
+def feature_map(study: Any, seed: int, of: str) -> dict[str, Any]:
+    """Where a classifier puts the test faces and what its features reveal: :func:`aimfair.audit.features.portrait`.
 
     of  name of a method: its classifier of this seed, of the configuration that counts (:mod:`aimfair.study.search`); or
-        "untrained": the network that it started from
-    Only weights of biased models are kept; any other classifier is trained once more for its map. ``["agrees"]`` says on
-    how many of the test faces, in per cent, it then predicts what the run predicted: 100 where that run was computed on
+        "untrained": the network that training starts from, a yardstick
+    Only weights of biased models are kept; any other classifier is trained once more for its map. ``["agrees"]`` is the
+    per cent of the test faces of which it then predicts what the run predicted: 100 where that run was computed on
     this machine. Raises AimfairError for an unknown method.
     """
     test = study.faces("test")
-    if of == features.UNTRAINED:
+    if of == "untrained":
         model = models.build(study.profile.backbone, seed, study.profile.weights)
         return features.portrait(model.to(study.device), test, study.device)
     if of not in methods.registry():
         raise AimfairError(
-            f"no method {of!r} whose features could be mapped; {features.UNTRAINED!r} is the network before"
+            f"no method {of!r} whose features could be mapped; 'untrained' is the network before training"
         )
     run = search.run(study, of, seed)
     model = study.classifier(of, seed, **run.config["hyper"]).to(study.device)
-    said = run.predictions.loc[run.predictions["split"] == "test", "logit"].to_numpy() >= 0
-    says = models.evaluate(model, test, study.device).numpy() >= 0
-    told = {"hyper": run.config["hyper"], "agrees": 100 * float((said == says).mean())}
-    return features.portrait(model, test, study.device) | told
+    stored = run.predictions.loc[run.predictions["split"] == "test", "logit"].to_numpy() >= 0
+    again = models.evaluate(model, test, study.device).numpy() >= 0
+    agreement = {"hyper": run.config["hyper"], "agrees": 100 * float((stored == again).mean())}
+    return features.portrait(model, test, study.device) | agreement
 
 
-def style_lean(study: Study, seed: int, of: str) -> dict[str, Any]:
-    """How a classifier treats real and synthetic faces: :func:`aimfair.analysis.style.treatment`.
-
-    of  name of a method: its classifier of this seed, of the configuration that counts, trained once more
-    The synthetic faces are such as data repairing did not train with, as long as the pool has any left. Raises
-    AimfairError for an unknown method.
-    """
-    model = study.classifier(of, seed, **search.chosen(study, of)).to(study.device)
-    repaired, _, _ = repairing.repaired(study.faces("train"), study.profile.shares(), study.pool, seed + 2)
-    drawn = style.unseen(study.pool, repaired)
-    return style.treatment(model, study.faces("validation"), study.faces("test"), drawn, study.device, seed)
-
-
-MEASUREMENTS: dict[str, Callable[..., dict[str, Any]]] = {
+MEASUREMENTS: dict[str, Measurement] = {
     "gradient-gaps": gradient_gaps,
     "inspection": inspect_pool,
-    "score-noise": score_noise,
     "feature-map": feature_map,
-    "style-lean": style_lean,
 }
-"""Names of these runs, where those of trainings have the name of a method: (study, seed, its hyper-parameters) -> scores."""
+"""The library's own measurements. Their names are those of the runs, where trainings have the name of a method."""
+
+
+def registry() -> dict[str, Measurement]:
+    """Every measurement by name: the library's, then those of files outside it."""
+    found = dict(MEASUREMENTS)
+    for module in methods.modules():
+        found |= getattr(module, "MEASUREMENTS", {})
+    return found

@@ -22,9 +22,9 @@ from aimfair.audit import judges
 from aimfair.environment import AimfairError, Diverged, home, resolve
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench
-from aimfair.study import profiles, runs, synthetic, tables
+from aimfair.study import measurements, profiles, runs, synthetic, tables
 from aimfair.study.material import REAL, Material
-from aimfair.study.measurements import MEASUREMENTS, SCORES
+from aimfair.study.measurements import SCORES
 from aimfair.study.profiles import SEEDS, Profile
 from aimfair.study.runs import Run
 from aimfair.training import History
@@ -255,16 +255,17 @@ class Study(Material):
         return next((path for path in places if path.exists()), None)
 
     def measure(self, name: str, seed: int | None = None, **hyper: Any) -> Run:
-        """The measurement ``name`` of :data:`aimfair.study.measurements.MEASUREMENTS` with this seed, as a run without
+        """The measurement ``name`` of :func:`aimfair.study.measurements.registry` with this seed, as a run without
         predictions: found, or measured now; its scores also hold the seconds. Raises AimfairError for an unknown name."""
-        if name not in MEASUREMENTS:
-            raise AimfairError(f"no measurement {name!r}; there are: {', '.join(MEASUREMENTS)}")
+        known = measurements.registry()
+        if name not in known:
+            raise AimfairError(f"no measurement {name!r}; there are: {', '.join(known)}")
         seed = self.seed if seed is None else seed
         config = self.config(name, hyper, seed)
 
         def compute() -> Run:
             began = perf_counter()
-            scores = MEASUREMENTS[name](self, seed, **hyper)
+            scores = known[name](self, seed, **hyper)
             scores["seconds"] = round(perf_counter() - began, 1)
             return runs.store(self.runs_root, config, pd.DataFrame({n: [] for n in [*runs.FACES, "logit"]}), scores)
 
@@ -336,7 +337,7 @@ class Study(Material):
         clone fine-tunes the same ones: of the book's main study all, of another task or a variation those of the first seed,
         so that the repository stays light (a clone trains the others when it wants them).
         """
-        names = [*methods.registry(), *MEASUREMENTS]
+        names = [*methods.registry(), *measurements.registry()]
         written = runs.publish(
             (r for name in names for r in self.all_fresh(name)), self.published_root, self.profile.profile
         )

@@ -1,8 +1,9 @@
-"""What a classifier's features give away: where it puts faces of the four groups, and what a linear probe reads there.
+"""What a classifier's features reveal: where it puts faces of the four groups, and what a linear probe reads there.
 
-A map by t-SNE shows what is near to what, and invites to see more than there is. So a number stands beside it: how well
-the protected attribute can be read off the features *among faces of one target value*. Without that condition a
-classifier that only knows the target would seem to know the protected attribute too, wherever the two go together.
+A map by t-SNE shows which faces are near to each other, and invites to see more than there is. So a number stands
+beside it: how well the protected attribute can be read off the features *among faces of one target value*. Without
+that condition a classifier that only knows the target would seem to know the protected attribute too, wherever the
+two go together.
 """
 
 from __future__ import annotations
@@ -20,9 +21,6 @@ from aimfair import models, sampling, stats
 from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 
-UNTRAINED = "untrained"
-"""In place of a method's name: the network that its training starts from, whose features are a yardstick."""
-
 PROBED, SHOWN = 1000, 100
 """Faces per group, at most: for the probe, and on the map."""
 
@@ -34,10 +32,10 @@ STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
 
 
 def portrait(model: nn.Module, faces: FaceSet, device: str = "cpu", seed: int = 0) -> dict[str, Any]:
-    """What the penultimate features and the logit of ``model`` tell of ``faces``, which need both labels.
+    """What the penultimate features and the logit of ``model`` reveal of ``faces``, which need both labels.
 
-    protected      how well the protected attribute is read among faces of one target: (balanced accuracy, low, high) in
-                   per cent, off the "features" and off the "logit", see :func:`readable`
+    protected      how well the protected attribute is read among faces of one target, off the "features" and off the
+                   "logit": (balanced accuracy, low, high) in per cent, see :func:`readable`
     target         the same of the target among faces of one value of the protected attribute, off the "features"
     probed, shown  faces of each group that were probed, and that are on the map
     map            :func:`embedding` of the features, packed by :func:`pack`; its faces are those of :func:`on_map`
@@ -63,7 +61,7 @@ def portrait(model: nn.Module, faces: FaceSet, device: str = "cpu", seed: int = 
 
 
 def on_map(target: ArrayLike, protected: ArrayLike, seed: int = 0) -> np.ndarray:
-    """Places, ascending, of the faces that a map shows: equally many of each group, at most :data:`SHOWN`.
+    """Ascending places of the faces that a map shows: equally many of each group, at most :data:`SHOWN`.
 
     They are among those that are probed, and depend on the labels alone.
     """
@@ -76,11 +74,11 @@ def readable(x: np.ndarray, label: np.ndarray, given: np.ndarray, seed: int = 0)
     """How well a linear probe reads ``label`` off (N, d) ``x`` among samples of one value of ``given``: (value, low, high).
 
     label, given  (N,) of {0, 1}
-    Balanced accuracy in per cent: mean over the four cells, 50 for a guess, whatever ``label`` and ``given`` have to do
-    with each other. One logistic regression for each value of ``given``; each sample is judged by a probe that was
-    fitted on four fifths that do not hold it, with the regularisation that did best on a quarter of these. The 95 %
-    interval is a bootstrap over samples within the cells; the luck of one trained classifier is not in it, for which
-    several seeds are needed. Raises AimfairError for a cell with fewer than :data:`FEWEST` samples.
+    The value is the balanced accuracy in per cent, the mean over the four cells: a guess has 50, however ``label`` and
+    ``given`` go together. There is one logistic regression for each value of ``given``. Each sample is judged by a
+    probe that was fitted on four fifths without it, with the regularisation that did best on a quarter of these. The
+    95 % interval is a bootstrap over samples within the cells; it does not include the luck of one trained classifier,
+    which takes several seeds. Raises AimfairError for a cell with fewer than :data:`FEWEST` samples.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedKFold, StratifiedShuffleSplit, cross_val_predict
@@ -88,10 +86,9 @@ def readable(x: np.ndarray, label: np.ndarray, given: np.ndarray, seed: int = 0)
     from sklearn.preprocessing import StandardScaler
 
     cells = 2 * given + label
-    if np.bincount(cells, minlength=4).min() < FEWEST:
-        raise AimfairError(
-            f"a probe needs {FEWEST} samples of each cell, got {np.bincount(cells, minlength=4).tolist()}"
-        )
+    counts = np.bincount(cells, minlength=4)
+    if counts.min() < FEWEST:
+        raise AimfairError(f"a probe needs {FEWEST} samples of each cell, got {counts.tolist()}")
     probe = GridSearchCV(
         make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=5000)),
         {"logisticregression__C": STRENGTHS},
@@ -99,20 +96,20 @@ def readable(x: np.ndarray, label: np.ndarray, given: np.ndarray, seed: int = 0)
         scoring="balanced_accuracy",
     )
     folds, right = StratifiedKFold(5, shuffle=True, random_state=seed), np.empty(len(x), dtype=bool)
-    for value in (0, 1):
-        rows = np.flatnonzero(given == value)
+    for condition in (0, 1):
+        rows = np.flatnonzero(given == condition)
         right[rows] = cross_val_predict(probe, x[rows], label[rows], cv=folds) == label[rows]
-    told = 100 * float(np.mean([right[cells == cell].mean() for cell in range(4)]))
+    value = 100 * float(np.mean([right[cells == cell].mean() for cell in range(4)]))
     low, high = stats.percentile(stats.hierarchical_bootstrap(right[None], cells, seed=seed).mean((1, 2)))
-    return told, low, high
+    return value, low, high
 
 
-def embedding(x: np.ndarray, seed: int = 0, perplexity: float = 30.0) -> np.ndarray:
-    """(N, d) features -> (N, 2) float16 places by t-SNE (van der Maaten and Hinton, JMLR 2008), started at the
-    principal components. What is near was near; sizes of clusters and distances between them mean nothing."""
+def embedding(x: np.ndarray, seed: int = 0) -> np.ndarray:
+    """(N, d) features -> (N, 2) float16 places by t-SNE (van der Maaten and Hinton, JMLR 2008), from the principal
+    components. Near places mean near features; sizes of clusters and distances between them mean nothing."""
     from sklearn.manifold import TSNE
 
-    place = TSNE(perplexity=min(perplexity, (len(x) - 1) / 3), init="pca", random_state=seed).fit_transform(x)
+    place = TSNE(perplexity=min(30.0, (len(x) - 1) / 3), init="pca", random_state=seed).fit_transform(x)
     return place.astype(np.float16)
 
 
