@@ -503,6 +503,6 @@ def test_the_runs_of_a_table_are_published_with_its_variations(tmp_path, monkeyp
         assert cli.main(["run", "full-finetuning", *common, *chosen]) == 0
     capsys.readouterr()
     assert cli.main(["grid", "publish", "--table", "7", *common]) == 0
-    assert "data/published/smoke/full-finetuning.parquet" in capsys.readouterr().out
+    assert "data/published/smoke/full-finetuning.0001.parquet" in capsys.readouterr().out
     found = runs.published_runs(tmp_path / "data" / "published", "smoke", "full-finetuning")
     assert sorted(run.config["study"].get("synthetic_ratio", 1.0) for run in found) == [0.5, 1.0]

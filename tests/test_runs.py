@@ -40,7 +40,7 @@ def test_a_stored_run_comes_back_and_its_table_is_computed_from_the_predictions(
     table = predictions()
     stored = runs.store(tmp_path, config(), table, {"seconds": 1.5}, models.build("resnet18-slim", 0))
     found = runs.find(tmp_path, config())
-    pd.testing.assert_frame_equal(found.predictions, table)
+    pd.testing.assert_frame_equal(found.predictions.drop(columns="predicted"), table)
     assert found.scores == {"seconds": 1.5} and found.id == stored.id
     assert (found.folder / "model.safetensors").exists()
     test = table[table.split == "test"]
@@ -81,7 +81,7 @@ def test_two_processes_that_finish_the_same_run_leave_one_whole_result(tmp_path)
         writer.join()
     assert [w.exitcode for w in writers] == [0] * 6
     found = runs.find(tmp_path, config())
-    pd.testing.assert_frame_equal(found.predictions, predictions(seed=found.scores["writer"]))
+    assert (found.predictions["logit"] == predictions(seed=found.scores["writer"])["logit"]).all()
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -92,54 +92,54 @@ def test_a_damaged_run_is_named(tmp_path):
         runs.find(tmp_path, config())
 
 
-def test_published_runs_keep_every_decision_and_grow(tmp_path):
-    local, shipped = tmp_path / "runs", tmp_path / "published"
-    stored = [runs.store(local, config(seed=s), predictions(seed=s), {"seconds": s}) for s in (100, 200)]
-    runs.publish(stored[:1], shipped, "toy")
-    runs.publish(stored[1:], shipped, "toy")
-    runs.publish([runs.store(local, config(method="aim-fair"), predictions(seed=3), {})], shipped, "toy")
+def test_published_runs_keep_every_decision_and_grow_by_batches(tmp_path):
+    shipped = tmp_path / "published"
+    stored = [runs.store(tmp_path / "runs", config(seed=s), predictions(seed=s), {"gap": 1 / 3}) for s in (100, 200)]
+    first = runs.publish(stored[:1], shipped, "toy", logits={stored[0].id})
+    before = {path: path.read_bytes() for path in first}
+    assert [path.name for path in runs.publish(stored, shipped, "toy")] == ["erm.0002.parquet"]
+    assert runs.publish(stored, shipped, "toy") == []
+    other = runs.store(tmp_path / "runs", config(method="aim-fair"), predictions(seed=3), {})
+    runs.publish([other], shipped, "toy")
+    assert {path: path.read_bytes() for path in first} == before
+    assert {path.name for path in first} == {"erm.0001.parquet", "faces.parquet"}
     assert [r.seed for r in runs.published_runs(shipped, "toy", "erm")] == [100, 200]
+    assert [c["seed"] for c, _ in runs.published_scores(shipped, "toy") if c["method"] == "erm"] == [100, 200]
     for run in stored:
         found = runs.find_published(shipped, "toy", run.config)
-        assert found.scores == run.scores and (found.report().cells == run.report().cells).all()
-        assert np.allclose(found.predictions["logit"], run.predictions["logit"], rtol=1e-3)
+        assert found.scores == {"gap": 0.3333333} and (found.report().cells == run.report().cells).all()
+        assert found.accuracy() == run.accuracy() and runs.is_published(shipped, "toy", run.config)
+    assert np.allclose(runs.find_published(shipped, "toy", stored[0].config).logits(), stored[0].logits(), rtol=1e-3)
+    with pytest.raises(AimfairError, match=rf"{stored[1].id} .*without its logits"):
+        found.logits()
     assert runs.find_published(shipped, "toy", config(seed=300)) is None
     assert runs.find_published(shipped, "other", config()) is None
 
 
-def test_publishing_again_writes_the_same_bytes(tmp_path):
-    run = runs.store(tmp_path / "runs", config(), predictions(), {"a": 1})
-    first = {p.name: p.read_bytes() for p in runs.publish([run], tmp_path / "published", "toy")}
-    again = {p.name: p.read_bytes() for p in runs.publish([run], tmp_path / "published", "toy")}
-    assert first == again and set(first) == {"erm.jsonl", "erm.parquet", "faces.parquet"}
-
-
 def test_a_published_run_is_not_replaced_by_one_of_another_machine(tmp_path):
     shipped = tmp_path / "published"
-    first = runs.store(tmp_path / "one", config(), predictions(seed=1), {"seconds": 1})
-    runs.publish([first], shipped, "toy")
+    runs.publish([runs.store(tmp_path / "one", config(), predictions(seed=1), {"seconds": 1})], shipped, "toy")
     other = runs.store(tmp_path / "other", config(), predictions(seed=2), {"seconds": 2})
     runs.publish([other, runs.store(tmp_path / "other", config(seed=200), predictions(), {})], shipped, "toy")
     found = runs.find_published(shipped, "toy", config())
-    assert found.scores == {"seconds": 1} and np.allclose(
-        found.predictions["logit"], first.predictions["logit"], rtol=1e-3
-    )
+    assert found.scores == {"seconds": 1} and (found.predictions["predicted"] == (predictions(seed=1).logit >= 0)).all()
     assert [run.seed for run in runs.published_runs(shipped, "toy", "erm")] == [100, 200]
 
 
 def test_publishing_runs_on_other_faces_is_refused(tmp_path):
     first = runs.store(tmp_path / "runs", config(), predictions(), {})
     other = runs.store(tmp_path / "runs", config(seed=200), predictions().iloc[::-1].reset_index(drop=True), {})
-    runs.publish([first], tmp_path / "published", "toy")
     with pytest.raises(AimfairError, match="other faces"):
-        runs.publish([other], tmp_path / "published", "toy")
+        runs.publish([first, other], tmp_path / "published", "toy")
+    assert not (tmp_path / "published").exists()
 
 
-def test_a_run_without_predictions_can_be_published(tmp_path):
-    empty = predictions().iloc[:0]
-    run = runs.store(tmp_path / "runs", config(method="gradient-gaps"), empty, {"train": [1, 2]})
+def test_a_measurement_can_be_published_and_nothing_leaves_nothing_behind(tmp_path):
+    assert runs.publish([], tmp_path / "published", "toy") == [] and not (tmp_path / "published").exists()
+    run = runs.store(tmp_path / "runs", config(method="gradient-gaps"), predictions().iloc[:0], {"train": [1, 2]})
     runs.publish([run], tmp_path / "published", "toy")
-    assert runs.find_published(tmp_path / "published", "toy", run.config).scores == {"train": [1, 2]}
+    found = runs.find_published(tmp_path / "published", "toy", run.config)
+    assert found.scores == {"train": [1, 2]} and found.predictions.empty
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
@@ -153,7 +153,3 @@ def test_another_folder_for_runs_can_be_named(tmp_path, monkeypatch):
     assert runs.default_root() == tmp_path
     monkeypatch.delenv("AIMFAIR_RUNS")
     assert runs.default_root().parts[-2:] == ("data", "runs")
-
-
-def test_nothing_to_publish_leaves_nothing_behind(tmp_path):
-    assert runs.publish([], tmp_path / "published", "smoke") == [] and not list(tmp_path.iterdir())

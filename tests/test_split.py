@@ -27,7 +27,7 @@ def run(capsys, *arguments):
 
 def test_the_studies_of_published_runs_still_have_their_faces(capsys):
     published = home() / "data" / "published"
-    assert split.known() and all(any((published / name).glob("*.jsonl")) for name in split.known())
+    assert split.known() and all(any((published / name).glob("*.0001.parquet")) for name in split.known())
     names = [name for name in split.known() if name.startswith("demo")]
     assert len(names) == 3
     for name in names:

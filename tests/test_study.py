@@ -155,6 +155,8 @@ def test_what_was_published_counts_before_a_run_of_this_machine_with_its_weights
     trained.published_root = tmp_path / "published"
     theirs = trained.run("erm", 100)
     trained.publish()
+    weights = trained.published_root / "smoke" / f"erm-100-{theirs.id}.safetensors"
+    shutil.copy(theirs.folder / "model.safetensors", weights)
     reader = small(pool, tmp_path / "mine")
     reader.published_root = trained.published_root
     model = trained.biased_model(100)
@@ -169,17 +171,24 @@ def test_what_was_published_counts_before_a_run_of_this_machine_with_its_weights
     assert mine.report().as_dict() != theirs.report().as_dict()
 
 
-def test_publishing_a_study_packs_its_runs_and_the_weights_of_one_biased_model(pool, tmp_path):
+def test_publishing_the_main_study_packs_its_runs_some_logits_and_the_weights_of_its_biased_models(
+    pool, tmp_path, monkeypatch
+):
     trained = small(pool, tmp_path / "mine")
     trained.published_root = tmp_path / "published"
-    run = trained.run("linear-probing", 100, lr=0.01)
-    trained.run("erm", 200)
-    names = {path.name for path in trained.publish()}
-    assert {"erm.jsonl", "linear-probing.parquet", "faces.parquet"} <= names
-    assert [name[:8] for name in names if name.endswith(".safetensors")] == ["erm-100-"]
     reader = small(pool, tmp_path / "empty")
+    monkeypatch.setattr(study.study.profiles, "load", lambda name: trained.profile)
+    run = trained.run("linear-probing", 100, lr=0.01)
+    baseline = trained.run("erm", 200)
+    names = {path.name for path in trained.publish()}
+    assert {"erm.0001.parquet", "linear-probing.0001.parquet", "faces.parquet"} <= names
+    assert sorted(name[:8] for name in names if name.endswith(".safetensors")) == ["erm-100-", "erm-200-"]
+    assert trained.publish() == []
     reader.published_root = tmp_path / "published"
     assert (reader.run("linear-probing", 100, lr=0.01).report().cells == run.report().cells).all()
+    assert np.allclose(reader.run("erm", 200).logits(), baseline.logits(), atol=2e-2)
+    with pytest.raises(AimfairError, match="linear-probing, seed 100.*without its logits"):
+        reader.run("linear-probing", 100, lr=0.01).logits()
     ours, theirs = reader.biased_model(100).state_dict(), trained.biased_model(100).state_dict()
     assert all(torch.allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-4) for name in ours)
     assert not list(runs.all_runs(tmp_path / "empty"))

@@ -29,16 +29,15 @@ def command_status(options: argparse.Namespace) -> None:
     $ aimfair status"""
     from aimfair.book import chapters
     from aimfair.book.execution import stamp_of
-    from aimfair.study import profiles
+    from aimfair.study import profiles, runs
 
     for name in profiles.available():
         stamps = [s for p in chapters.executed_folder(name).glob("*.ipynb") if (s := stamp_of(p))]
         copies = len(list(chapters.published_folder(name).glob("*.ipynb")))
-        packed = (home() / "data" / "published" / name).glob("*.jsonl")
-        published = sum(len(path.read_text().splitlines()) for path in packed)
+        published = sum(1 for _ in runs.published_scores(home() / "data" / "published", name))
         print(f"{name:24} {len(stamps)} chapters run, {copies} in the book, {published} published runs")
-    runs = len(list((home() / "data" / "runs").glob("*/config.json")))
-    print(f"{'data/runs':24} {runs} runs of this machine")
+    mine = len(list((home() / "data" / "runs").glob("*/config.json")))
+    print(f"{'data/runs':24} {mine} runs of this machine")
     page = home() / "book" / "_build" / "html" / "index.html"
     print(f"{'book':24} {page if page.exists() else 'not built yet: aimfair build'}")
 

@@ -89,7 +89,7 @@ def feature_map(study: Any, seed: int, of: str) -> dict[str, Any]:
         )
     run = search.run(study, of, seed)
     model = study.classifier(of, seed, **run.config["hyper"]).to(study.device)
-    stored = run.predictions.loc[run.predictions["split"] == "test", "logit"].to_numpy() >= 0
+    stored = run.predictions.loc[run.predictions["split"] == "test", "predicted"].to_numpy(bool)
     again = models.evaluate(model, test, study.device).numpy() >= 0
     agreement = {"hyper": run.config["hyper"], "agrees": 100 * float((stored == again).mean())}
     return features.portrait(model, test, study.device) | agreement

@@ -3,9 +3,10 @@
 ``<runs root>/<id>/``  config.json, predictions.parquet, scores.json, and model.safetensors where asked. Written
 under a temporary name and renamed: half a run is never found.
 
-Published runs are the same thing packed small, one pair of files per method and profile:
-``data/published/<profile>/<method>.parquet`` has one float16 column of logits per run (rounding keeps every
-sign, so every accuracy), ``<method>.jsonl`` its configuration and scores, ``faces.parquet`` the rows.
+Published runs are the same thing packed small, in batches that are never written again once they are there:
+``data/published/<profile>/<method>.0001.parquet``, ``.0002`` and so on have a row per run, with its configuration and
+scores as JSON, the sign of every logit as a bit, and for some runs the logits themselves as float16.
+``faces.parquet`` lists the faces that all runs of the profile predict, in their order.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def run_id(config: Config) -> str:
 class Run:
     """One trained classifier's predictions and what else was measured.
 
-    predictions  a row per face: split ("test", "validation"), name, target, protected, logit
+    predictions  a row per face: split ("test", "validation"), name, target, protected, the ``predicted`` target, and the
+                 logit, which most published runs lack (see :meth:`logits`)
     scores       seconds, device, training history, mask, ...
     folder       where its weights may lie; None for a published run
     """
@@ -59,6 +61,11 @@ class Run:
     scores: dict[str, Any]
     predictions: pd.DataFrame
     folder: Path | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if "predicted" not in self.predictions:
+            predicted = (self.predictions["logit"] >= 0).astype(np.int8)
+            object.__setattr__(self, "predictions", self.predictions.assign(predicted=predicted))
 
     @property
     def id(self) -> str:
@@ -78,13 +85,21 @@ class Run:
 
     def report(self, split: str = "test") -> FairnessReport:
         """The fairness report of ``split``, computed from the predictions."""
-        target, logit, protected = self._of(split, "target", "logit", "protected")
-        return fairness_report(target, logit >= 0, protected)
+        return fairness_report(*self._of(split, "target", "predicted", "protected"))
 
     def accuracy(self, split: str = "validation") -> float:
         """Overall accuracy in per cent, no group label read: what checkpoints and learning rates are chosen by."""
-        target, logit = self._of(split, "target", "logit")
-        return 100 * float(((logit >= 0) == (target == 1)).mean())
+        target, predicted = self._of(split, "target", "predicted")
+        return 100 * float((predicted == target).mean())
+
+    def logits(self, split: str = "test") -> np.ndarray:
+        """The (N,) logits of ``split``. Raises AimfairError for a run that was published without them."""
+        if "logit" not in self.predictions:
+            method, seed = self.config["method"], self.seed
+            raise AimfairError(
+                f"run {self.id} ({method}, seed {seed}) was published without its logits: train it again"
+            )
+        return self._of(split, "logit")[0]
 
     def _of(self, split: str, *columns: str) -> list[np.ndarray]:
         mine = (self.predictions["split"] == split).to_numpy()  # no name of a face is copied for it
@@ -99,7 +114,7 @@ def store(root: Path, config: Config, predictions: pd.DataFrame, scores: Config,
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=root))
         (partial / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True))
         (partial / "scores.json").write_text(json.dumps(scores))
-        predictions.to_parquet(partial / "predictions.parquet", index=False)
+        predictions[[*FACES, "logit"]].to_parquet(partial / "predictions.parquet", index=False)
         if model is not None:
             models.save(model, partial / "model.safetensors")
         os.rename(partial, folder)
@@ -141,86 +156,112 @@ def all_runs(root: Path, keep: Callable[[dict[str, Any]], bool] = lambda config:
 
 def find_published(root: Path, profile: str, config: Config) -> Run | None:
     """The published run with this configuration, or None."""
-    method = config["method"]
-    listed = _published_index(root / profile / f"{method}.jsonl")
-    return _unpack(root / profile, method, listed[run_id(config)]) if run_id(config) in listed else None
+    identity = run_id(config)
+    for batch in _batches(root / profile, config["method"]):
+        if identity in _packed(batch):
+            return _unpack(root / profile, _packed(batch)[identity])
+    return None
 
 
 def is_published(root: Path, profile: str, config: Config) -> bool:
     """Whether :func:`find_published` would find it, without unpacking it."""
-    return run_id(config) in _published_index(root / profile / f"{config['method']}.jsonl")
+    identity = run_id(config)
+    return any(identity in _packed(batch) for batch in _batches(root / profile, config["method"]))
 
 
 def published_runs(root: Path, profile: str, method: str) -> Iterator[Run]:
     """All published runs of one method, in the order in which they were published."""
-    for line in _published_index(root / profile / f"{method}.jsonl").values():
-        yield _unpack(root / profile, method, line)
+    for batch in _batches(root / profile, method):
+        for packed in _packed(batch).values():
+            yield _unpack(root / profile, packed)
 
 
-def publish(runs: Iterable[Run], root: Path, profile: str) -> list[Path]:
-    """Pack runs for the repository, adding to those already published; returns the files written.
+def published_scores(root: Path, profile: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Configuration and scores of every published run of a profile."""
+    for batch in _batches(root / profile):
+        for packed in _packed(batch).values():
+            yield packed["config"], json.loads(packed["scores"])
 
-    A run that is published already stays as it is, though this one may differ in the last digits or, after a long training
-    on another processor, in more: others that are published started from it. All runs of a profile predict the same faces: raises AimfairError if one does not.
+
+def publish(runs: Iterable[Run], root: Path, profile: str, logits: Collection[str] = ()) -> list[Path]:
+    """Pack runs for the repository, in a new batch of each method; returns the files written.
+
+    A run that is published already stays as it is, though this one may differ in the last digits or, after a long
+    training on another processor, in more: others that are published started from it.
+
+    logits  ids of the runs whose logits are published too, rounded to float16; of the others only their signs are
+    Raises AimfairError where a run predicts other faces than those of the profile.
     """
     folder = root / profile
-    by_method: dict[str, dict[str, Run]] = {}
+    listed = folder / "faces.parquet"
+    faces = _faces(listed) if listed.exists() else None
+    new: dict[str, dict[str, dict[str, Any]]] = {}
     for run in runs:
-        by_method.setdefault(run.config["method"], {})[run.id] = run
-    if by_method:
-        folder.mkdir(parents=True, exist_ok=True)
+        if is_published(root, profile, run.config):
+            continue
+        if len(run.predictions):
+            mine = run.predictions[FACES].reset_index(drop=True)
+            faces = mine if faces is None else faces
+            if not mine.equals(faces):
+                raise AimfairError(f"run {run.id} predicts other faces than {folder}: publish it under another profile")
+        new.setdefault(run.config["method"], {})[run.id] = _pack(run, run.id in logits)
     written = []
-    for method, new in by_method.items():
-        there = {r.id: r for r in published_runs(root, profile, method)}
-        known = there | {identity: run for identity, run in new.items() if identity not in there}
-        first = next(iter(known.values())).predictions
-        if len(first):
-            written.append(_publish_faces(folder, first))
-        columns = {}
-        for identity, run in known.items():
-            if len(run.predictions) != len(first) or not (run.predictions[FACES].values == first[FACES].values).all():
-                raise AimfairError(f"run {identity} of {method} predicts other faces than the published ones")
-            columns[identity] = run.predictions["logit"].to_numpy(np.float16)
-        pd.DataFrame(columns).to_parquet(folder / f"{method}.parquet", index=False, compression="zstd")
-        lines = [json.dumps({"config": r.config, "scores": r.scores}, sort_keys=True) for r in known.values()]
-        (folder / f"{method}.jsonl").write_text("\n".join(lines) + "\n")
-        written += [folder / f"{method}.parquet", folder / f"{method}.jsonl"]
-    _published_index.cache_clear()
-    _published_logits.cache_clear()
-    _published_faces.cache_clear()
-    return sorted(set(written))
+    if new:
+        folder.mkdir(parents=True, exist_ok=True)
+    if faces is not None and not listed.exists():
+        written.append(_write(faces, listed))
+    for method, packed in new.items():
+        number = max((int(batch.suffixes[0][1:]) for batch in _batches(folder, method)), default=0) + 1
+        written.append(_write(pd.DataFrame(packed.values()), folder / f"{method}.{number:04d}.parquet"))
+    return sorted(written)
 
 
-def _publish_faces(folder: Path, predictions: pd.DataFrame) -> Path:
-    path = folder / "faces.parquet"
-    faces = predictions[FACES].reset_index(drop=True)
-    if path.exists() and not pd.read_parquet(path).equals(faces):
-        raise AimfairError(f"{path} lists other faces: publish under another profile name")
-    if not path.exists():
-        faces.to_parquet(path, index=False, compression="zstd")
+def _batches(folder: Path, method: str = "*") -> list[Path]:
+    return sorted(folder.glob(f"{method}.[0-9]*.parquet"))
+
+
+def _write(table: pd.DataFrame, path: Path) -> Path:
+    aside = path.with_name(f".{path.name}")
+    table.to_parquet(aside, index=False, compression="zstd", compression_level=19)
+    os.replace(aside, path)
     return path
 
 
-@lru_cache(maxsize=64)
-def _published_index(path: Path) -> dict[str, dict[str, Any]]:
-    if not path.exists():
-        return {}
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return {run_id(line["config"]): line for line in lines}
+def _pack(run: Run, logits: bool) -> dict[str, Any]:
+    return {
+        "config": json.dumps(run.config, sort_keys=True),
+        "scores": json.dumps(_short(run.scores), sort_keys=True),
+        "signs": np.packbits(run.predictions["predicted"].to_numpy(bool)).tobytes(),
+        "logits": run.predictions["logit"].to_numpy(np.float16).tobytes() if logits else None,
+    }
 
 
-@lru_cache(maxsize=16)
-def _published_logits(path: Path) -> pd.DataFrame:
+def _short(value: Any) -> Any:
+    """``value`` with every number in it rounded to seven significant digits: with six, two tensors may tie in a mask."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    if isinstance(value, dict):
+        return {name: _short(each) for name, each in value.items()}
+    return [_short(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+@cache  # a batch never changes
+def _packed(batch: Path) -> dict[str, dict[str, Any]]:
+    rows = pd.read_parquet(batch).to_dict("records")
+    configs = [json.loads(row["config"]) for row in rows]
+    return {run_id(config): row | {"config": config} for config, row in zip(configs, rows, strict=True)}
+
+
+@cache
+def _faces(path: Path) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
-@lru_cache(maxsize=4)
-def _published_faces(path: Path) -> pd.DataFrame:
-    return pd.read_parquet(path) if path.exists() else pd.DataFrame(columns=FACES)
-
-
-def _unpack(folder: Path, method: str, line: dict[str, Any]) -> Run:
-    logits = _published_logits(folder / f"{method}.parquet")[run_id(line["config"])].to_numpy(np.float32)
-    faces = _published_faces(folder / "faces.parquet")
-    predictions = (faces if len(logits) else faces.iloc[:0]).assign(logit=logits)
-    return Run(line["config"], line["scores"], predictions)
+def _unpack(folder: Path, packed: dict[str, Any]) -> Run:
+    measured = not packed["signs"]  # a measurement predicts no face
+    faces = pd.DataFrame({name: [] for name in FACES}) if measured else _faces(folder / "faces.parquet")
+    signs = np.frombuffer(packed["signs"], np.uint8)
+    predictions = faces.assign(predicted=np.unpackbits(signs, count=len(faces)).astype(np.int8))
+    if packed["logits"] is not None:
+        predictions["logit"] = np.frombuffer(packed["logits"], np.float16).astype(np.float32)
+    return Run(packed["config"], json.loads(packed["scores"]), predictions)

@@ -22,7 +22,7 @@ from aimfair.audit import judges
 from aimfair.environment import AimfairError, Diverged, home, resolve
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench
-from aimfair.study import measurements, profiles, runs, synthetic, tables
+from aimfair.study import measurements, profiles, runs, search, synthetic, tables
 from aimfair.study.material import REAL, Material
 from aimfair.study.measurements import SCORES
 from aimfair.study.profiles import SEEDS, Profile
@@ -35,6 +35,9 @@ PROTOCOL = 1
 POLICY = ("batchnorm",)
 """Hyper-parameters of how to fine-tune, not of a method: readers of its runs who do not name them want the usual ones, as
 they do of a method's ``options``."""
+
+WITH_LOGITS = ("erm", "full-finetuning", "aim-fair")
+"""The methods whose logits are published with their runs: of the others only what they predict."""
 
 Found = TypeVar("Found")
 
@@ -333,21 +336,25 @@ class Study(Material):
     def publish(self) -> list[Path]:
         """Pack all runs of this study on this machine into ``data/published``; returns the files written.
 
-        The weights of the biased models (float16) come along where nobody's face was used to train them, so that every
-        clone fine-tunes the same ones: of the book's main study all, of another task or a variation those of the first seed,
-        so that the repository stays light (a clone trains the others when it wants them).
+        So that the repository stays light, logits come along only for what chapters ask them of: the methods of
+        :data:`WITH_LOGITS` with the values that they search, in a study as its profile's file has it. Weights of biased
+        models (float16), so that every clone fine-tunes the same ones, come along for the book's main study, and for the
+        first seed of its balanced twin.
         """
-        names = [*methods.registry(), *measurements.registry()]
-        written = runs.publish(
-            (r for name in names for r in self.all_fresh(name)), self.published_root, self.profile.profile
-        )
-        if self.profile.dataset == "faceworld":
-            main = self.profile == profiles.load(profiles.MAIN)
-            for run in self.fresh("erm", None if main else SEEDS[0]):
-                weights = self.published_root / self.profile.profile / f"erm-{run.seed}-{run.id}.safetensors"
+        name, folder = self.profile.profile, self.published_root / self.profile.profile
+        mine = [run for method in (*methods.registry(), *measurements.registry()) for run in self.all_fresh(method)]
+        logits: set[str] = set()
+        if name in profiles.available() and self.profile == profiles.load(name):
+            searched = {method: search.values(method) for method in WITH_LOGITS}
+            logits = {run.id for run in mine if run.config["hyper"] in searched.get(run.config["method"], ())}
+        written = runs.publish(mine, self.published_root, name, logits)
+        main = profiles.load(profiles.MAIN)
+        if self.profile in (main, replace(main, minority=1.0)):
+            for run in self.fresh("erm", None if self.profile == main else SEEDS[0]):
+                weights = folder / f"erm-{run.seed}-{run.id}.safetensors"
                 if not weights.exists():  # else others that are published started from these
                     shutil.copy(run.folder / "model.safetensors", weights)  # type: ignore[operator]
-                written.append(weights)
+                    written.append(weights)
         return written
 
 

@@ -74,7 +74,7 @@ def frame(runs: Iterable[Run]) -> pd.DataFrame:
     """
     rows = []
     for run in runs:
-        faces = run.predictions[run.predictions["split"] == "test"]
+        faces = run.predictions[run.predictions["split"] == "test"].assign(logit=run.logits())
         faces = faces.iloc[equal_sizes(faces["protected"])]
         scores = 100 * group_scores(faces["target"], faces["logit"], faces["protected"])
         row: dict[str, Any] = {

@@ -164,8 +164,6 @@ def of_runs(
         raise AimfairError(
             "the runs do not predict the same test faces: they are of different studies"
         )
-    correct = np.stack(
-        [((rows["logit"] >= 0) == (rows["target"] == 1)).to_numpy() for rows in tests]
-    )
+    correct = np.stack([(rows["predicted"] == rows["target"]).to_numpy() for rows in tests])
     second = second_attribute(catalogue, first["name"].to_numpy(), attribute)
     return intersections(first["target"], correct, first["protected"], second, draws)

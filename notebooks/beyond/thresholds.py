@@ -62,7 +62,7 @@ def scored(run: Run, split: str) -> Scored:
     if rows.empty:
         raise AimfairError(f"run {run.id} has no predictions of {split} faces")
     target, protected = (rows[name].to_numpy(np.int64) for name in ("target", "protected"))
-    return Scored(target, protected, rows["logit"].to_numpy(np.float64))
+    return Scored(target, protected, run.logits(split).astype(np.float64))
 
 
 def candidates(logits: ArrayLike) -> np.ndarray:

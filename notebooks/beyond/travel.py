@@ -70,7 +70,7 @@ def _resampled(tested: list[Run], split: str, metric: str, draws: int, seed: int
     """(draws,) mean over the runs of a metric, if the faces of ``split`` were drawn again, the same for all."""
     tables = [run.predictions[run.predictions["split"] == split] for run in tested]
     group = (2 * tables[0]["target"] + tables[0]["protected"]).to_numpy()
-    right = np.stack([(table["logit"] >= 0) == (table["target"] == 1) for table in tables])
+    right = np.stack([table["predicted"] == table["target"] for table in tables])
     cells = hierarchical_bootstrap(right[:, None], group, draws, seed)[:, :, 0]
     if metric == "acc":
         return (cells @ np.bincount(group, minlength=4) / len(group)).mean(1)

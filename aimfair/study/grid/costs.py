@@ -12,7 +12,7 @@ from typing import Any
 
 from aimfair import methods
 from aimfair.environment import home
-from aimfair.study import synthetic
+from aimfair.study import runs, synthetic
 from aimfair.study.grid.engines import BIASED_MODEL, POOL, Machine, study_of
 from aimfair.study.grid.experiments import Cell
 from aimfair.study.measurements import MEASUREMENTS
@@ -131,9 +131,9 @@ def _mine(root: Path) -> Iterator[Record]:
 
 
 def _published(root: Path) -> Iterator[Record]:
-    for path in root.glob("*/*.jsonl"):
-        for line in map(json.loads, path.read_text().splitlines()):
-            yield from _record(line["config"], line["scores"], 0)
+    for profile in sorted(path.parent.name for path in root.glob("*/faces.parquet")):
+        for config, scores in runs.published_scores(root, profile):
+            yield from _record(config, scores, 0)
 
 
 def _record(config: Mapping[str, Any], scores: Mapping[str, Any], size: int) -> Iterator[Record]:
