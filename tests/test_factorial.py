@@ -31,7 +31,7 @@ def test_effects_of_an_additive_table_are_its_summands():
     assert found.loc[("mask", "acc"), "difference"] == pytest.approx(1, abs=0.02)
     assert found.loc[("rule", "wst"), "difference"] == pytest.approx(-2, abs=0.02)
     words = found["verdict"]
-    assert words["mask", "acc"] == "wins" and words["rule", "acc"] == "loses" and words["rule", "eo_max"] == "wins"
+    assert words["mask", "acc"] == words["rule", "eo_max"] == "holds" and words["rule", "acc"] == "contradicted"
     assert set(found["level"]) == {"selected", "last"} and set(found["seeds"]) == {5}
 
 

@@ -404,12 +404,12 @@ def test_a_table_is_exported_as_csv_latex_and_markdown(tmp_path):
 
 def test_differences_are_exported_where_there_are_any(tmp_path):
     summary = by_hand().loc["one"]
-    numbers = pd.read_csv(tables.export(summary, tmp_path / "t.csv", metric=["acc"], differences=True))
+    numbers = pd.read_csv(tables.export(summary, tmp_path / "t.csv", differences=True))
     assert numbers["ACC difference"].isna().tolist() == [True, False] and numbers["ACC difference"][1] == pytest.approx(
         1
     )
-    markdown = tables.text(summary, ".md", ["acc"], differences=True).splitlines()
-    assert markdown[0] == "| method | seeds | ACC | ACC, difference |" and markdown[3].count("+1.0 [+1.0,") == 1
+    markdown = tables.text(summary, ".md", differences=True).splitlines()
+    assert "| STD | ACC, difference | WST, difference |" in markdown[0] and markdown[3].count("+1.0 [+1.0,") == 5
     with pytest.raises(AimfairError, match="without a reference"):
         tables.text(summary.drop(columns=["difference"], level=1), ".tex", differences=True)
     with pytest.raises(AimfairError, match=r"cannot be written as '.xlsx': the suffix must be one of .csv, .tex, .md"):

@@ -1,4 +1,4 @@
-"""Tables: one row per run, selection without group labels, paired differences."""
+"""Tables: one row per run, selection without group labels, paired differences, words for what is missing."""
 
 from types import SimpleNamespace
 
@@ -7,9 +7,25 @@ import numpy as np
 import pandas as pd
 import pytest
 from IPython.core.formatters import DisplayFormatter
+from small_grid import changes, draw_pool
 
+from aimfair import methods, study
 from aimfair.environment import AimfairError
+from aimfair.paper import tables as paper_tables
 from aimfair.study import runs, tables
+from aimfair.study.grid.experiments import Experiment, Row
+
+RATE = {"lr": 0.03}
+SMALL = Experiment(
+    "Table 6",
+    "A small one",
+    {"as it is": {}},
+    [
+        Row("Baseline", "erm"),
+        Row("All", "full-finetuning", RATE),
+        Row("Wrong", "aim-fair", RATE, {"assumed_minority": 0.25}),
+    ],
+)
 
 
 def run(method, seed, wrong, **hyper):
@@ -109,3 +125,163 @@ def test_in_a_notebook_a_table_has_no_style_sheet_of_its_own(monkeypatch):
     assert after.count("<table") == 1 and "a &lt; b" in after and "71.25" in after
     with pd.option_context("display.notebook_repr_html", False):
         assert "text/html" not in shell.display_formatter.format(shown)[0]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A study in which one seed of the table was computed."""
+    here = tmp_path_factory.mktemp("evidence")
+    given = changes(draw_pool(here / "pool"))
+    opened = study.open_study("smoke", changes=given, device="cpu", runs_root=str(here / "runs"))
+    opened.published_root = here / "published"
+    SMALL.compute(opened, 100)
+    return opened
+
+
+def test_a_computed_table_has_a_row_for_each_run_and_computing_it_again_trains_nothing(lab, monkeypatch):
+    monkeypatch.setattr(study.Study, "_train", lambda *_: pytest.fail("trained again"))
+    SMALL.compute(lab, 100)
+    rows = tables.rows(lab, SMALL)
+    assert list(rows["method"]) == ["Baseline", "All", "Wrong"] and set(rows["seed"]) == {100}
+    assert list(rows["lr"]) == [0.0, 0.03, 0.03] and set(rows["setting"]) == {"as it is"}
+    wrong = lab.varied(assumed_minority=0.25).run("aim-fair", 100, lr=0.03)
+    assert rows.loc[2, "wst"] == wrong.report().wst and rows.loc[2, "scores"]["mask"] == wrong.scores["mask"]
+    assert tables.missing(lab, SMALL, tables.chosen(rows)) == {}
+    assert tables.note(lab, SMALL, rows).data == "*All runs of Table 6 are there, 1 seed for each row.*"
+
+
+def test_rows_of_other_settings_and_hyper_parameters_are_not_shown(lab):
+    other = Experiment(
+        "Table 6", "", {"larger": {"train_images": 120}, "as it is": {}}, [Row("k", "aim-fair", {"k": 40})]
+    )
+    rows = tables.rows(lab, other)
+    assert rows.empty and set(tables.METRICS) < set(rows)
+    best = tables.chosen(rows)
+    assert tables.missing(lab, other, best) == {"k (larger)": 1, "k (as it is)": 1}
+    said = tables.note(lab, other, best).data
+    assert "not run yet: k (larger); k (as it is). To compute" in said
+    assert "`python -m aimfair grid run --table 6 --profile smoke" in said
+    assert "no runs with this profile" in tables.note(lab, Experiment("Table 11", "", {}, []), best).data
+
+
+def test_what_methods_noted_of_their_runs_is_told_once_for_each_note(lab):
+    rows = tables.rows(lab, SMALL)
+    assert tables.notes(rows) == [] and tables.notes(rows.iloc[:0]) == []
+    noted = pd.concat(
+        [rows.assign(note=["", "the pool was small", "no"]), rows.assign(note=["", "the pool was small", ""])]
+    )
+    assert tables.notes(noted) == ["All, 2 runs: the pool was small.", "Wrong, 1 run: no."]
+    assert tables.note(lab, SMALL, noted).data.endswith(
+        "row.*\n\nAll, 2 runs: the pool was small.\n\nWrong, 1 run: no."
+    )
+
+
+def test_missing_seeds_are_counted_and_told_with_the_command():
+    opened = study.open_study("utkface")
+    three, both = opened.profile.seeds, Experiment("Table 6", "", {"as it is": {}}, [Row("A", "erm"), Row("B", "jtt")])
+    there = pd.DataFrame({"setting": "as it is", "method": ["A"] * three + ["B"], "seed": [*range(three), 0]})
+    assert tables.missing(opened, both, there) == {"B": three - 1}
+    said = tables.note(opened, both, there).data
+    assert f"that are not run yet: B ({three - 1})." in said
+    assert "grid run --table 6 --methods jtt --profile utkface --data path/to/images`" in said
+    nothing = tables.note(opened, both, there.iloc[:0]).data
+    assert "Of Table 6 not run yet: A; B." in nothing and "grid run --table 6 --profile utkface" in nothing
+
+
+def test_a_row_that_stands_in_one_setting_is_missed_in_no_other(lab):
+    rows = [Row("Baseline", "erm"), Row("Rare", "jtt", settings=("small",))]
+    both = Experiment("Table 6", "", {"small": {"train_images": 120}, "as it is": {}}, rows)
+    assert set(tables.missing(lab, both, tables.chosen(tables.rows(lab, both)))) == {
+        "Baseline (small)",
+        "Rare (small)",
+    }
+
+
+def test_published_runs_come_first_and_those_of_this_machine_fill_up(lab, monkeypatch):
+    erm = lab.run("erm", 100)
+    mine = lab.run("full-finetuning", 100, **RATE)
+    monkeypatch.setattr(lab, "all_published", lambda method: [erm])
+    monkeypatch.setattr(lab, "all_fresh", lambda method: [lab.find(erm.config), mine])
+    assert tables.find_runs(lab, "erm") == [erm, mine] and tables.find_runs(lab, "erm")[0] is erm
+
+
+def test_a_clone_shows_published_runs(lab, tmp_path):
+    only = Experiment("Table 6", "", {"as it is": {}}, [Row("Baseline", "erm")])
+    reader = study.open_study(
+        "smoke", changes=changes(lab.runs_root.parent / "pool"), device="cpu", runs_root=str(tmp_path)
+    )
+    reader.varied = lambda **more: reader  # a checkout of its own
+    reader.published_root = lab.published_root
+    assert tables.rows(reader, only).empty
+    runs.publish([lab.run("erm", 100)], lab.published_root, "smoke")
+    assert list(tables.rows(reader, only)["seed"]) == [100]
+
+
+def test_a_row_may_fix_another_batch_norm_policy_or_checkpoint_than_the_usual(lab):
+    unusual = [
+        Row("Moving statistics", "linear-probing", {"batchnorm": "train", **RATE}),
+        Row("Last epoch", "full-finetuning", {"select": "last", **RATE}),
+    ]
+    table = Experiment("Table 6", "", {"as it is": {}}, unusual)
+    assert tables.rows(lab, table).empty
+    table.compute(lab, 100)
+    assert list(tables.rows(lab, table)["method"]) == ["Moving statistics", "Last epoch"]
+    usual = Experiment("Table 6", "", {"as it is": {}}, [Row("All", "full-finetuning", RATE)])
+    assert len(tables.rows(lab, usual)) == 1
+
+
+def test_a_seed_that_lacks_a_searched_value_is_not_chosen_from(lab):
+    search = Experiment("Table 6", "", {"as it is": {}}, [Row("Searched", "full-finetuning")])
+    rows = tables.rows(lab, search)
+    assert len(rows) == 1 and rows.loc[0, "searched"] == len(methods.LEARNING_RATES)
+    assert tables.chosen(rows).empty
+    assert tables.missing(lab, search, tables.chosen(rows)) == {"Searched": 1}
+    whole = pd.concat(
+        [rows.assign(place=i, lr=rate, selection=80 - rate) for i, rate in enumerate(methods.LEARNING_RATES)]
+    )
+    assert list(tables.chosen(whole)["lr"]) == [0.001]
+
+
+def test_the_command_says_what_differs_from_the_profile(lab):
+    assert tables.command(study.open_study("demo"), SMALL) == "python -m aimfair grid run --table 6 --profile demo"
+    varied = study.open_study("demo", changes={"train_images": 2000})
+    beyond_it = paper_tables.beyond(varied.profile)["scores"]
+    assert "grid run --beyond scores --profile demo" in tables.command(varied, beyond_it)
+    assert tables.command(varied, paper_tables.all_of(varied.profile)["Figure 5"]).endswith(
+        "--figure 5 --profile demo -p train_images=2000"
+    )
+    task = paper_tables.all_of(varied.profile)["Table 11"].settings["Male / Young"]
+    of = {base: study.open_study(base) for base in ("demo", "smoke")}
+    said = {
+        base: tables.options(opened.varied(**task | {"profile": f"{base}-male-young"}).profile, opened.profile)
+        for base, opened in of.items()
+    }
+    assert said["demo"] == "--profile demo-male-young"  # there is a file of that name
+    assert said["smoke"] == "--profile smoke -p target=Male -p protected=Young"
+    photographs = study.open_study("utkface").profile
+    assert tables.options(photographs, photographs) == "--profile utkface --data path/to/images"
+
+
+def test_only_common_seeds_are_kept():
+    rows = pd.DataFrame({"method": list("aaaabbb"), "seed": [1, 2, 3, 4, 3, 2, 1]})
+    assert sorted(tables.common(rows)["seed"]) == [1, 1, 2, 2, 3, 3] and tables.common(rows.iloc[:0]).empty
+
+
+def test_changes_stand_beside_those_of_the_paper():
+    printed = pd.DataFrame({"wst": [70.0, 80.0, 85.0]}, ["b", "a", "c"])
+    measured = pd.DataFrame({"method": ["a", "a", "b"], "seed": [1, 2, 1], "wst": [60.0, 62.0, 50.0]})
+    beside = tables.beside(printed, measured, "b", ["wst"])
+    assert beside.loc["a"].tolist() == [80, 61, 10, 11] and list(beside.columns.get_level_values(1)) == ["WST"] * 4
+    assert np.isnan(beside.loc["c", "here"]).all() and beside.loc["c", ("paper, change", "WST")] == 15
+
+
+def test_at_equal_rates_only_seeds_that_tried_all_rates_count():
+    tried = [("A", 1, 0.1, 80), ("A", 1, 0.2, 70), ("B", 1, 0.1, 60), ("B", 1, 0.2, 50)]
+    tried += [("A", 2, 0.1, 90), ("B", 2, 0.2, 0), ("C", 1, 0.0, 99)]  # seed 2 is incomplete; C searches no rate
+    rows = pd.DataFrame(tried, columns=["method", "seed", "lr", "acc"])
+    grid, means = tables.at_equal_rates(rows, ["acc"])
+    assert set(grid["seed"]) == {1} and len(grid) == 4
+    assert means.loc[("ACC", 0.1)].to_dict() == {"A": 80, "B": 60}
+    assert means.loc[("ACC", 0.2)].to_dict() == {"A": 70, "B": 50}
+    nothing, empty = tables.at_equal_rates(rows[rows["seed"] == 2], ["acc"])
+    assert nothing.empty and empty.empty

@@ -1,27 +1,43 @@
-"""Executable claims: a sentence of the book, and the runs that decide whether it stands."""
+"""Executable claims: a sentence of the book, and the runs that decide whether it stands.
+
+There is one rule for every comparison, and it has three verdicts. The claim that a value lies above a bound "holds" if
+its whole 95 % interval over seeds does, is "contradicted" if the whole interval lies below, and is "undecided" otherwise.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
-from aimfair.stats import Difference, interval, paired_difference
+from aimfair.environment import AimfairError
+from aimfair.stats import Difference, holm, interval, paired_difference
+from aimfair.study.tables import HEADINGS, within
 
 VERDICTS = {
     "holds": "Holds here",
     "contradicted": "The opposite holds here",
     "undecided": "Cannot be decided here",
 }
+"""What a verdict is called before a sentence."""
+
+WORDS = {"holds": "wins", "contradicted": "loses", "undecided": "undecided"}
+"""What a verdict is called where a method is compared with a reference: it "holds" if the method is better."""
+
 NOT_RUN = "not run here"
 """The evidence of a claim about runs that do not exist: a chapter can be read before all of its runs are there."""
+
+METRICS = ("acc", "wst", "eo_max")
+LOWER_IS_BETTER = ("eo_max", "eo_mean", "std")
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim with its verdict: "holds", "contradicted" or "undecided".
+    """A claim with its verdict, one of :data:`VERDICTS`.
 
     opposite  whether a contradicted claim means that its opposite holds, as for an order, and not only that it fails
     """
@@ -36,37 +52,30 @@ class Claim:
         """True if the runs support the claim."""
         return self.verdict == "holds"
 
-    def _said(self) -> tuple[str, str]:
+    def _words(self) -> tuple[str, str]:
         fails = self.verdict == "contradicted" and not self.opposite
         verdict = "Does not hold here" if fails else VERDICTS[self.verdict]
         return verdict, f"{self.text} ({self.evidence})" if self.evidence else self.text
 
     def __str__(self) -> str:
-        return "{}: {}".format(*self._said())
+        return "{}: {}".format(*self._words())
 
     def _repr_markdown_(self) -> str:
-        return "**{}:** {}".format(*self._said())
+        return "**{}:** {}".format(*self._words())
 
     __repr__ = __str__
 
 
-def higher(
-    text: str, a: ArrayLike, b: ArrayLike, unit: str = "points", margin: float = 0.0, pairs: str = "seeds"
-) -> Claim:
-    """The claim that a exceeds b by more than ``margin``, seed by seed, or by whatever else the ``pairs`` are.
-
-    It holds if the 95 % interval of the paired difference lies above the margin, is contradicted if the interval lies
-    below it, and is undecided otherwise: an interval that straddles the margin supports neither side. Without a single
-    run of one of them it is undecided, too.
-    """
-    return _paired(text, a, b, unit, pairs, lambda d: decided(d.low, d.high, margin))
+def decided(low: float, high: float, bound: float = 0.0) -> str:
+    """The rule of every verdict: what an interval says of the claim that a value lies above ``bound``."""
+    if low > bound:
+        return "holds"
+    return "contradicted" if high < bound else "undecided"
 
 
-def lower(
-    text: str, a: ArrayLike, b: ArrayLike, unit: str = "points", margin: float = 0.0, pairs: str = "seeds"
-) -> Claim:
-    """The claim that a stays below b by more than ``margin``; see :func:`higher`."""
-    return _paired(text, a, b, unit, pairs, lambda d: decided(-d.high, -d.low, margin))
+def claim(text: str, facts: Sequence[bool] | bool, evidence: str = "") -> Claim:
+    """A claim without a statistic: it holds if every fact is true and is contradicted otherwise."""
+    return Claim(text, "holds" if np.all(facts) else "contradicted", evidence, opposite=False)
 
 
 def above(text: str, values: ArrayLike, bound: float, unit: str = "", most: float = np.inf) -> Claim:
@@ -82,16 +91,21 @@ def above(text: str, values: ArrayLike, bound: float, unit: str = "", most: floa
     return Claim(text, decided(low, high, bound), evidence)
 
 
-def claim(text: str, facts: Sequence[bool] | bool, evidence: str = "") -> Claim:
-    """A claim without a statistic: it holds if every fact is true and is contradicted otherwise."""
-    return Claim(text, "holds" if np.all(facts) else "contradicted", evidence, opposite=False)
+def higher(
+    text: str, a: ArrayLike, b: ArrayLike, unit: str = "points", margin: float = 0.0, pairs: str = "seeds"
+) -> Claim:
+    """The claim that a exceeds b by more than ``margin``, seed by seed, or by whatever else the ``pairs`` are.
+
+    It is judged by the 95 % interval of the paired difference; without a single run of one of them it is undecided.
+    """
+    return _paired(text, a, b, unit, pairs, lambda d: decided(d.low, d.high, margin))
 
 
-def decided(low: float, high: float, bound: float = 0.0) -> str:
-    """The rule of every verdict: what an interval says of the claim that a value lies above ``bound``."""
-    if low > bound:
-        return "holds"
-    return "contradicted" if high < bound else "undecided"
+def lower(
+    text: str, a: ArrayLike, b: ArrayLike, unit: str = "points", margin: float = 0.0, pairs: str = "seeds"
+) -> Claim:
+    """The claim that a stays below b by more than ``margin``; see :func:`higher`."""
+    return _paired(text, a, b, unit, pairs, lambda d: decided(-d.high, -d.low, margin))
 
 
 def _paired(
@@ -102,3 +116,67 @@ def _paired(
     d = paired_difference(a, b)
     evidence = f"{d.mean:+.2f} {unit} [{d.low:+.2f}, {d.high:+.2f}], sign-flip p {d.p:.3f}, {d.n} {pairs}"
     return Claim(text, verdict(d), evidence)
+
+
+def compare(
+    test: Callable[..., Claim], text: str, rows: pd.DataFrame, first: str, second: str, metric: str, **options: Any
+) -> Claim:
+    """:func:`higher` or :func:`lower` of two methods of ``rows`` on the seeds that both have.
+
+    Undecided, and says so, where one of them has no runs. Raises AimfairError for a seed that has several rows.
+    """
+    sides = [rows[rows["method"] == name].set_index("seed")[metric] for name in (first, second)]
+    seeds = sides[0].index.intersection(sides[1].index)
+    if any(side.index.has_duplicates for side in sides):
+        raise AimfairError(f"{first} or {second} has several rows of one seed: choose among them first")
+    return test(text, *(side.loc[seeds].to_numpy(float) for side in sides), **options)
+
+
+def ask(rows: pd.DataFrame, *questions: tuple[Callable[..., Claim], str, str, str, str]) -> list[Claim]:
+    """:func:`compare` for several (test, text, first, second, metric)."""
+    return [compare(test, text, rows, first, second, metric) for test, text, first, second, metric in questions]
+
+
+def compare_all(frame: pd.DataFrame, reference: str, by: str = "method") -> pd.DataFrame:
+    """Every method of ``frame`` against ``reference``: a row per method and metric of :data:`METRICS`.
+
+    frame  one row per (``by``, seed) with a column per metric; each pair is compared on the seeds that both have
+    Columns: ``by``, metric, difference, low, high (points), p (exact sign-flip), "p Holm" (adjusted over the methods of
+    a metric), seeds, and the verdict on the claim that the method is better. Raises AimfairError for a reference that is
+    not there, a repeated seed, or a method that shares no seed with the reference.
+    """
+    if reference not in set(frame[by]):
+        raise AimfairError(f"nothing to compare with: {reference!r} has no runs")
+    if frame.duplicated([by, "seed"]).any():
+        raise AimfairError(f"a comparison needs one run per {by} and seed: choose among them first")
+    rows = []
+    for metric in METRICS:
+        wide = frame.pivot(index="seed", columns=by, values=metric)
+        for name in (n for n in frame[by].unique() if n != reference):
+            both = wide[[name, reference]].dropna()
+            if both.empty:
+                raise AimfairError(f"{name} and {reference} share no seed: their differences would not be paired")
+            d = paired_difference(both[name], both[reference])
+            verdict = decided(-d.high, -d.low) if metric in LOWER_IS_BETTER else decided(d.low, d.high)
+            rows.append((name, metric, d.mean, d.low, d.high, d.p, d.n, verdict))
+    table = pd.DataFrame(rows, columns=[by, "metric", "difference", "low", "high", "p", "seeds", "verdict"])
+    table["p Holm"] = table.groupby("metric", sort=False)["p"].transform(lambda p: holm(p))
+    return table
+
+
+def show(compared: pd.DataFrame, by: str = "method") -> pd.DataFrame:
+    """:func:`compare_all` for reading: a row per method, a cell per metric such as ``wins +1.9 [+0.6, +3.3]``."""
+    cells = [f"{WORDS[r.verdict]} {within(r.difference, r.low, r.high, '+.1f')}" for r in compared.itertuples()]
+    wide = compared.assign(cell=cells).pivot(index=by, columns="metric", values="cell")
+    wide = wide.loc[list(compared[by].unique()), list(compared["metric"].unique())].rename(columns=HEADINGS)
+    seeds = compared.groupby(by, sort=False)["seeds"].max()
+    return wide.assign(seeds=seeds).rename_axis(None).rename_axis(None, axis=1)
+
+
+def recommended(compared: pd.DataFrame) -> bool:
+    """Whether one method should be used in place of the reference: it is better by one metric at least and worse by none.
+
+    compared  the rows of that method from :func:`compare_all`
+    """
+    verdicts = set(compared["verdict"])
+    return "holds" in verdicts and "contradicted" not in verdicts

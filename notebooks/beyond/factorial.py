@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from aimfair.analysis import table_runs, verdicts
 from aimfair.environment import AimfairError
-from aimfair.study import Study, search
+from aimfair.study import Study, claims, search, tables
 from beyond import experiments
 
 FACTORS = ("mask", "statistics", "checkpoint")
@@ -26,14 +25,14 @@ def runs_of(study: Study, every_rate: bool = False) -> pd.DataFrame:
     every_rate  of the seeds of the search all learning rates, and no other seeds: the rate is a factor more, ``lr``. Rates
                 with which some of the trainings diverged are left out for all of them
     """
-    found = table_runs.rows(study, experiments.all_of(study.profile)["factorial"])
+    found = tables.rows(study, experiments.all_of(study.profile)["factorial"])
     if every_rate:
         lost = found.loc[["diverged" in scores for scores in found["scores"]], "lr"]
         found = found[
             found["seed"].isin(search.seeds(study.profile)) & ~found["lr"].isin(list(lost))
         ]
     else:
-        found = table_runs.chosen(found)
+        found = tables.chosen(found)
     levels = {row.title: levels for levels, row in experiments.crossed().items()}
     found = found[found["method"].isin(list(levels))].reset_index(drop=True)
     found[list(FACTORS)] = [levels[title] for title in found["method"]] or None
@@ -59,10 +58,10 @@ def effects(frame: pd.DataFrame, reference: Mapping[str, str]) -> pd.DataFrame:
     frame      a crossed frame (see :func:`complete`), one row per combination and seed
     reference  factor -> the level that its other levels are compared with
     A level's value for a seed is the mean over all combinations of the other factors. A row per factor, level and
-    metric, with the columns of :func:`aimfair.analysis.verdicts.compare`. Raises AimfairError where the frame is not crossed
+    metric, with the columns of :func:`aimfair.study.claims.compare_all`. Raises AimfairError where the frame is not crossed
     or lacks a reference level.
     """
-    factors, metrics = list(reference), list(verdicts.METRICS)
+    factors, metrics = list(reference), list(claims.METRICS)
     if (
         frame.empty
         or len(complete(frame, factors)) != len(frame)
@@ -78,7 +77,7 @@ def effects(frame: pd.DataFrame, reference: Mapping[str, str]) -> pd.DataFrame:
                 f"{factor} has no level {base!r}; it has: {', '.join(map(str, frame[factor].unique()))}"
             )
         means = frame.groupby([factor, "seed"], sort=False)[metrics].mean().reset_index()
-        compared = verdicts.compare(means, base, by=factor).rename(columns={factor: "level"})
+        compared = claims.compare_all(means, base, by=factor).rename(columns={factor: "level"})
         parts.append(compared.assign(factor=factor))
     return pd.concat(parts, ignore_index=True)[["factor", *parts[0].columns.drop("factor")]]
 

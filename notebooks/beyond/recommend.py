@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from aimfair import methods
-from aimfair.analysis import table_runs
 from aimfair.environment import AimfairError
 from aimfair.stats import paired_difference
 from aimfair.study import Study, recipes, search, tables
@@ -44,7 +43,7 @@ def _combinations(study: Study, method: methods.Method) -> pd.DataFrame:
         tuple(hyper[name] for name in method.search) for hyper in search.values(method.name)
     ]
     kept, places = [], []
-    for run in table_runs.there(study, method.name):
+    for run in tables.find_runs(study, method.name):
         values = tuple(run.config["hyper"][name] for name in method.search)
         if values in tried:
             kept.append(run)
@@ -66,7 +65,7 @@ def _combinations(study: Study, method: methods.Method) -> pd.DataFrame:
         means.loc[rows, "method"] = ", ".join(
             [method.title, *(f"{k}={v}" for k, v in hyper.items())]
         )
-        means.loc[rows, "command"] = table_runs.command_for(study, method.name, hyper, {})
+        means.loc[rows, "command"] = tables.command_for(study, method.name, hyper, {})
     return means.assign(name=method.name).drop(columns=["unusual", "place"])
 
 
@@ -74,17 +73,17 @@ def _trained_longer(study: Study) -> pd.DataFrame:
     """The rows of the experiment "longer" whose biased model is not the study's own."""
     experiment = experiments.all_of(study.profile)["longer"]
     rows = {row.title: row for row in experiment.rows if row.changes}
-    best = table_runs.chosen(table_runs.rows(study, experiment))
+    best = tables.chosen(tables.rows(study, experiment))
     best = best[best["method"].isin(list(rows))]
     if best.empty:
         return pd.DataFrame()
     means = best.groupby(["method", "seed"], sort=False).mean(numeric_only=True).reset_index()
     typed = {
-        t: table_runs.command_for(study, row.method, row.fixed, row.changes)
+        t: tables.command_for(study, row.method, row.fixed, row.changes)
         for t, row in rows.items()
     }
     typed |= {
-        recipe.title: table_runs.command_for(study, recipe.name, {}, {})
+        recipe.title: tables.command_for(study, recipe.name, {}, {})
         for recipe in recipes.ALL.values()
     }
     names = {title: row.method for title, row in rows.items()}

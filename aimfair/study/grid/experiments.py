@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aimfair import methods
 from aimfair.study import profiles, search
 from aimfair.study.measurements import MEASUREMENTS
 from aimfair.study.profiles import Profile
+
+if TYPE_CHECKING:
+    from aimfair.study import Study
 
 GAPS = "gradient-gaps"
 """A run without a classifier of its own: what AIM-Fair's masks are made from, :func:`aimfair.study.measurements.gradient_gaps`."""
@@ -71,6 +74,16 @@ class Experiment:
         """The rows that stand in one of the settings."""
         return [row for row in self.rows if setting in row.settings or not row.settings]
 
+    def compute(self, lab: Study, seed: int) -> None:
+        """Train the runs of one seed that are missing, or find them."""
+        for setting, changed in self.settings.items():
+            for row in self.within(setting):
+                study = lab.varied(**{**changed, **row.changes})
+                if row.method in MEASUREMENTS:
+                    study.measure(row.method, seed, **row.fixed)
+                else:
+                    search.tried(study, row.method, seed, **row.fixed)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -120,11 +133,6 @@ def cells(experiment: Experiment, profile: str, changes: Mapping[str, Any], seed
 def own(p: Profile) -> Settings:
     """The profile as it is."""
     return {f"{p.target} / {p.protected}": {}}
-
-
-def crossed(settings: Settings, **changes: Any) -> Settings:
-    """Each of the settings with further changes."""
-    return {label: changed | changes for label, changed in settings.items()}
 
 
 def trained(p: Profile, times: int) -> dict[str, int]:
