@@ -15,12 +15,12 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from itertools import compress
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,17 +30,15 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from aimfair.datasets import Catalogue
-from aimfair.environment import AimfairError, home
+from aimfair.environment import AimfairError, cores, home
 from aimfair.progress import progress
 
 MEMORY_LIMIT = 4 * 2**30
-"""Bytes of decoded images beyond which ``read`` returns a memory map instead of an array in memory."""
+"""Bytes of decoded images beyond which they are read into a memory map instead of an array in memory."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 BLOCK, TASK = 2048, 32
-
-Result = TypeVar("Result")
 
 
 class BrokenImage(AimfairError):
@@ -57,6 +55,9 @@ class Location(NamedTuple):
         return str(self.container / self.member)
 
 
+# Finding
+
+
 def data_root(root: str | Path | None, data_set: str) -> Path:
     """``root`` as a path. Raises AimfairError when none is given or it does not exist."""
     if root is None:
@@ -71,10 +72,7 @@ def data_root(root: str | Path | None, data_set: str) -> Path:
 
 def first(candidates: Iterable[Path]) -> Path | None:
     """The first candidate that exists; a folder counts only when it is not empty."""
-    for path in candidates:
-        if path.is_file() or (path.is_dir() and any(path.iterdir())):
-            return path
-    return None
+    return next((p for p in candidates if p.is_file() or (p.is_dir() and any(p.iterdir()))), None)
 
 
 def listing(container: Path) -> list[str]:
@@ -84,6 +82,174 @@ def listing(container: Path) -> list[str]:
         return sorted((Path(at) / name).relative_to(container).as_posix() for at, _, names in walk for name in names)
     with _zip(container) as archive:
         return sorted(entry.filename for entry in archive.infolist() if not entry.is_dir())
+
+
+def read_list(path: Path, file: Any = None, **options: Any) -> pd.DataFrame:
+    """``pd.read_csv`` of a list that describes images, or of the rest of the open ``file``.
+
+    Fields are separated by commas in a ``.csv``, by white space in a ``.txt``. Raises AimfairError for what is no table.
+    """
+    separated: dict[str, Any] = {"sep": r"\s+"} if path.suffix == ".txt" else {"skipinitialspace": True}
+    try:
+        return pd.read_csv(path if file is None else file, **separated, **options)
+    except (ValueError, OSError) as error:  # pandas raises kinds of ValueError for whatever is wrong with a list
+        raise AimfairError(
+            f"{path} cannot be read as a list ({str(error).strip()}): repair or fetch it again"
+        ) from error
+
+
+def match(
+    table: pd.DataFrame, files: Mapping[str, Location], listed: Path
+) -> tuple[pd.DataFrame, list[Location], list[str]]:
+    """Bring a list and the images together: the rows that have an image, where each is, and who was left out and why.
+
+    ``table`` has a row for each name in the list ``listed``. Raises AimfairError for a name that it has twice, and when
+    there is an image of none.
+    """
+    if table.index.has_duplicates:
+        raise AimfairError(f"{listed}: {table.index[table.index.duplicated()][0]} is listed twice")
+    found = table.index.isin(files.keys())
+    if not found.any():
+        raise AimfairError(f"{listed} does not match the images: it lists {len(table)}, and none of them is there")
+    skipped = [f"{name}: in {listed.name}, no image" for name in table.index[~found]]
+    skipped += [f"{name}: not in {listed.name}" for name in files.keys() - set(table.index)]
+    table = table[found]
+    return table, [files[name] for name in table.index], sorted(skipped)
+
+
+def tar_as_zip(archive: Path, cache: Path | None = None) -> Path:
+    """Rewrite a tar archive once as an uncompressed zip file in ``cache`` and return its path.
+
+    A compressed tar can only be read from the front; a zip gives any member at once and is one file where
+    unpacking would make thousands. The name holds the archive's path, size and modification time, the file
+    appears whole or not at all, and of several processes one writes while the others wait.
+    Raises AimfairError for a damaged archive or a cache that cannot be written.
+    """
+    stat, cache = archive.stat(), _cache_folder(cache)
+    identity = f"{archive.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    target = cache / f"{archive.name.split('.')[0]}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.zip"
+    temporary = target.with_suffix(".tmp")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_suffix(".lock")):
+            if not target.exists():
+                try:
+                    _copy_members(archive, temporary)
+                    os.replace(temporary, target)
+                finally:
+                    temporary.unlink(missing_ok=True)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise AimfairError(f"{archive} is damaged or incomplete ({error}): fetch it again") from error
+    except OSError as error:
+        raise AimfairError(f"{archive} cannot be unpacked into {cache} ({error}): make room there") from error
+    return target
+
+
+def _copy_members(archive: Path, target: Path) -> None:
+    with tarfile.open(archive, "r|*") as source, zipfile.ZipFile(target, "w") as copy:
+        for member in progress(source, f"unpacking {archive.name}", unit="file"):
+            content = source.extractfile(member) if member.isfile() else None
+            if content is not None:
+                copy.writestr(zipfile.ZipInfo(member.name), content.read())
+
+
+def _cache_folder(cache: str | Path | None) -> Path:
+    return home() / "data" / "cache" if cache is None else Path(cache)
+
+
+# Reading
+
+
+def build(
+    name: str,
+    table: pd.DataFrame,
+    locations: Sequence[Location],
+    skipped: list[str],
+    *,
+    on_error: str = "raise",
+    memory_limit: int = MEMORY_LIMIT,
+    cache: str | Path | None = None,
+) -> Catalogue:
+    """Catalogue of the faces at ``locations``: one row of ``table`` each, attributes under the face's name as index.
+
+    on_error      "raise": a broken image ends the reading that meets it, with one line that names the file.
+                  "skip": every image is decoded once now; the broken ones leave the catalogue together with
+                  their labels and are listed in ``skipped``, so that quotas are drawn from sound images only.
+    memory_limit  bytes of decoded images beyond which they are kept in a file in ``cache``, not in memory
+    cache         a folder; None: ``data/cache``
+
+    These three options are those of every data set that is read from files.
+    """
+    if on_error not in ("raise", "skip"):
+        raise AimfairError(f"on_error is {on_error!r}: choose 'raise' or 'skip'")
+    if on_error == "skip":
+        faces = progress(_decode_all(locations, 8), f"checking {name}", total=len(locations), unit="image")
+        broken = [face if isinstance(face, BrokenImage) else None for face in faces]
+        sound = [error is None for error in broken]
+        skipped = skipped + [f"{at.member}: {error}" for at, error in zip(locations, broken, strict=True) if error]
+        locations, table = list(compress(locations, sound)), table[sound]
+    if not len(locations):
+        raise AimfairError(f"{name}: no usable image; left out: {'; '.join(skipped[:3]) or 'none'}")
+
+    def read(indices: np.ndarray, size: int) -> Tensor:
+        chosen = [locations[index] for index in indices]
+        return _read_images(chosen, size, f"decoding {Path(name).name}", memory_limit, _cache_folder(cache))
+
+    return Catalogue(name, np.array(table.index, dtype=str), table.reset_index(drop=True), read, skipped)
+
+
+def _read_images(locations: Sequence[Location], size: int, what: str, memory_limit: int, cache: Path) -> Tensor:
+    """(n, 3, size, size) uint8 images in the order of ``locations``, whatever the number of threads.
+
+    Beyond ``memory_limit`` bytes the tensor maps a nameless file in ``cache`` that vanishes with it.
+    Raises BrokenImage naming the first file that cannot be decoded, AimfairError when the disk is full.
+    """
+    if size < 1:
+        raise AimfairError(f"image size is {size}: it must be a positive number of pixels")
+    shape = (len(locations), 3, size, size)
+    if np.prod(shape) <= memory_limit:
+        images = np.empty(shape, np.uint8)
+        for row, face in enumerate(_sound(locations, size, what)):
+            images[row] = face
+        return torch.from_numpy(images)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache) as file:
+            for face in _sound(locations, size, what):
+                file.write(face.tobytes())
+            file.flush()
+            return torch.from_numpy(np.memmap(file, np.uint8, mode="r+", shape=shape))
+    except OSError as error:
+        wanted = f"{np.prod(shape) / 2**30:.1f} GiB of decoded images"
+        raise AimfairError(f"no room for {wanted} in {cache} ({error}): free some") from error
+
+
+def _sound(locations: Sequence[Location], size: int, what: str) -> Iterator[np.ndarray]:
+    """Every face in order; the first broken one ends it."""
+    faces = progress(_decode_all(locations, size), what, total=len(locations), unit="image")
+    for location, face in zip(locations, faces, strict=True):
+        if isinstance(face, BrokenImage):
+            raise BrokenImage(f"{location} {face}; replace or remove it") from face
+        yield face
+
+
+def _decode_all(locations: Sequence[Location], size: int) -> Iterator[np.ndarray | BrokenImage]:
+    """Every face in order, and in the place of a broken one what is wrong with it. Pillow decodes outside the GIL."""
+
+    def decode_some(some: Sequence[Location]) -> list[np.ndarray | BrokenImage]:
+        faces: list[np.ndarray | BrokenImage] = []
+        for location in some:
+            try:
+                faces.append(decode(fetch(location), size))
+            except BrokenImage as error:
+                faces.append(error)
+        return faces
+
+    with _open_containers(locations) as fetch, ThreadPoolExecutor(cores()) as pool:
+        for start in range(0, len(locations), BLOCK):  # bounds what waits in memory for a slow consumer
+            block = locations[start : start + BLOCK]
+            for faces in pool.map(decode_some, [block[at : at + TASK] for at in range(0, len(block), TASK)]):
+                yield from faces
 
 
 def decode(data: bytes, size: int) -> np.ndarray:
@@ -106,139 +272,8 @@ def decode(data: bytes, size: int) -> np.ndarray:
     return np.asarray(face).transpose(2, 0, 1)
 
 
-def tar_as_zip(archive: Path, cache: Path | None = None) -> Path:
-    """Rewrite a tar archive once as an uncompressed zip file in ``cache`` and return its path.
-
-    A compressed tar can only be read from the front; a zip gives any member at once and is one file where
-    unpacking would make thousands. The name holds the archive's path, size and modification time, the file
-    appears whole or not at all, and of several processes one writes while the others wait.
-    Raises AimfairError for a damaged archive or a cache that cannot be written.
-    """
-    stat = archive.stat()
-    identity = f"{archive.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-    key = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    cache = _cache_folder(cache)
-    target = cache / f"{archive.name.split('.')[0]}-{key}.zip"
-    if target.exists():
-        return target
-    temporary = target.with_suffix(".tmp")
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_suffix(".lock")):
-            if not target.exists():
-                try:
-                    _copy_members(archive, temporary)
-                    os.replace(temporary, target)
-                finally:
-                    temporary.unlink(missing_ok=True)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise AimfairError(f"{archive} is damaged or incomplete ({error}): fetch it again") from error
-    except OSError as error:
-        raise AimfairError(f"{archive} cannot be unpacked into {cache} ({error}): make room there") from error
-    return target
-
-
-def build(
-    name: str,
-    names: Sequence[str],
-    locations: Sequence[Location],
-    attributes: pd.DataFrame,
-    skipped: list[str],
-    on_error: str,
-    memory_limit: int,
-    cache: Path | None,
-) -> Catalogue:
-    """Catalogue of the faces at ``locations``, one row of ``attributes`` and one name for each.
-
-    on_error      "raise": a broken image ends the reading that meets it, with one line that names the file.
-                  "skip": every image is decoded once now; the broken ones leave the catalogue together with
-                  their labels and are listed in ``skipped``, so that quotas are drawn from sound images only.
-    memory_limit  bytes of decoded images beyond which they are kept in a file in ``cache``, not in memory
-    """
-    if on_error not in ("raise", "skip"):
-        raise AimfairError(f"on_error is {on_error!r}: choose 'raise' or 'skip'")
-    if on_error == "skip":
-        reasons = list(_each(partial(_fault, size=8), locations, f"checking {name}"))
-        sound = [row for row, reason in enumerate(reasons) if reason is None]
-        skipped = skipped + [reason for reason in reasons if reason is not None]
-        names, locations = [names[row] for row in sound], [locations[row] for row in sound]
-        attributes = attributes.iloc[sound]
-    if not len(names):
-        raise AimfairError(f"{name}: no usable image; left out: {'; '.join(skipped[:3]) or 'none'}")
-
-    def read(indices: np.ndarray, size: int) -> Tensor:
-        chosen = [locations[index] for index in indices]
-        return read_images(chosen, size, f"decoding {Path(name).name}", memory_limit, cache)
-
-    return Catalogue(name, np.array(names, dtype=str), attributes.reset_index(drop=True), read, skipped)
-
-
-def read_images(
-    locations: Sequence[Location],
-    size: int,
-    what: str = "decoding",
-    memory_limit: int = MEMORY_LIMIT,
-    cache: Path | None = None,
-) -> Tensor:
-    """(n, 3, size, size) uint8 images in the order of ``locations``, whatever the number of threads.
-
-    Beyond ``memory_limit`` bytes the tensor maps a nameless file in ``cache`` that vanishes with it.
-    Raises AimfairError naming the first file that cannot be decoded, or when the disk is full.
-    """
-    if size < 1:
-        raise AimfairError(f"image size is {size}: it must be a positive number of pixels")
-    shape = (len(locations), 3, size, size)
-    faces = _each(partial(_decode_at, size=size), locations, what)
-    if np.prod(shape) <= memory_limit:
-        images = np.empty(shape, np.uint8)
-        for row, face in enumerate(faces):
-            images[row] = face
-        return torch.from_numpy(images)
-    cache = _cache_folder(cache)
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=cache) as file:
-            for face in faces:
-                file.write(face.tobytes())
-            file.flush()
-            return torch.from_numpy(np.memmap(file, np.uint8, mode="r+", shape=shape))
-    except OSError as error:
-        wanted = f"{np.prod(shape) / 2**30:.1f} GiB of decoded images"
-        raise AimfairError(f"no room for {wanted} in {cache} ({error}): free some") from error
-
-
-def _each(work: Callable[..., Result], locations: Sequence[Location], what: str) -> Iterator[Result]:
-    """``work(fetch, location)`` of every location, in order, by a pool of threads (Pillow decodes outside the GIL)."""
-
-    def results() -> Iterator[Result]:
-        with _opened(locations) as fetch, ThreadPoolExecutor(_cores()) as pool:
-            for start in range(0, len(locations), BLOCK):  # bounds what waits in memory for a slow consumer
-                block = locations[start : start + BLOCK]
-                tasks = [block[at : at + TASK] for at in range(0, len(block), TASK)]
-                for done in pool.map(lambda task: [work(fetch, location) for location in task], tasks):
-                    yield from done
-
-    return progress(results(), what, total=len(locations), unit="image")
-
-
-def _decode_at(fetch: Callable[[Location], bytes], location: Location, size: int) -> np.ndarray:
-    try:
-        return decode(fetch(location), size)
-    except BrokenImage as error:
-        raise BrokenImage(f"{location} {error}; replace or remove it") from error
-
-
-def _fault(fetch: Callable[[Location], bytes], location: Location, size: int) -> str | None:
-    """Why the image cannot be decoded, or None."""
-    try:
-        decode(fetch(location), size)
-    except BrokenImage as error:
-        return f"{location.member}: {error}"
-    return None
-
-
 @contextmanager
-def _opened(locations: Sequence[Location]) -> Iterator[Callable[[Location], bytes]]:
+def _open_containers(locations: Sequence[Location]) -> Iterator[Callable[[Location], bytes]]:
     """A function from location to file content that may be called from any thread."""
     with ExitStack() as stack:
         containers = {location.container for location in locations}
@@ -269,19 +304,3 @@ def _zip(path: Path) -> zipfile.ZipFile:
         raise AimfairError(f"{path} is not a complete zip file ({error}): fetch it again") from error
     except OSError as error:
         raise AimfairError(f"{path} cannot be read ({error})") from error
-
-
-def _copy_members(archive: Path, target: Path) -> None:
-    with tarfile.open(archive, "r|*") as source, zipfile.ZipFile(target, "w") as copy:
-        for member in progress(source, f"unpacking {archive.name}", unit="file"):
-            content = source.extractfile(member) if member.isfile() else None
-            if content is not None:
-                copy.writestr(zipfile.ZipInfo(member.name), content.read())
-
-
-def _cache_folder(cache: Path | None) -> Path:
-    return home() / "data" / "cache" if cache is None else cache
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,9 +6,8 @@ The attributes are annotators' impressions and noisy; ``Male`` is a perceived, b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,16 +19,8 @@ SPLITS = ("train", "validation", "test")
 LAST_TRAIN, LAST_VALIDATION = 162_770, 182_637
 """Last ids of the official training and validation split."""
 
-VALUES = {"-1": 0, "1": 1}
 
-
-def catalogue(
-    root: str | Path | None = None,
-    *,
-    on_error: str = "raise",
-    memory_limit: int = _images.MEMORY_LIMIT,
-    cache: str | Path | None = None,
-) -> Catalogue:
+def catalogue(root: str | Path | None = None, **options: Any) -> Catalogue:
     """Faces under ``root`` that have both attributes and an image, in id order.
 
     Images: a folder ``img_align_celeba/`` (nested or not) or ``img_align_celeba.zip``; lists as in
@@ -40,24 +31,13 @@ def catalogue(
     """
     table = attributes(root)
     base = _images.data_root(root, "CelebA")
-    container = _find(base, ["img_align_celeba", "img_align_celeba.zip"])
+    container = _find(base, "img_align_celeba", "img_align_celeba.zip")
     if container is None:
         raise AimfairError(
             f"no img_align_celeba/ or img_align_celeba.zip in {base}: data/README.md says how to get CelebA"
         )
-    files = {member.rpartition("/")[2]: member for member in _images.listing(container)}
-    present = table.index.isin(files.keys())
-    if not present.any():
-        raise AimfairError(
-            f"the attribute list in {base} does not match the images: none of its {len(table)} names is in {container}"
-        )
-    skipped = [f"{name}: in the attribute list, no image in {container.name}" for name in table.index[~present]]
-    listed = set(table.index)
-    skipped += [f"{name}: in {container.name}, not in the attribute list" for name in files if name not in listed]
-    table = table[present]
-    locations = [_images.Location(container, files[name]) for name in table.index]
-    folder = None if cache is None else Path(cache)
-    return _images.build("CelebA", list(table.index), locations, table, skipped, on_error, memory_limit, folder)
+    files = {member.rpartition("/")[2]: _images.Location(container, member) for member in _images.listing(container)}
+    return _images.build("CelebA", *_images.match(table, files, _attribute_list(base)), **options)
 
 
 def attributes(root: str | Path | None = None) -> pd.DataFrame:
@@ -66,80 +46,69 @@ def attributes(root: str | Path | None = None) -> pd.DataFrame:
     Index: file names. Columns: the attributes as int64 of {0, 1}, ``split`` ("train", "validation", "test"),
     and ``identity`` where ``identity_CelebA.txt`` exists. Read from ``list_attr_celeba`` and
     ``list_eval_partition``, each ``.txt`` (official) or ``.csv`` (mirrors); without a partition list the
-    split follows from the official ids. Raises AimfairError naming file and line of a malformed entry.
+    split follows from the official ids. Raises AimfairError naming the list and the face of a malformed entry.
     """
     base = _images.data_root(root, "CelebA")
-    listed = _find(base, ["list_attr_celeba.txt", "list_attr_celeba.csv"])
-    if listed is None:
-        raise AimfairError(f"no list_attr_celeba.txt or .csv in {base}: data/README.md says how to get CelebA")
-    table = _attribute_list(listed).sort_index()
-    if table.index.has_duplicates:
-        raise AimfairError(f"{listed}: {table.index[table.index.duplicated()][0]} is listed twice")
-    partition = _find(base, ["list_eval_partition.txt", "list_eval_partition.csv"])
-    codes = _official_split(table.index) if partition is None else _column(partition, table.index)
+    table = _read_attributes(_attribute_list(base)).sort_index()
+    partition = _find(base, "list_eval_partition.txt", "list_eval_partition.csv")
+    codes = _official_split(table.index) if partition is None else _read_column(partition, table.index)
     if codes.min() < 0 or codes.max() > 2:
         raise AimfairError(
             f"{partition}: a partition is 0, 1 or 2, found {codes.min()} to {codes.max()}; fetch the list again"
         )
     table["split"] = np.array(SPLITS)[codes]
-    identity = _find(base, ["identity_CelebA.txt"])
+    identity = _find(base, "identity_CelebA.txt")
     if identity is not None:
-        table["identity"] = _column(identity, table.index)
+        table["identity"] = _read_column(identity, table.index)
     return table
 
 
-def _find(root: Path, names: Iterable[str]) -> Path | None:
+def _find(root: Path, *names: str) -> Path | None:
     bases = [root / base / part for base in ("", "celeba") for part in ("", "Img", "Anno", "Eval")]
     return _images.first(base / name for base in bases for name in names)
 
 
-def _fields(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of every line that is not blank."""
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            yield number, line.replace(" ", "").split(",") if path.suffix == ".csv" else line.split()
+def _attribute_list(base: Path) -> Path:
+    listed = _find(base, "list_attr_celeba.txt", "list_attr_celeba.csv")
+    if listed is None:
+        raise AimfairError(f"no list_attr_celeba.txt or .csv in {base}: data/README.md says how to get CelebA")
+    return listed
 
 
-def _attribute_list(path: Path) -> pd.DataFrame:
-    """A number of faces (official format only), a header, then a name and a -1 or 1 per attribute in every line."""
-    lines = _fields(path)
-    promised: list[str] | None = None
-    if path.suffix != ".csv":
-        _, promised = next(lines, (1, []))
-        if len(promised) != 1 or not promised[0].isdecimal():
-            raise AimfairError(f"{path} line 1: not the number of faces; fetch the list again")
-    _, columns = next(lines, (1, []))
-    columns = columns if promised else columns[1:]  # the header of a CSV begins with image_id
-    names: list[str] = []
-    values: list[int] = []
-    for number, (name, *row) in lines:
-        if len(row) != len(columns):
-            raise AimfairError(f"{path} line {number}: {len(row)} values for {len(columns)} attributes; fetch it again")
-        try:
-            values.extend(map(VALUES.__getitem__, row))
-        except KeyError as wrong:
-            raise AimfairError(f"{path} line {number}: an attribute is -1 or 1, not {wrong}; fetch it again") from None
-        names.append(name)
-    if not names or (promised and int(promised[0]) != len(names)):
-        of = f" of {promised[0]}" if promised else ""
-        raise AimfairError(f"{path} is incomplete: {len(names)}{of} faces; fetch it again")
-    return pd.DataFrame(np.array(values, np.int64).reshape(len(names), -1), index=pd.Index(names), columns=columns)
+def _read_attributes(path: Path) -> pd.DataFrame:
+    """A number of faces (``.txt`` only), a header, then in every line a name and -1 or 1 for each attribute."""
+    if path.suffix == ".csv":
+        table = _images.read_list(path, index_col=0)
+    else:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            promised, header = file.readline().strip(), file.readline().split()
+            if not promised.isdecimal():
+                raise AimfairError(f"{path} line 1: not the number of faces; fetch the list again")
+            table = _images.read_list(path, file, names=["image_id", *header], index_col="image_id")
+        if len(table) != int(promised):
+            raise AimfairError(f"{path} is incomplete: {len(table)} of {promised} faces; fetch it again")
+    table = table.apply(pd.to_numeric, errors="coerce")
+    wrong = ~table.isin((-1, 1)).all(axis=1)  # of too few values, the last are not a number
+    if wrong.any() or table.empty:
+        name = table.index[wrong][0] if wrong.any() else "no face"
+        raise AimfairError(f"{path}: {name} has not -1 or 1 for each attribute; fetch the list again")
+    return (table > 0).astype(np.int64).rename_axis(None)
 
 
-def _column(path: Path, names: pd.Index) -> np.ndarray:
+def _read_column(path: Path, names: pd.Index) -> np.ndarray:
     """(N,) int64: what a list of ``name number`` says of each name."""
-    entries: dict[str, int] = {}
-    for number, fields in islice(_fields(path), int(path.suffix == ".csv"), None):
-        try:
-            name, value = fields
-            entries[name] = int(value)
-        except ValueError:
-            raise AimfairError(f"{path} line {number}: not a file name and a number; fetch the list again") from None
-    missing = [name for name in names if name not in entries]
-    if missing:
+    header = 0 if path.suffix == ".csv" else None
+    table = _images.read_list(path, names=["name", "number"], header=header, index_col="name")
+    numbers = pd.to_numeric(table["number"], errors="coerce")
+    wrong = numbers.isna() | (numbers % 1 != 0)
+    if wrong.any():
+        raise AimfairError(f"{path}: {wrong.idxmax()} has no whole number; fetch the list again")
+    if numbers.index.has_duplicates:
+        raise AimfairError(f"{path}: {numbers.index[numbers.index.duplicated()][0]} is listed twice")
+    missing = names.difference(numbers.index)
+    if len(missing):
         raise AimfairError(f"{path} does not match the attribute list: {missing[0]} has no line, {len(missing)} in all")
-    return np.array([entries[name] for name in names], np.int64)
+    return numbers.reindex(names).to_numpy(np.int64)
 
 
 def _official_split(names: pd.Index) -> np.ndarray:

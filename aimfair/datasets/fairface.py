@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,13 +14,7 @@ from aimfair.environment import AimfairError
 PARTS = {"train": "train", "val": "validation"}
 
 
-def catalogue(
-    root: str | Path | None = None,
-    *,
-    on_error: str = "raise",
-    memory_limit: int = _images.MEMORY_LIMIT,
-    cache: str | Path | None = None,
-) -> Catalogue:
+def catalogue(root: str | Path | None = None, **options: Any) -> Catalogue:
     """Faces under ``root``, in the order of ``fairface_label_train.csv`` and then ``fairface_label_val.csv``.
 
     Either list may be missing. Images are found in folders ``train/`` and ``val/``, in ``fairface_train.zip``
@@ -28,59 +24,35 @@ def catalogue(
     malformed or does not match the images.
     """
     root = _images.data_root(root, "FairFace")
-    locations: list[_images.Location] = []
-    skipped: list[str] = []
-    tables = []
-    for part, split in PARTS.items():
-        labels = root / f"fairface_label_{part}.csv"
-        if not labels.exists():
-            continue
-        table = _table(labels)
-        files = _files(root, part)
-        known = table["file"].isin(files.keys())
-        if not known.any():
-            raise AimfairError(f"{labels} does not match the images: none of its {len(table)} files is under {root}")
-        skipped += [f"{name}: listed in {labels.name}, no image" for name in table["file"][~known]]
-        listed = set(table["file"])
-        skipped += [f"{name}: no line in {labels.name}" for name in files if name not in listed]
-        table = table[known].assign(split=split)
-        locations += [files[name] for name in table["file"]]
-        tables.append(table)
-    if not tables:
+    lists = {part: root / f"fairface_label_{part}.csv" for part in PARTS}
+    matched = [
+        _images.match(_read_labels(path).assign(split=PARTS[part]), _files(root, part), path)
+        for part, path in lists.items()
+        if path.exists()
+    ]
+    if not matched:
         raise AimfairError(f"no fairface_label_train.csv in {root}: data/README.md says how to get FairFace")
-    faces = pd.concat(tables, ignore_index=True)
-    attributes = pd.DataFrame(
-        {
-            "Female": (faces["gender"] == "Female").astype("int64"),
-            "Male": (faces["gender"] == "Male").astype("int64"),
-            "White": (faces["race"] == "White").astype("int64"),
-            **{column: faces[column] for column in ("age", "race", "gender", "split")},
-        }
-    )
-    folder = None if cache is None else Path(cache)
-    return _images.build(
-        "FairFace", list(faces["file"]), locations, attributes, skipped, on_error, memory_limit, folder
-    )
+    tables, locations, skipped = zip(*matched, strict=True)
+    return _images.build("FairFace", pd.concat(tables), [*chain(*locations)], [*chain(*skipped)], **options)
 
 
-def _table(path: Path) -> pd.DataFrame:
-    """The label list, checked line by line."""
-    try:
-        table = pd.read_csv(path, dtype=str)
-    except (ValueError, pd.errors.ParserError) as error:
-        raise AimfairError(
-            f"{path} cannot be read as a list of labels ({str(error).strip()}): fetch it again"
-        ) from error
+def _read_labels(path: Path) -> pd.DataFrame:
+    """The label list, checked: file -> attributes."""
+    table = _images.read_list(path, dtype=str)
     missing = [column for column in ("file", "age", "gender", "race") if column not in table]
     if missing:
         raise AimfairError(f"{path} line 1: no column {', '.join(missing)}; fetch the list again")
     wrong = table[["file", "age", "race"]].isna().any(axis=1) | ~table["gender"].isin(["Male", "Female"])
     if wrong.any():
-        row = int(wrong.to_numpy().argmax())
-        raise AimfairError(f"{path} line {row + 2}: not file, age, Male or Female, race; fetch the list again")
-    if table["file"].duplicated().any():
-        raise AimfairError(f"{path}: {table['file'][table['file'].duplicated()].iloc[0]} is listed twice")
-    return table
+        raise AimfairError(
+            f"{path} line {wrong.idxmax() + 2}: not file, age, Male or Female, race; fetch the list again"
+        )
+    labels = {
+        "Female": table["gender"] == "Female",
+        "Male": table["gender"] == "Male",
+        "White": table["race"] == "White",
+    }
+    return pd.DataFrame(labels).astype("int64").join(table[["age", "race", "gender"]]).set_index(table["file"])
 
 
 def _files(root: Path, part: str) -> dict[str, _images.Location]:
@@ -89,7 +61,7 @@ def _files(root: Path, part: str) -> dict[str, _images.Location]:
     container = _images.first([root / part, root / f"fairface_{part}.zip", *bundles])
     if container is None:
         raise AimfairError(f"no {part}/ or fairface_{part}.zip in {root}: data/README.md says how to get FairFace")
-    if container.is_dir():
-        return {f"{part}/{member}": _images.Location(container, member) for member in _images.listing(container)}
-    members = (member for member in _images.listing(container) if f"/{part}/" in f"/{member}")
+    members = _images.listing(container)
+    if not container.is_dir():  # a zip may hold the other part too
+        members = [member for member in members if f"/{part}/" in f"/{member}"]
     return {f"{part}/{member.rpartition('/')[2]}": _images.Location(container, member) for member in members}

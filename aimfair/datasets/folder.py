@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -15,13 +16,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def catalogue(
-    root: str | Path | None = None,
-    *,
-    target: str = "target",
-    protected: str = "protected",
-    on_error: str = "raise",
-    memory_limit: int = _images.MEMORY_LIMIT,
-    cache: str | Path | None = None,
+    root: str | Path | None = None, *, target: str = "target", protected: str = "protected", **options: Any
 ) -> Catalogue:
     """PNG, JPEG and WebP files in ``root/0_0``, ``0_1``, ``1_0``, ``1_1``, or in those of ``root/{target}_{protected}``.
 
@@ -33,25 +28,22 @@ def catalogue(
     group folders, or when a row contradicts the folder that its image is in.
     """
     root = _images.data_root(root, "image folder")
-    cached = None if cache is None else Path(cache)
     base = _base(root, target, protected)
-    if base is None:
-        attributes, skipped = _listed(root, target, protected)
-        places = [_images.Location(root, name) for name in attributes.index]
-        names = list(attributes.index)
-        return _images.build(f"folder {root}", names, places, attributes, skipped, on_error, memory_limit, cached)
-    members = [f"{t}_{p}/{file}" for t, p in GROUPS for file in _listing(base / f"{t}_{p}")]
-    images = [member for member in members if member.lower().endswith(SUFFIXES)]
-    skipped = [f"{member}: not a png, jpg or webp file" for member in members if not member.lower().endswith(SUFFIXES)]
-    labels = [(int(member[0]), int(member[2])) for member in images]
-    attributes = pd.DataFrame(labels, columns=[target, protected], index=images)
-    manifest = _images.first([base / "manifest.csv", root / "manifest.csv"])
-    if manifest is not None:
-        attributes, unmatched = _joined(attributes, manifest, base)
-        skipped += unmatched
-    names = list(attributes.index)
-    locations = [_images.Location(base, name) for name in names]
-    return _images.build(f"folder {base}", names, locations, attributes, skipped, on_error, memory_limit, cached)
+    names, skipped = _listing(base) if base else ([], [])
+    manifest = _images.first([(base or root) / "manifest.csv", root / "manifest.csv"])
+    if manifest is None:
+        table = pd.DataFrame({target: [int(n[0]) for n in names], protected: [int(n[2]) for n in names]}, index=names)
+        locations = [_images.Location(root if base is None else base, name) for name in names]
+    else:
+        rows = _read_manifest(manifest, base or root, target, protected)
+        if base is None:
+            names = [name for name in rows.index if (root / name).is_file()]
+        files = {name: _images.Location(base or root, name) for name in names}
+        table, locations, unmatched = _images.match(rows.sort_index() if base else rows, files, manifest)
+        skipped = skipped + unmatched
+        if base:
+            _compare(table, manifest)
+    return _images.build(f"folder {base or root}", table, locations, skipped, **options)
 
 
 def fingerprint(root: Path, target: str, protected: str) -> str:
@@ -82,59 +74,33 @@ def _base(root: Path, target: str, protected: str) -> Path | None:
     )
 
 
-def _listed(root: Path, target: str, protected: str) -> tuple[pd.DataFrame, list[str]]:
-    """The images that the manifest names, with its labels and further columns; and the rows that have no image."""
-    rows = _manifest(root / "manifest.csv", root)
-    rows = rows.drop(columns=[c for c in (target, protected) if c in rows and c not in ("target", "protected")])
-    there = [(root / path).is_file() for path in rows.index]
-    skipped = [f"{path}: manifest.csv line {line}, no image" for path, line in rows["line"].items()]
-    lost = [reason for reason, found in zip(skipped, there, strict=True) if not found]
-    return rows[there].drop(columns="line").rename(columns={"target": target, "protected": protected}), lost
+def _listing(base: Path) -> tuple[list[str], list[str]]:
+    """Names of the images in the group folders; and the other files there."""
+    folders = [f"{t}_{p}" for t, p in GROUPS if (base / f"{t}_{p}").is_dir()]
+    files = [f"{folder}/{file}" for folder in folders for file in _images.listing(base / folder)]
+    images = [file for file in files if file.lower().endswith(SUFFIXES)]
+    return images, [f"{file}: not a png, jpg or webp file" for file in files if not file.lower().endswith(SUFFIXES)]
 
 
-def _listing(folder: Path) -> list[str]:
-    return _images.listing(folder) if folder.is_dir() else []
-
-
-def _joined(labels: pd.DataFrame, manifest: Path, base: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The images that the manifest knows, with its further columns; and who was left out, and why."""
-    target, protected = labels.columns
-    rows = _manifest(manifest, base)
-    absent, known = ~rows.index.isin(labels.index), labels.index.isin(rows.index)
-    skipped = [f"{path}: {manifest.name} line {line}, no image" for path, line in rows["line"][absent].items()]
-    skipped += [f"{name}: no row in {manifest.name}" for name in labels.index[~known]]
-    faces = labels[known]
-    rows = rows.loc[faces.index]
-    clash = (faces[target] != rows["target"]) | (faces[protected] != rows["protected"])
-    if clash.any():
-        name = clash.index[clash.to_numpy().argmax()]
-        said = f"target {rows['target'][name]}, protected {rows['protected'][name]}"
-        raise AimfairError(
-            f"{manifest} line {rows['line'][name]} says {said}, but the image is {base / name}: correct one of them"
-        )
-    extra = [column for column in rows.columns if column not in ("line", "target", "protected", target, protected)]
-    return faces.join(rows[extra]), skipped
-
-
-def _manifest(path: Path, base: Path) -> pd.DataFrame:
-    """Rows by path relative to ``base``, checked line by line."""
-    try:
-        rows = pd.read_csv(path, dtype={"path": str, "target": str, "protected": str})
-    except (ValueError, pd.errors.ParserError) as error:
-        raise AimfairError(
-            f"{path} cannot be read as a manifest ({str(error).strip()}): repair or remove it"
-        ) from error
-    missing = [column for column in ("path", "target", "protected") if column not in rows]
+def _read_manifest(path: Path, base: Path, target: str, protected: str) -> pd.DataFrame:
+    """Labels and further columns by path relative to ``base``, checked."""
+    table = _images.read_list(path, dtype={"path": str, "target": str, "protected": str})
+    missing = [column for column in ("path", "target", "protected") if column not in table]
     if missing:
         raise AimfairError(f"{path} line 1: no column {', '.join(missing)}")
-    rows["line"] = range(2, len(rows) + 2)
-    for line, where, *labels in zip(rows["line"], rows["path"], rows["target"], rows["protected"], strict=True):
-        if not isinstance(where, str) or any(label not in ("0", "1") for label in labels):
-            raise AimfairError(f"{path} line {line}: not a path and two labels of 0 or 1")
-    rows = rows.astype({"target": "int64", "protected": "int64"})
+    wrong = table["path"].isna() | ~table[["target", "protected"]].isin(("0", "1")).all(axis=1)
+    if wrong.any():
+        raise AimfairError(f"{path} line {wrong.idxmax() + 2}: not a path and two labels of 0 or 1")
     if path.parent != base:  # a manifest one level up, which may list other tasks too
-        rows = rows[rows["path"].str.startswith(f"{base.name}/")]
-    rows.index = pd.Index(rows["path"].str.removeprefix(f"{base.name}/"), name=None)
-    if rows.index.has_duplicates:
-        raise AimfairError(f"{path}: {rows.index[rows.index.duplicated()][0]} is listed twice")
-    return rows.drop(columns="path")
+        table = table[table["path"].str.startswith(f"{base.name}/")]
+    names = table["path"].str.removeprefix(f"{base.name}/")
+    labels = table[["target", "protected"]].astype("int64").set_axis([target, protected], axis=1)
+    others = table.columns.difference(["path", "target", "protected", target, protected], sort=False)
+    return labels.join(table[others]).set_index(names)
+
+
+def _compare(table: pd.DataFrame, manifest: Path) -> None:
+    """Raise AimfairError for a row of the manifest that contradicts its folder."""
+    said = table.iloc[:, 0].astype(str) + "_" + table.iloc[:, 1].astype(str)
+    for name in table.index[said != table.index.str[:3]]:
+        raise AimfairError(f"{manifest} says that {name} is of group {said[name]}: correct the row or move the image")
