@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from aimfair import datasets, environment, prompts, study
-from aimfair.audit import judge as audit
 from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.generate import diffusion, editing
+from aimfair.generate.classifier import Classifier, load_classifier
 from aimfair.study import profiles
 
 PAIR = "Smiling_Male"
@@ -35,8 +35,8 @@ def pipeline():
 
 
 @pytest.fixture(scope="module")
-def judge() -> audit.Judge:
-    return audit.load_judge(MODEL.parent / "judge.safetensors")
+def judge() -> Classifier:
+    return load_classifier(MODEL.parent / "judge.safetensors")
 
 
 def plan(faces, draw=0, steps=8, weakest=0.4, strongest=0.8):

@@ -24,7 +24,7 @@ def given(features, agreement=None, distance=None):
 
 
 def chosen(rule, known, budget, seed=0):
-    return selection.get(rule)(known, budget, seed).tolist()
+    return selection.RULES[rule](known, budget, seed).tolist()
 
 
 def test_agreement_and_realism_take_the_best_and_the_lower_place_of_a_tie():
@@ -74,15 +74,6 @@ def test_random_is_a_matter_of_the_seed_alone():
     assert len({tuple(picked[picked % 4 == g] // 4) for g in range(4)}) == 4  # a lot of its own for each group
 
 
-def test_a_candidate_is_as_sure_as_the_less_certain_of_its_labels_and_as_far_as_five_real_faces_are():
-    grey = torch.arange(16, dtype=torch.uint8).view(16, 1, 1, 1).expand(16, 3, 8, 8)
-    faces = FaceSet(grey[:4], torch.tensor([1, 1, 0, 0]), torch.tensor([1, 0, 1, 0]), np.array(list("abcd")))
-    known = selection.candidates(faces, Sure(), {"target": "Smiling", "protected": "Male"}, grey[10:])
-    smiling, male = 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(1))
-    assert known.agreement.tolist() == pytest.approx([male, 1 - male, 1 - smiling, 1 - smiling])
-    assert known.distance.tolist() == [12, 11, 10, 9] and known.features.flatten().tolist() == [0, 1, 2, 3]
-
-
 class Sure:
     """A judge that thinks the same of every picture; its feature is the grey level."""
 
@@ -93,7 +84,21 @@ class Sure:
         return ("Young", "Smiling", "Male").index(attribute)
 
 
-@pytest.mark.parametrize("rule", selection.available())
+def test_a_candidate_is_as_sure_as_the_less_certain_of_its_labels_and_as_far_as_five_real_faces_are():
+    grey = torch.arange(16, dtype=torch.uint8).view(16, 1, 1, 1).expand(16, 3, 8, 8)
+    faces = FaceSet(grey[:4], torch.tensor([1, 1, 0, 0]), torch.tensor([1, 0, 1, 0]), np.array(list("abcd")))
+    known = selection.candidates(faces, Sure(), {"target": "Smiling", "protected": "Male"}, grey[10:])
+    smiling, male = 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(1))
+    assert known.agreement.tolist() == pytest.approx([male, 1 - male, 1 - smiling, 1 - smiling])
+    assert known.distance.tolist() == [12, 11, 10, 9] and known.features.flatten().tolist() == [0, 1, 2, 3]
+
+
+def test_a_rule_of_ones_own_is_one_more_entry(monkeypatch):
+    monkeypatch.setitem(selection.RULES, "last", lambda known, budget, seed: torch.arange(len(known))[-budget:])
+    assert selection.select("last", given(range(8)), torch.arange(8) % 4, 1, 0).tolist() == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("rule", selection.RULES)
 def test_every_rule_chooses_as_many_different_faces_as_it_may(rule):
     generator = torch.Generator().manual_seed(1)
     known = Candidates(*(torch.rand(30, generator=generator) for _ in "ab"), torch.rand(30, 4, generator=generator))
@@ -106,21 +111,24 @@ def test_every_rule_chooses_as_many_different_faces_as_it_may(rule):
     assert torch.bincount(groups[picked]).tolist() == [5] * 4 and (np.diff(picked) > 0).all()
 
 
-def test_what_cannot_be_chosen_is_said():
-    known = given(range(9))
-    groups = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 3])
-    with pytest.raises(AimfairError, match=r"\(target 1, protected 0\) has 2 faces to choose 3 from: lower the budget"):
-        selection.select("realism", known, groups, 3, 0)
-    with pytest.raises(AimfairError, match=r"\(target 1, protected 1\) has 0 faces to choose 1 from"):
-        selection.select("realism", known, groups.clamp(max=2), 1, 0)
-    with pytest.raises(AimfairError, match="the budget is 0"):
-        selection.select("realism", known, groups, 0, 0)
-    with pytest.raises(AimfairError, match="no selection rule 'best'; there are: agreement, "):
-        selection.get("best")
-    with pytest.raises(AimfairError, match="selection must be none or one of agreement"):
-        profiles.load("smoke", selection="best")
-    with pytest.raises(AimfairError, match="selected_per_group must be between 0 and images_per_group"):
-        profiles.load("smoke", selected_per_group=999)
+def select(rule="realism", groups=(0, 0, 0, 1, 1, 1, 2, 2, 3), budget=1):
+    return selection.select(rule, given(range(9)), torch.tensor(groups), budget, 0)
+
+
+@pytest.mark.parametrize(
+    ("choose", "says"),
+    [
+        (lambda: select(budget=3), r"\(target 1, protected 0\) has 2 faces to choose 3 from: lower the budget"),
+        (lambda: select(groups=[0, 1, 2] * 3), r"\(target 1, protected 1\) has 0 faces to choose 1 from"),
+        (lambda: select(budget=0), "the budget is 0"),
+        (lambda: select("best"), "no selection rule 'best'; there are: agreement, "),
+        (lambda: profiles.load("smoke", selection="best"), "selection.*agreement"),
+        (lambda: profiles.load("smoke", selected_per_group=999), "selected_per_group"),
+    ],
+)
+def test_what_cannot_be_chosen_is_said(choose, says):
+    with pytest.raises(AimfairError, match=says):
+        choose()
 
 
 # In a study

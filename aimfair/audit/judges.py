@@ -1,95 +1,166 @@
-"""Which judge looks at the synthetic faces of a profile, and where it comes from."""
+"""Judges: what does a synthetic face show, whatever its prompt asked for?
+
+The label of a synthetic face is what its prompt said, which is not always what was drawn. A judge measures how often the
+two agree: a classifier that learnt from labelled faces which the generator never saw, or CLIP, which needs no training.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from filelock import FileLock
 from torch import Tensor
+from torch.nn import functional as F
 
-from aimfair.audit.judge import Judge, load_judge, train_judge
 from aimfair.environment import AimfairError, home
-from aimfair.generate.corpora import CORPORA, Corpus
-from aimfair.study.corpus import corpus_root, load_corpus
-from aimfair.study.profiles import Profile
+from aimfair.faces import GROUPS, FaceSet
+from aimfair.generate.classifier import Classifier, Judge, load_classifier, train_classifier
+from aimfair.generate.corpora import Corpus
+from aimfair.progress import progress
+from aimfair.prompts.wording import NON_WHITE
 
-SHIPPED = {"faceworld": "judge.safetensors", "fairface": "judge-fairface.safetensors"}
-"""Corpus -> the judge of it in ``data/tiny-sd``. Each looks at 64 px, to which it resizes what it is shown."""
+JUDGED = ("Smiling", "Male", "Young")
+"""The attributes that FaceWorld's tasks are about."""
+
+SENTENCES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "Smiling": (("a serious person", "a person with a neutral face"), ("a smiling person", "a person who laughs")),
+    "Male": (("a woman", "a female person"), ("a man", "a male person")),
+    "Female": (("a man", "a male person"), ("a woman", "a female person")),
+    "Young": (("an old person", "an elderly person"), ("a young person", "a youthful person")),
+    "White": (tuple(f"a person who is {race}" for race in NON_WHITE), ("a person who is White",)),
+}
+"""Attribute -> how CLIP is told of value 0 and of value 1, behind "a portrait photo of "."""
 
 
-class NoJudge(AimfairError):
-    """There is nothing here on which a judge of a profile's faces could learn."""
+def agrees(judge: Judge, logits: Tensor, faces: FaceSet, names: Mapping[str, str]) -> Tensor:
+    """(N, K) bool: does ``judge``, whose (N, L) ``logits`` these are, see the K labels that the faces have?
 
-
-def judge_of(profile: Profile, device: str = "cpu", data_root: str = "") -> Judge:
-    """The judge of a profile's synthetic faces, which never saw a face or a label that a classifier learns from.
-
-    For FaceWorld and for the corpus FairFace the one that the repository ships; else a classifier of the profile's external
-    corpus (:func:`train_corpus_judge`), trained at the first call and kept in ``data/cache``. Raises NoJudge where the
-    profile names no corpus, or one that is not on this disk.
+    names  attribute behind each label, ``{"target": "Smiling", "protected": "Male"}``
     """
-    known = _corpus(profile)
-    if known in SHIPPED:
-        return load_judge(_shipped(known), device)
-    if not known:
-        raise NoJudge(
-            f"profile {profile.profile} names no corpus on which a judge of its faces could learn: set -p corpus= to "
-            f"{', '.join(CORPORA)}, or have CLIP judge an audit (--clip FOLDER)"
-        )
-
-    def train() -> Judge:
-        try:
-            corpus_root(profile, data_root)
-        except AimfairError as error:
-            raise NoJudge(
-                f"the judge of the faces learns from {known}, which is not here: give -p corpus_root=FOLDER, or have CLIP "
-                "judge an audit (--clip FOLDER)"
-            ) from error
-        return train_corpus_judge(load_corpus(profile, data_root), device=device)[0]
-
-    return kept_judge(judge_identity(profile), train, device)
+    columns = [(logits[:, judge.column(a)] >= 0) == getattr(faces, label).bool() for label, a in names.items()]
+    return torch.stack(columns, 1)
 
 
-def judge_identity(profile: Profile) -> str:
-    """What tells the judge of one profile from that of another: a digest of the shipped one, or corpus and image size."""
-    known = _corpus(profile)
-    if known in SHIPPED:
-        return f"{known}@{hashlib.blake2b(_shipped(known).read_bytes(), digest_size=4).hexdigest()}"
-    return f"{known}-{profile.image_size}"
+def agreement(judge: Judge, faces: FaceSet, names: Mapping[str, str]) -> dict[str, float]:
+    """In how many per cent of the faces the judge sees each label that they have, by attribute."""
+    right = agrees(judge, judge.logits(faces.images), faces, names)
+    return dict(zip(names.values(), (100 * right.double().mean(0)).tolist(), strict=True))
 
 
-def _corpus(profile: Profile) -> str:
-    """What the judge of a profile's faces learns from."""
-    return "faceworld" if profile.dataset == "faceworld" else profile.corpus
+def agreement_by_group(judge: Judge, faces: FaceSet, names: Mapping[str, str]) -> pd.DataFrame:
+    """A row per group: target, protected, how many faces, and for each attribute what :func:`agreement` says (or NaN)."""
+    right = agrees(judge, judge.logits(faces.images), faces, names).double()
+    rows = []
+    for group, (target, protected) in enumerate(GROUPS):
+        member = right[faces.groups == group]
+        shares = dict(zip(names.values(), (100 * member.mean(0)).tolist(), strict=True))
+        rows.append({"target": target, "protected": protected, "faces": len(member)} | shares)
+    return pd.DataFrame(rows)
 
 
-def _shipped(corpus: str) -> Path:
-    return home() / "data" / "tiny-sd" / SHIPPED[corpus]
-
-
-def kept_judge(name: str, train: Callable[[], Judge], device: str = "cpu") -> Judge:
+def kept_judge(name: str, train: Callable[[], Classifier], device: str = "cpu") -> Classifier:
     """The judge ``name`` of ``data/cache``; trained and kept there if it is missing, by one process while others wait."""
     path = home() / "data" / "cache" / f"judge-{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.exists():
             train().save(path)
-    return load_judge(path, device)
+    return load_classifier(path, device)
 
 
-def train_corpus_judge(corpus: Corpus, *, epochs: int = 8, seed: int = 1, device: str = "cpu") -> tuple[Judge, Tensor]:
+def train_faceworld_judge(
+    style: str = "web",
+    world: int = 7,
+    images: int = 20_000,
+    seed: int = 0,
+    attributes: Sequence[str] = JUDGED,
+    epochs: int = 12,
+) -> Classifier:
+    """A judge of FaceWorld's looks, from another world than the generator's corpus."""
+    from aimfair.datasets import faceworld
+
+    fresh = faceworld.catalogue(style=style, seed=world, train=0, validation=0, test=0, corpus=images)
+    labels = torch.from_numpy(fresh.attributes[list(attributes)].to_numpy(np.int64, copy=True))
+    return train_classifier(fresh.read(np.arange(images), 64), labels, attributes, epochs=epochs, seed=seed)
+
+
+def train_corpus_judge(
+    corpus: Corpus, *, epochs: int = 8, seed: int = 1, device: str = "cpu"
+) -> tuple[Classifier, Tensor]:
     """A judge of real looks, trained on a captioned corpus; returns it and the indices of the faces kept from it.
 
-    Every tenth face is kept back, so that the judge's own accuracy can be told: its word is worth no more than that.
-    It learns from the corpus' attributes, hence no label of a face that a classifier is trained on is read. The seed
+    Every tenth face is kept back, so that the judge's own accuracy can be measured: its word is worth no more than that.
+    It learns from the corpus' attributes, hence reads no label of a face that a study's classifier is trained on. The seed
     differs from that of the classifier whose features the autoencoder is trained to keep: a twin of it would be no
     independent judge.
     """
     held = torch.arange(len(corpus.images)) % 10 == 9
-    judge = train_judge(
-        corpus.images[~held], corpus.labels[~held], corpus.names, epochs=epochs, seed=seed, device=device
-    )
+    images, labels = corpus.images[~held], corpus.labels[~held]
+    judge = train_classifier(images, labels, corpus.names, epochs=epochs, seed=seed, device=device)
     return judge, held.nonzero().flatten()
+
+
+@dataclass(frozen=True)
+class Clip(Judge):
+    """A CLIP model with its processor: which of two kinds of sentences (:data:`SENTENCES`) is a picture nearer to?
+
+    A second opinion beside the trained judge, from another corpus.
+    """
+
+    model: Any
+    processor: Any
+    attributes: tuple[str, ...] = tuple(SENTENCES)
+
+    def see(self, images: Tensor, batch_size: int = 64) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) uint8 -> (N, L) logits and (N, d) normalised image embeddings, float32 on the CPU.
+
+        Each sentence is a class (Radford et al., ICML 2021, section 3.1): the logit of an attribute is the log of the
+        odds that the picture's sentence is one of those that say value 1.
+        """
+        device = self.model.device
+        with torch.inference_mode():
+            words = [self._texts(sentence) for name in self.attributes for sentence in SENTENCES[name]]
+            parts = []
+            for batch in progress(images.split(batch_size), "CLIP", -(-len(images) // batch_size), "batch"):
+                pixels = self.processor.image_processor(images=list(batch), return_tensors="pt")["pixel_values"]
+                found = self.model.get_image_features(pixels.to(device, self.model.dtype)).pooler_output
+                parts.append(F.normalize(found.float(), dim=1))
+            features = torch.cat(parts)
+            scale = self.model.logit_scale.exp().float()
+            evidence = [(scale * features @ text.T).logsumexp(1) for text in words]
+        logits = torch.stack([one - none for none, one in zip(evidence[::2], evidence[1::2], strict=True)], 1)
+        return logits.cpu(), features.cpu()
+
+    def _texts(self, sentences: tuple[str, ...]) -> Tensor:
+        texts = [f"a portrait photo of {sentence}" for sentence in sentences]
+        tokens = self.processor.tokenizer(texts, padding=True, return_tensors="pt").to(self.model.device)
+        return F.normalize(self.model.get_text_features(**tokens).pooler_output.float(), dim=1)
+
+
+def load_clip(name_or_folder: str | Path, device: str = "cpu") -> Clip:
+    """A CLIP model of transformers, from a folder or by its hub name; only safetensors are read.
+
+    Raises AimfairError if it is not there, cannot be fetched or is no CLIP model.
+    """
+    try:
+        from transformers import CLIPModel, CLIPProcessor
+    except ImportError as error:
+        raise AimfairError("CLIP needs transformers: pip install 'aimfair[generate]'") from error
+    name = str(name_or_folder)
+    if not Path(name).is_dir() and name.count("/") != 1:
+        raise AimfairError(f"no folder {name}, and a model on the Hugging Face hub is called owner/name")
+    try:
+        model = CLIPModel.from_pretrained(name, use_safetensors=True)
+        processor = CLIPProcessor.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise AimfairError(
+            f"cannot load the CLIP model {name}: {reason} - give a folder, or a hub name while online"
+        ) from error
+    return Clip(model.to(device).eval(), processor)

@@ -7,7 +7,6 @@ within one protected value; that men have more beards than women is no fault of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,13 +14,8 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-from aimfair import prompts
-from aimfair.audit import judge as audit
-from aimfair.audit import judges
-from aimfair.audit.judge import Judge
 from aimfair.faces import FaceSet
-from aimfair.prompts import coverage, wording
-from aimfair.study.profiles import Profile
+from aimfair.generate.classifier import Judge
 
 LOOKS = ("brightness", "contrast", "saturation", "sharpness")
 """What is measured of every picture; see :func:`looks`."""
@@ -37,8 +31,8 @@ CHANCE = ("chance 0", "chance 1")
 def balance(faces: FaceSet, said: Sequence[set[str]] = (), seen: Mapping[str, Tensor] | None = None) -> pd.DataFrame:
     """A row per nuisance: kind, nuisance, its amount in the four groups, gaps; the largest of each kind first.
 
-    said  what the prompt of each face mentions (:func:`mentions`); empty where the prompts are not known
-    seen  attribute that is no label of the task -> (N,) whether a judge sees it in each face (:func:`attributes`)
+    said  what the prompt of each face mentions (:func:`aimfair.study.audit.mentions`); empty where the prompts are not known
+    seen  attribute that is no label of the task -> (N,) whether a judge sees it in each face (:func:`look_for`)
 
     The amount is a share in per cent, of :data:`LOOKS` a mean. ``gap 0`` is the difference between target 0 and 1 within
     protected 0, ``gap 1`` within protected 1, ``gap`` the larger: in points, of :data:`LOOKS` in standard deviations of the
@@ -79,78 +73,22 @@ def looks(images: Tensor) -> dict[str, Tensor]:
     Mean and standard deviation of the grey picture; mean difference of the strongest and the weakest colour; mean
     difference of neighbouring grey pixels.
     """
-    parts: dict[str, list[Tensor]] = {name: [] for name in LOOKS}
+    parts = [torch.empty(0, len(LOOKS), dtype=torch.float64)]
     for batch in images.split(1024):
         x = batch.float()
         grey = x.mean(1)
-        steps = [grey.diff(dim=d).abs().mean((1, 2)) for d in (1, 2)]
-        found = (grey.mean((1, 2)), grey.std((1, 2)), (x.amax(1) - x.amin(1)).mean((1, 2)), (steps[0] + steps[1]) / 2)
-        for name, value in zip(LOOKS, found, strict=True):
-            parts[name].append(value.double())
-    return {name: torch.cat(values) if values else torch.empty(0) for name, values in parts.items()}
+        down, across = (grey.diff(dim=d).abs().mean((1, 2)) for d in (1, 2))
+        colour = (x.amax(1) - x.amin(1)).mean((1, 2))
+        found = (grey.mean((1, 2)), grey.std((1, 2)), colour, (down + across) / 2)
+        parts.append(torch.stack(found, 1).double())
+    return dict(zip(LOOKS, torch.cat(parts).T.contiguous(), strict=True))
 
 
-def mentions(manifest: pd.DataFrame, profile: Profile) -> list[set[str]]:
-    """What the prompt of each image says beside its labels, by :func:`aimfair.prompts.coverage.mentioned`.
-
-    manifest  a row per image with a column ``prompt``, or with a ``prompt_id`` of the profile's bank. The attributes
-              that the bank declares for that id count as far as the text says them. Empty where neither is there.
-    """
-    bank = _bank(profile)
-    pair = (profile.target, profile.protected)
-    texts = manifest["prompt"].astype(str) if "prompt" in manifest else None
-    ids = manifest["prompt_id"].astype(str) if "prompt_id" in manifest else pd.Series("", index=manifest.index)
-    if texts is None:
-        written = {p.id: p.text for p in prompts.bank(_task(profile), profile.prompts)} if bank else {}
-        texts = ids.map(written)
-    if texts.isna().any() or not len(texts):
-        return []
-    known: dict[tuple[str, str], set[str]] = {}
-    for id, text in set(zip(ids, texts, strict=True)):
-        declared = bank.get(id, {"attributes": [], "pose": ""})
-        there = [what for what in (*declared["attributes"], declared["pose"]) if what and wording.says(text, what)]
-        known[id, text] = coverage.mentioned({"text": text, "attributes": there, "pose": ""}, pair)
-    return [known[key] for key in zip(ids, texts, strict=True)]
-
-
-def attributes(judges: Sequence[Judge], images: Tensor, task: tuple[str, str]) -> dict[str, Tensor]:
+def look_for(judges: Sequence[Judge], images: Tensor, task: tuple[str, str]) -> dict[str, Tensor]:
     """(N,) bool for each attribute that one of ``judges`` knows and that is no label of the task."""
     labels = {*task} | ({"Male", "Female"} if {"Male", "Female"} & {*task} else set())
     seen: dict[str, Tensor] = {}
     for judge in judges:
         logits = judge.logits(images)
-        names = [name for name in judge.attributes if name not in labels]
-        seen |= {name: logits[:, judge.column(name)] >= 0 for name in names}
+        seen |= {name: logits[:, judge.column(name)] >= 0 for name in judge.attributes if name not in labels}
     return seen
-
-
-def judges_of(profile: Profile, judge: Judge, device: str = "cpu") -> list[Judge]:
-    """Who looks for attributes that are no label: ``judge``, and for FaceWorld one of its hair, glasses, beards and so on.
-
-    That one is trained at the first call, on cartoons of another world than the generator's, and kept in ``data/cache``.
-    """
-    if "faceworld" not in (profile.corpus, profile.dataset):
-        return [judge]
-    from aimfair.datasets import faceworld
-
-    world = faceworld.catalogue(train=0, validation=0, test=0, corpus=100).attributes
-    names = [n for n in world if world[n].isin((0, 1)).all() and n not in audit.JUDGED]
-
-    def train() -> Judge:
-        return audit.train_faceworld_judge(images=8_000, attributes=names, epochs=6, seed=1)
-
-    return [judge, judges.kept_judge("faceworld-nuisances", train, device)]
-
-
-def _task(profile: Profile) -> str:
-    return f"{profile.dataset}/{profile.task}"
-
-
-def _bank(profile: Profile) -> dict[str, Mapping[str, Any]]:
-    """Prompts of the profile's bank by their ids, also of one beside the recorded one; none where there is no bank."""
-    _, at, mine = profile.prompts.partition("@")
-    name = _task(profile) + at + mine
-    if not prompts.path_of(name).exists():
-        return {}
-    groups = prompts.read(name)["groups"].values()
-    return {prompt["id"]: prompt for group in groups for prompt in group["prompts"]}

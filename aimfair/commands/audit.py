@@ -36,12 +36,14 @@ def command_audit(options: argparse.Namespace) -> None:
 
 def report(opened: Any, options: argparse.Namespace, out: str | None = None, skip_broken: bool = False) -> None:
     """Audit the synthetic set of a study as :func:`how` says, print what was found and keep it in ``out``."""
-    from aimfair.audit import datasheet, pool_audit
+    from aimfair import plots
+    from aimfair.audit import datasheet
     from aimfair.datasets._images import BrokenImage
     from aimfair.study import synthetic
+    from aimfair.study.audit import audit_pool
 
     try:
-        found = pool_audit.of_study(opened, options.clip or "", not options.no_training, skip_broken)
+        found = audit_pool(opened, options.clip or "", not options.no_training, skip_broken)
     except BrokenImage as error:
         of_pool = str(error).startswith(str(synthetic.pool_folder(opened.profile)))
         raise AimfairError(f"{error}{', or leave it out with --skip-broken' if of_pool else ''}") from error
@@ -49,7 +51,8 @@ def report(opened: Any, options: argparse.Namespace, out: str | None = None, ski
     if opened.profile.selection != "none":
         name += f"-{opened.profile.selection}"
     place = Path(out).expanduser() if out else home() / "data" / "synthetic" / "audit" / name
-    paths = datasheet.write(found, opened.selected(opened.seed), place)
+    images, titles = datasheet.tiles(found, opened.selected(opened.seed))
+    paths = datasheet.write(found, plots.contact_sheet(images, titles, datasheet.COLUMNS), place)
     print(datasheet.shown(found))
     for line in datasheet.caveats(found):
         print(f"- {line}")
@@ -58,9 +61,9 @@ def report(opened: Any, options: argparse.Namespace, out: str | None = None, ski
 
 def check(opened: Any, options: argparse.Namespace) -> None:
     """Raises AimfairError where :func:`report` would miss a judge or the real faces: before hours of drawing."""
-    from aimfair.audit import pool_audit
+    from aimfair.study.audit import choose_judges
 
-    pool_audit.judges_for(opened, options.clip or "")
+    choose_judges(opened, options.clip or "")
     opened.faces("validation")
 
 

@@ -7,12 +7,13 @@ from functools import cached_property
 import numpy as np
 
 from aimfair import datasets, environment, sampling
-from aimfair.audit import judges, selection
+from aimfair.audit import selection
 from aimfair.datasets import Catalogue
 from aimfair.environment import AimfairError, resolve
 from aimfair.faces import FaceSet
 from aimfair.generate import editing
 from aimfair.study import synthetic
+from aimfair.study.audit import judge_of
 from aimfair.study.profiles import Profile
 
 REAL = ("dataset", "target", "protected", "image_size", "train_images", "minority", "validation_images", "split")
@@ -98,7 +99,7 @@ class Material:
     @cached_property
     def _candidates(self) -> selection.Candidates:
         p = self.profile
-        judge = judges.judge_of(p, self.device, self.data_root)
+        judge = judge_of(p, self.device, self.data_root)
         names = {"target": p.target, "protected": p.protected}
         return selection.candidates(self.pool, judge, names, self.faces("train").images)
 

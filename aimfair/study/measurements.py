@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from aimfair import gradients, methods, models
-from aimfair.analysis import inspection
 from aimfair.audit import features
 from aimfair.environment import AimfairError
 from aimfair.study import search
+from aimfair.study.audit import inspect_pool
 
 MAJORITIES = (0.45, 0.40, 0.35, 0.30)
 """Share of each majority group at the assumed bias ratios 1:9, 2:8, 3:7 and 4:6 of Table 6."""
@@ -56,18 +56,6 @@ def gradient_gaps(study: Any, seed: int) -> dict[str, Any]:
 
 def _both_gaps(real: Any, biased: Any, balanced: Any) -> dict[str, Any]:
     return {score: [gradients.gap(real, biased, score), gradients.gap(biased, balanced, score)] for score in SCORES}
-
-
-def inspect_pool(study: Any, seed: int) -> dict[str, Any]:
-    """Sizes of the sets, and what :func:`aimfair.analysis.inspection.inspect` says of the pool.
-
-    It looks with the biased model of the seed; the pool is the same for all seeds, so the first one's serves them all.
-    """
-    validation, model = study.faces("validation"), study.biased_model(seed)
-    scores = inspection.inspect(study.profile, study.pool, validation, model, study.device, study.data_root)
-    sets = {split: study.faces(split).counts() for split in ("train", "validation", "test")}
-    corpus = len(study.split.get("corpus", ())) or scores["training"].get("images", 0)
-    return scores | {"sets": sets | {"synthetic pool": study.pool.counts()}, "corpus": corpus}
 
 
 def feature_map(study: Any, seed: int, of: str) -> dict[str, Any]:

@@ -105,8 +105,8 @@ class Profile:
             ),
             "prompts": (self.prompts.partition("@")[0] in VARIANTS, f"one of {', '.join(VARIANTS)}"),
             "selection": (
-                self.selection in ("none", *selection.available()),
-                f"none or one of {', '.join(selection.available())}",
+                self.selection in ("none", *selection.RULES),
+                f"none or one of {', '.join(selection.RULES)}",
             ),
             "selected_per_group": (
                 0 <= self.selected_per_group <= self.images_per_group,

@@ -18,11 +18,11 @@ from filelock import FileLock
 from torch import nn
 
 from aimfair import environment, methods, models
-from aimfair.audit import judges
 from aimfair.environment import AimfairError, Diverged, home, resolve
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench
 from aimfair.study import measurements, profiles, runs, search, synthetic, tables
+from aimfair.study.audit import judge_identity
 from aimfair.study.material import REAL, Material
 from aimfair.study.measurements import SCORES
 from aimfair.study.profiles import SEEDS, Profile
@@ -112,7 +112,7 @@ class Study(Material):
         if known is not None and "synthetic" not in known.needs:
             settings = {name: value for name, value in settings.items() if name not in profiles.SYNTHETIC}
         elif self.profile.selection not in ("none", "random"):
-            settings["judge"] = judges.judge_identity(self.profile)
+            settings["judge"] = judge_identity(self.profile)
         return {"protocol": PROTOCOL, "study": settings, "method": method, "hyper": dict(hyper), "seed": seed}
 
     @cached_property

@@ -254,7 +254,7 @@ def _prompts() -> list[Row]:
 def _selected_faces(p: Profile) -> list[Row]:
     rows = [
         Row(f"Synthetic only, {rule}", "synthetic-only", changes={"selection": rule})
-        for rule in selection.available()
+        for rule in selection.RULES
     ]
     for rule in ("random", "faithful"):
         eighth = {"selection": rule, "selected_per_group": max(1, p.images_per_group // 8)}

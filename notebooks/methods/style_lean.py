@@ -52,7 +52,7 @@ def style_lean(study: Any, seed: int, of: str) -> dict[str, Any]:
     The synthetic faces are such as data repairing did not train with, as long as the pool has any left. Raises
     AimfairError for an unknown method.
     """
-    from aimfair.analysis import inspection
+    from aimfair.audit import measures
     from aimfair.study import search
 
     device, validation = study.device, study.faces("validation")
@@ -67,7 +67,7 @@ def style_lean(study: Any, seed: int, of: str) -> dict[str, Any]:
         for faces in (validation, drawn)
     ]
     return {
-        "probe": inspection.probe(model, *even, device, seed),
+        "probe": measures.probe(model, *even, device, seed),
         "real": lean(model, study.faces("test"), device),
         "synthetic": lean(model, drawn, device),
         "probed": n,

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from aimfair.environment import AimfairError
-from aimfair.generate.stages import train_stage
 from aimfair.generate.tiny_sd import autoencoder
+from aimfair.generate.tiny_sd.stage import LR, train_stage
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -53,10 +53,8 @@ def train(
     focus: Tensor | None = None,
     labels: Tensor | None = None,
     minutes: float = 40.0,
-    autoencoder_share: float = 0.5,
     steps: tuple[int, int] | None = None,
     batch_size: int = 128,
-    lr: float = 1e-3,
     seed: int = 0,
     device: str = "cpu",
     about: str = "",
@@ -68,7 +66,7 @@ def train(
              every two minutes, and the same call made again goes on from there
     focus    (N, 1, H, W) or (1, 1, H, W) weights of the pixels in the autoencoder's loss
     labels   (N, L) of {0, 1}: attributes whose looks the autoencoder must keep
-    minutes  for both stages; ``autoencoder_share`` of it goes to the autoencoder
+    minutes  for both stages, half of it for each
     steps    (autoencoder, UNet) instead of minutes, for a result that does not depend on the machine's speed
     about    what the corpus is, for ``training.json``
     width    channels of the UNet's first level, with which all others grow; twice as many make weights about four times as
@@ -88,32 +86,29 @@ def train(
     if out.exists():
         raise AimfairError(f"{out} exists: move it away, or choose another folder for the new pipeline")
     folder = out.with_name(out.name + ".partial")
-    first: dict[str, Any] = {"minutes": minutes * autoencoder_share} if steps is None else {"steps": steps[0]}
-    second: dict[str, Any] = {"minutes": minutes * (1 - autoencoder_share)} if steps is None else {"steps": steps[1]}
+    first, second = [{"minutes": minutes / 2}] * 2 if steps is None else [{"steps": n} for n in steps]
     shared: dict[str, Any] = {"folder": folder, "seed": seed, "device": device}
-    vae, vae_record = autoencoder.train(images, focus=focus, labels=labels, channels=vae_channels, **first, **shared)
+    vae, vae_record = autoencoder.train(images, focus=focus, labels=labels, channels=vae_channels, **shared, **first)
     latents = autoencoder.encode(vae, images, device)
     tokenizer = train_tokenizer(captions, folder / "tokenizer")
     text_encoder, unet = build(len(tokenizer), images.shape[-1] // 8, seed, unet_channels)
-    record = train_unet(
-        text_encoder, unet, tokenizer, latents, captions, batch_size=batch_size, lr=lr, **second, **shared
-    )
+    parts = text_encoder, unet, tokenizer
+    record = train_unet(*parts, latents, captions, batch_size=batch_size, **shared, **second)
     save(folder / "pipeline", vae, text_encoder, tokenizer, unet)
-    settings: dict[str, Any] = {
+    settings = {
         "about": about,
         "images": len(images),
         "size": images.shape[-1],
         "minutes": minutes if steps is None else None,
         "steps": steps,
         "batch_size": batch_size,
-        "lr": lr,
+        "lr": LR,
         "width": width,
         "seed": seed,
         "device": torch.device(device).type,
         "threads": torch.get_num_threads(),
-        "autoencoder": vae_record | {"scalars": autoencoder.scalars(vae)},
-        "unet": record
-        | {"scalars": autoencoder.scalars(unet), "text_encoder_scalars": autoencoder.scalars(text_encoder)},
+        "autoencoder": vae_record | {"scalars": _scalars(vae)},
+        "unet": record | {"scalars": _scalars(unet), "text_encoder_scalars": _scalars(text_encoder)},
     }
     (folder / "pipeline" / "training.json").write_text(json.dumps(settings, indent=1) + "\n")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +132,11 @@ def megabytes(width: int = WIDTH) -> float:
     vae_channels, unet_channels = channels(width)
     with torch.device("meta"):
         parts = autoencoder.build(64, channels=vae_channels), *build(VOCABULARY, 8, channels=unet_channels)
-    return 2 * sum(map(autoencoder.scalars, parts)) / 1e6
+    return 2 * sum(map(_scalars, parts)) / 1e6
+
+
+def _scalars(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
 def train_tokenizer(captions: Sequence[str], folder: Path, vocabulary: int = VOCABULARY) -> CLIPTokenizer:
@@ -214,17 +213,13 @@ def train_unet(
     latents: tuple[Tensor, Tensor],
     captions: Sequence[str],
     *,
-    folder: Path,
-    minutes: float = 0.0,
-    steps: int = 0,
-    batch_size: int = 128,
-    lr: float = 1e-3,
-    seed: int = 0,
     device: str = "cpu",
+    **stage: Any,
 ) -> dict[str, Any]:
     """Train UNet and text encoder together to predict v = alpha * noise - sigma * latent (Salimans and Ho, 2022).
 
     latents  mean and standard deviation of every image's latents; a fresh sample is drawn whenever one is used
+    stage    folder, budget, batch size and seed: see :func:`aimfair.generate.tiny_sd.stage.train_stage`
     """
     from diffusers import DDPMScheduler
 
@@ -249,21 +244,9 @@ def train_unet(
         v = unet(alpha * latent + sigma * noise, t.to(device), text_encoder(text)[0]).sample
         return nn.functional.mse_loss(v.float(), alpha * noise - sigma * latent)
 
-    first_level = unet.config.block_out_channels[0]
-    return train_stage(
-        "denoiser" if first_level == WIDTH else f"denoiser-{first_level}",
-        both,
-        loss,
-        n=len(mean),
-        folder=folder,
-        batch_size=batch_size,
-        lr=lr,
-        minutes=minutes,
-        steps=steps,
-        weight_decay=0.01,
-        seed=seed,
-        device=device,
-    )
+    level = unet.config.block_out_channels[0]
+    name = "denoiser" if level == WIDTH else f"denoiser-{level}"
+    return train_stage(name, both, loss, n=len(mean), weight_decay=0.01, device=device, **stage)
 
 
 def save(
@@ -288,9 +271,7 @@ def save(
     disable_progress_bar()  # of writing 15 MB
     pipeline.save_pretrained(folder)
     config = folder / "text_encoder" / "config.json"  # half on disk, but computed in float32 unless asked otherwise
-    stored = {
-        key: value for key, value in json.loads(config.read_text()).items() if key not in ("dtype", "torch_dtype")
-    }
+    stored = {k: v for k, v in json.loads(config.read_text()).items() if k not in ("dtype", "torch_dtype")}
     config.write_text(json.dumps(stored | {"dtype": "float32"}, indent=2) + "\n")
     for name in ("vocab.json", "merges.txt"):  # newer transformers write tokenizer.json alone; older ones read these
         source = Path(tokenizer.name_or_path) / name

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from aimfair.audit.judge import load_judge, train_judge
-from aimfair.generate.stages import autocast, train_stage
+from aimfair.generate.classifier import autocast, load_classifier, train_classifier
+from aimfair.generate.tiny_sd.stage import train_stage
 from aimfair.models import ResNet18
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ KL_WEIGHT = 2e-3
 FEATURE_WEIGHT = 0.2
 
 
-def build(size: int, seed: int = 0, channels: tuple[int, ...] = CHANNELS, latents: int = LATENTS) -> AutoencoderKL:
+def build(size: int, seed: int = 0, channels: tuple[int, ...] = CHANNELS) -> AutoencoderKL:
     """A fresh autoencoder whose last level is 1/8 of ``size``; no attention, for 64 positions do not need it."""
     from diffusers import AutoencoderKL
 
@@ -38,28 +38,29 @@ def build(size: int, seed: int = 0, channels: tuple[int, ...] = CHANNELS, latent
             up_block_types=("UpDecoderBlock2D",) * len(channels),
             block_out_channels=channels,
             layers_per_block=1,
-            latent_channels=latents,
+            latent_channels=LATENTS,
             norm_num_groups=gcd(16, channels[0]),
             sample_size=size,
             mid_block_add_attention=False,
         )
 
 
-def feature_maps(model: ResNet18, x: Tensor) -> list[Tensor]:
-    """Maps of a label classifier at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size of ``x`` (N, 3, H, W) in [-1, 1]."""
-    maps = [model.relu(model.bn1(model.conv1(x)))]
-    x = model.maxpool(maps[0])
-    for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
-        maps.append(x := stage(x))
-    return maps
-
-
 def feature_distance(model: ResNet18, ours: Tensor, theirs: Tensor) -> Tensor:
-    """Mean over the maps of |difference|, relative to the mean size of the true image's map."""
+    """How far apart a classifier sees two batches (N, 3, H, W) in [-1, 1].
+
+    Mean over its maps at 1/2, 1/4, ... 1/32 of the size of |difference|, relative to the mean size of the map of ``theirs``.
+    """
+
+    def maps(x: Tensor) -> list[Tensor]:
+        found = [model.relu(model.bn1(model.conv1(x)))]
+        x = model.maxpool(found[0])
+        for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
+            found.append(x := stage(x))
+        return found
+
     with torch.no_grad():
-        wanted = feature_maps(model, theirs)
-    terms = [(a - b).abs().mean() / b.abs().mean() for a, b in zip(feature_maps(model, ours), wanted, strict=True)]
-    return torch.stack(terms).mean()
+        wanted = maps(theirs)
+    return torch.stack([(a - b).abs().mean() / b.abs().mean() for a, b in zip(maps(ours), wanted, strict=True)]).mean()
 
 
 def train(
@@ -68,18 +69,17 @@ def train(
     *,
     focus: Tensor | None = None,
     labels: Tensor | None = None,
-    minutes: float = 0.0,
-    steps: int = 0,
     batch_size: int = 16,
-    lr: float = 1e-3,
     seed: int = 0,
     device: str = "cpu",
     channels: tuple[int, ...] = CHANNELS,
+    **budget: Any,
 ) -> tuple[AutoencoderKL, dict[str, Any]]:
     """Train an autoencoder on (N, 3, H, W) uint8 images; the checkpoint lies in ``folder``.
 
     focus   (N, 1, H, W) or (1, 1, H, W) weights of the pixels, any scale; None: all alike
     labels  (N, L) of {0, 1} to train the classifier whose features the reconstruction must keep; None: pixels only
+    budget  minutes or steps: see :func:`aimfair.generate.tiny_sd.stage.train_stage`
     """
     vae = build(images.shape[-1], seed, channels).to(device)
     features = None if labels is None else _features(images, labels, folder / "features.safetensors", seed, device)
@@ -97,19 +97,9 @@ def train(
         total = error.mean() + KL_WEIGHT * kl
         return total if features is None else total + FEATURE_WEIGHT * feature_distance(features, drawn, x)
 
-    record = train_stage(
-        "autoencoder" if channels == CHANNELS else f"autoencoder-{channels[0]}",
-        vae,
-        loss,
-        n=len(images),
-        folder=folder,
-        batch_size=batch_size,
-        lr=lr,
-        minutes=minutes,
-        steps=steps,
-        seed=seed,
-        device=device,
-    )
+    name = "autoencoder" if channels == CHANNELS else f"autoencoder-{channels[0]}"
+    shared: dict[str, Any] = {"folder": folder, "batch_size": batch_size, "seed": seed, "device": device}
+    record = train_stage(name, vae, loss, n=len(images), **shared, **budget)
     standardise(vae, images, device)
     return vae, record
 
@@ -118,8 +108,8 @@ def _features(images: Tensor, labels: Tensor, file: Path, seed: int, device: str
     """A frozen classifier of the labels, trained on the same images; read back from ``file`` when a stage resumes."""
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        train_judge(images, labels, epochs=6, seed=seed, device=device).save(file)
-    return load_judge(file, device).model.requires_grad_(False)
+        train_classifier(images, labels, epochs=6, seed=seed, device=device).save(file)
+    return load_classifier(file, device).model.requires_grad_(False)
 
 
 @torch.no_grad()
@@ -155,19 +145,15 @@ def encode(vae: AutoencoderKL, images: Tensor, device: str = "cpu", batch_size: 
 
 
 @torch.inference_mode()
-def reconstruct(vae: AutoencoderKL, images: Tensor, device: str = "cpu", batch_size: int = 128) -> Tensor:
-    """(N, 3, H, W) uint8 -> the same images through the autoencoder, uint8."""
+def reconstruct(vae: AutoencoderKL, images: Tensor, device: str = "cpu", batch_size: int = 100) -> Tensor:
+    """(N, 3, H, W) uint8 -> what the autoencoder makes of them, likewise: the best that its decoder can draw."""
     parts = []
     for batch in images.split(batch_size):
-        drawn = vae.decode(vae.encode(_to_float(batch.to(device))).latent_dist.mean).sample
-        parts.append(((drawn.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu())
+        latent = vae.encode(_to_float(batch.to(device)).to(vae.dtype)).latent_dist.mean
+        drawn = vae.decode(latent).sample.float()
+        parts.append(((drawn / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu())
     return torch.cat(parts)
 
 
 def _to_float(images: Tensor) -> Tensor:
     return images.float().div_(127.5).sub_(1)
-
-
-def scalars(module: nn.Module) -> int:
-    """Number of trained values."""
-    return sum(p.numel() for p in module.parameters())

@@ -1,17 +1,23 @@
-"""Numbers about a set of faces: how varied it is, how far from another, which pictures come twice.
+"""Numbers about a set of faces: how varied it is, how far from another, which pictures come twice, where a face is.
 
-All but the last take (N, d) features, such as the penultimate layer of a classifier: they see what that classifier
-sees, and two sets can be compared only in the features of the same one.
+What takes (N, d) features, such as the penultimate layer of a classifier, sees what that classifier sees: two sets can be
+compared only in the features of the same one.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aimfair import models
 from aimfair.environment import AimfairError
+from aimfair.faces import FaceSet
+from aimfair.progress import progress
 
 ALIKE = 9.0
 """Grey levels (of 255): two faces whose small pictures differ by less, root mean square, are near-duplicates."""
@@ -20,13 +26,20 @@ THUMBNAIL = 32
 """Width in pixels at which pictures are compared."""
 
 BLOCK = 2048
+"""Rows of a distance matrix that are in memory at once."""
+
+PROBED = 2000
+"""Faces of each kind that a probe is fitted and scored on."""
+
+SIDE, SMALLEST = 128, 64
+"""Pixels at which the detector looks at a picture, and of the smallest face that counts."""
 
 
 def vendi_score(features: Tensor) -> float:
     """How many faces of no likeness at all would be as varied as these (Friedman and Dieng, TMLR 2023).
 
     The exponential of the entropy of the eigenvalues of K / N, K the cosine similarities of (N, d) ``features``: 1
-    where all are the same, N where no two have anything in common, never more than d.
+    where all are the same, N where no two have anything in common, never more than d. Raises AimfairError for no face.
     """
     x = F.normalize(_some(features).double(), dim=1)
     gram = x @ x.T if len(x) < x.shape[1] else x.T @ x  # both have the same eigenvalues but for zeros
@@ -36,7 +49,10 @@ def vendi_score(features: Tensor) -> float:
 
 
 def mean_distance(features: Tensor) -> float:
-    """Mean Euclidean distance of two different faces, over all pairs of (N, d) ``features``; 0 for a single face."""
+    """Mean Euclidean distance of two different faces, over all pairs of (N, d) ``features``; 0 for a single face.
+
+    Raises AimfairError for no face.
+    """
     x = _some(features).double()
     total = sum(float(torch.cdist(block, x).sum()) for block in x.split(BLOCK))
     return total / max(1, len(x) * (len(x) - 1))
@@ -82,15 +98,12 @@ def near_duplicates(images: Tensor, others: Tensor | None = None, alike: float =
         first = start if others is None else 0  # each pair of one set is looked at once
         apart = rows.square().sum(1)[:, None] + squares[first:] - 2 * rows @ right[first:].T
         i, j = torch.nonzero(apart < limit, as_tuple=True)
-        distance = apart[i, j].clamp(min=0)
-        i, j = i + start, j + first
-        keep = i < j if others is None else torch.ones_like(i, dtype=torch.bool)
-        found.append(
-            torch.stack([i[keep].double(), j[keep].double(), (distance[keep] / left.shape[1]).sqrt().double()])
-        )
-    pairs = torch.cat(found, 1) if found else torch.empty(3, 0)
-    table = pd.DataFrame(pairs.T.numpy(), columns=["first", "second", "difference"])
-    table = table.astype({"first": "int64", "second": "int64"})
+        difference = (apart[i, j].clamp(min=0) / left.shape[1]).sqrt()
+        found.append(pd.DataFrame({"first": i + start, "second": j + first, "difference": difference.double()}))
+    empty = pd.DataFrame({"first": np.empty(0, int), "second": np.empty(0, int), "difference": np.empty(0)})
+    table = pd.concat(found) if found else empty
+    if others is None:
+        table = table[table["first"] < table["second"]]
     return table.sort_values(["difference", "first", "second"], ignore_index=True)
 
 
@@ -109,3 +122,52 @@ def _some(features: Tensor) -> Tensor:
     if len(features) == 0:
         raise AimfairError("there are no faces to measure")
     return features
+
+
+def probe(model: nn.Module, real: FaceSet, drawn: FaceSet, device: str = "cpu", seed: int = 0) -> float:
+    """Accuracy, in per cent, of a linear probe that tells ``drawn`` from ``real`` by ``model``'s features.
+
+    As many of either, chosen at random; fitted on one half, scored on the other. 50: they cannot be told apart.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    n = min(len(real), len(drawn), PROBED)
+    rng = np.random.default_rng(seed)
+    sets = [faces.subset(np.sort(rng.permutation(len(faces))[:n])) for faces in (real, drawn)]
+    x = np.concatenate([models.evaluate(model.to(device), faces, device, output="features").numpy() for faces in sets])
+    y = np.repeat([0, 1], n)
+    fit = np.arange(2 * n) % 2 == 0
+    fitted = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(x[fit], y[fit])
+    return 100 * float(fitted.score(x[~fit], y[~fit]))
+
+
+def detector() -> Any:
+    """OpenCV's cascade, or None where OpenCV 4 is not installed (``pip install 'aimfair[audit]'``)."""
+    try:
+        import cv2.data
+
+        return cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_frontalface_default.xml")
+    except (ImportError, AttributeError):  # OpenCV 5 has no cascades any more
+        return None
+
+
+def detect(images: Tensor) -> Tensor | None:
+    """(N, 3, H, W) uint8 -> (N,) bool, whether a face is found in each; None where no detector is installed.
+
+    The detector is the cascade of Viola and Jones (CVPR 2001), for upright faces seen from the front. It learnt from
+    photographs, of nobody's corpus here, and is a coarse one: it misses some drawn faces, and finds one now and then in
+    a picture whose pieces have changed places. So its share means something beside that of real faces only.
+    """
+    cascade = detector()
+    if cascade is None:
+        return None
+    found = []
+    for image in progress(images, "looking for faces", len(images), "image"):
+        grey = image.float().mean(0, keepdim=True)[None]
+        grey = F.interpolate(grey, (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
+        framed = F.pad(grey, (SIDE // 4,) * 4, mode="replicate")  # for faces that fill the picture
+        pixels = framed[0, 0].round().clamp(0, 255).numpy().astype(np.uint8)
+        found.append(len(cascade.detectMultiScale(pixels, 1.1, 3, minSize=(SMALLEST, SMALLEST))) > 0)
+    return torch.tensor(found, dtype=torch.bool)

@@ -1,0 +1,284 @@
+"""The audit of a study: which judge looks at a profile's synthetic faces, what their prompts mention, what was found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+
+from aimfair import prompts
+from aimfair.audit import judges, measures, nuisances, report
+from aimfair.environment import AimfairError, home
+from aimfair.faces import GROUPS, FaceSet
+from aimfair.generate import corpora, diffusion
+from aimfair.generate.classifier import Classifier, Judge, load_classifier
+from aimfair.generate.tiny_sd import autoencoder
+from aimfair.prompts import coverage, wording
+from aimfair.study import synthetic
+from aimfair.study.corpus import corpus_root, load_corpus
+from aimfair.study.profiles import Profile
+
+if TYPE_CHECKING:
+    from aimfair.study import Study
+
+SHIPPED = {"faceworld": "judge.safetensors", "fairface": "judge-fairface.safetensors"}
+"""Corpus -> the judge of it in ``data/tiny-sd``. Each looks at 64 px, to which it resizes what it is shown."""
+
+RECONSTRUCTED = 1000
+"""Faces that are passed through the autoencoder."""
+
+MADE = ("model", "revision", "scheduler", "steps", "guidance", "drawn", "size", "negative_prompt", "arguments")
+"""Columns of a manifest that a datasheet lists."""
+
+
+class NoJudge(AimfairError):
+    """There is nothing here on which a judge of a profile's faces could learn."""
+
+
+def judge_of(profile: Profile, device: str = "cpu", data_root: str = "") -> Classifier:
+    """The judge of a profile's synthetic faces, which never saw a face or a label that a classifier learns from.
+
+    For FaceWorld and for the corpus FairFace the one that the repository ships; else a classifier of the profile's external
+    corpus (:func:`aimfair.audit.judges.train_corpus_judge`), trained at the first call and kept in ``data/cache``. Raises
+    NoJudge where the profile names no corpus, or one that is not on this disk.
+    """
+    known = _corpus(profile)
+    if known in SHIPPED:
+        return load_classifier(_shipped(known), device)
+    if not known:
+        raise NoJudge(
+            f"profile {profile.profile} names no corpus on which a judge of its faces could learn: set -p corpus= to "
+            f"{', '.join(corpora.CORPORA)}, or have CLIP judge an audit (--clip FOLDER)"
+        )
+
+    def train() -> Classifier:
+        try:
+            corpus_root(profile, data_root)
+        except AimfairError as error:
+            raise NoJudge(
+                f"the judge of the faces learns from {known}, which is not here: give -p corpus_root=FOLDER, or have CLIP "
+                "judge an audit (--clip FOLDER)"
+            ) from error
+        return judges.train_corpus_judge(load_corpus(profile, data_root), device=device)[0]
+
+    return judges.kept_judge(judge_identity(profile), train, device)
+
+
+def judge_identity(profile: Profile) -> str:
+    """What tells the judge of one profile from that of another: a digest of the shipped one, or corpus and image size."""
+    known = _corpus(profile)
+    if known in SHIPPED:
+        return f"{known}@{hashlib.blake2b(_shipped(known).read_bytes(), digest_size=4).hexdigest()}"
+    return f"{known}-{profile.image_size}"
+
+
+def _corpus(profile: Profile) -> str:
+    """What the judge of a profile's faces learns from."""
+    return "faceworld" if profile.dataset == "faceworld" else profile.corpus
+
+
+def _shipped(corpus: str) -> Path:
+    return home() / "data" / "tiny-sd" / SHIPPED[corpus]
+
+
+def choose_judges(study: Study, clip: str = "") -> tuple[Judge, Judge | None]:
+    """The judge of a study's synthetic faces, and CLIP as the second one; CLIP alone where there is no other.
+
+    clip  folder or hub name of a CLIP model; empty for none
+    Raises NoJudge where there is neither.
+    """
+    second = judges.load_clip(clip, study.device) if clip else None
+    try:
+        return judge_of(study.profile, study.device, study.data_root), second
+    except NoJudge:
+        if second is None:
+            raise
+        return second, None
+
+
+def nuisance_judges(profile: Profile, judge: Judge, device: str = "cpu") -> list[Judge]:
+    """Who looks for attributes that are no label: ``judge``, and for FaceWorld one of its hair, glasses, beards and so on.
+
+    That one is trained at the first call, on cartoons of another world than the generator's, and kept in ``data/cache``.
+    """
+    if "faceworld" not in (profile.corpus, profile.dataset) or not isinstance(judge, Classifier):
+        return [judge]
+    from aimfair.datasets import faceworld
+
+    world = faceworld.catalogue(train=0, validation=0, test=0, corpus=100).attributes
+    names = [n for n in world if world[n].isin((0, 1)).all() and n not in judges.JUDGED]
+
+    def train() -> Classifier:
+        return judges.train_faceworld_judge(images=8_000, attributes=names, epochs=6, seed=1)
+
+    return [judge, judges.kept_judge("faceworld-nuisances", train, device)]
+
+
+def mentions(manifest: pd.DataFrame, profile: Profile) -> list[set[str]]:
+    """What the prompt of each image says beside its labels, by :func:`aimfair.prompts.coverage.mentioned`.
+
+    manifest  a row per image with a column ``prompt``, or with a ``prompt_id`` of the profile's bank. The attributes
+              that the bank declares for that id count as far as the text says them. Empty where neither is there.
+    """
+    task = f"{profile.dataset}/{profile.task}"
+    bank = _prompts_by_id(task, profile.prompts)
+    ids = manifest["prompt_id"].astype(str) if "prompt_id" in manifest else pd.Series("", index=manifest.index)
+    if "prompt" in manifest:
+        texts = manifest["prompt"].astype(str)
+    else:
+        texts = ids.map({p.id: p.text for p in prompts.bank(task, profile.prompts)} if bank else {})
+    if texts.isna().any() or not len(texts):
+        return []
+    known: dict[tuple[str, str], set[str]] = {}
+    for id, text in set(zip(ids, texts, strict=True)):
+        declared = bank.get(id, {"attributes": [], "pose": ""})
+        said = [what for what in (*declared["attributes"], declared["pose"]) if what and wording.says(text, what)]
+        prompt = {"text": text, "attributes": said, "pose": ""}
+        known[id, text] = coverage.mentioned(prompt, (profile.target, profile.protected))
+    return [known[key] for key in zip(ids, texts, strict=True)]
+
+
+def _prompts_by_id(task: str, variant: str) -> dict[str, Mapping[str, Any]]:
+    """Prompts of a bank, also of one beside the recorded one; none where there is no bank."""
+    _, at, mine = variant.partition("@")
+    name = task + at + mine
+    if not prompts.path_of(name).exists():
+        return {}
+    return {p["id"]: p for group in prompts.read(name)["groups"].values() for p in group["prompts"]}
+
+
+def audit_pool(study: Study, clip: str = "", training: bool = True, skip_broken: bool = False) -> report.PoolAudit:
+    """Audit what ``study`` draws its synthetic sets from (:func:`aimfair.audit.report.examine`); with a rule that
+    selects, what is selected.
+
+    clip         folder or hub name of a CLIP model: a second judge, and the only one where there is no corpus for another
+    training     also train a classifier on the synthetic faces alone, unless such a run of the study's seed is there
+    skip_broken  images that cannot be decoded are left out of the study's pool and listed, in place of ending the audit
+
+    The real faces are the validation set, so that the test set is not read before the end: also ``trained`` is measured
+    on it, a little too high, because its best epoch was chosen there.
+    """
+    p, device = study.profile, study.device
+    judge, second = choose_judges(study, clip)
+    catalogue = synthetic.catalogue(p, device, study.data_root, on_error="skip" if skip_broken else "raise")
+    if skip_broken:
+        study.pool = synthetic.taken(p, catalogue)
+    faces = study.selected(study.seed)
+    manifest = catalogue.attributes.iloc[pd.Index(catalogue.names).get_indexer(faces.names)].reset_index(drop=True)
+    made = {name: sorted(map(str, manifest[name].dropna().unique())) for name in MADE if name in manifest}
+    if "prompt" in manifest:
+        made["distinct prompts"] = [str(manifest["prompt"].nunique())]
+    found = report.examine(
+        faces,
+        judge,
+        {"target": p.target, "protected": p.protected},
+        study.faces("validation"),
+        train=study.faces("train").images,
+        clip=second,
+        said=mentions(manifest, p),
+        seen=nuisances.look_for(nuisance_judges(p, judge, device), faces.images, (p.target, p.protected)),
+        trained=study.run("synthetic-only").report("validation") if training else None,
+    )
+    fields = ("profile", "dataset", "target", "protected", "selection")
+    found.about.update(
+        {name: getattr(p, name) for name in fields},
+        folder=str(synthetic.pool_folder(p)),
+        seed=study.seed,
+        made=made,
+        skipped=catalogue.skipped,
+        clip=clip,
+        judge=f"classifier, trained on {p.corpus or p.dataset}" if isinstance(judge, Classifier) else "CLIP",
+    )
+    return found
+
+
+def inspect_pool(study: Study, seed: int) -> dict[str, Any]:
+    """What can be said of a study's generator and pool without showing a face, so that it can be published.
+
+    training   the generator's training record: images, minutes, steps, threads, sizes; {} where it is none of this book's
+    judged     where the judge looked -> per cent right per label: "faces kept back" of the corpus, the same
+               "through the autoencoder", the "validation faces" of the classifier, the "synthetic faces"
+    groups     the audit of the pool, a row per group
+    probe      how often, in per cent, a linear probe on the features of the seed's biased model tells synthetic from
+               validation faces; the pool is the same for all seeds, so the first one's serves them all
+    unjudged   why there is no judge, hence nothing judged; empty where there is one
+    sets       faces per group of "train", "validation", "test" and of the "synthetic pool"
+    corpus     faces of the corpus
+
+    Of a generator of this book's own, whose corpus is at hand, the judge is a classifier of that corpus, and is judged by
+    what was kept back of it (:func:`aimfair.audit.judges.train_corpus_judge`). Of any other model, and of images made
+    elsewhere, it is the one that :func:`judge_of` finds; it looks at the faces alone.
+    """
+    p, pool, validation = study.profile, study.pool, study.faces("validation")
+    names = {"target": p.target, "protected": p.protected}
+    record = _training_record(p)
+    judged: dict[str, dict[str, float]] = {}
+    judge, unjudged = None, ""
+    if record and _has_corpus_files(p, study.data_root):
+        judge, judged = _judge_with_bounds(p, names, study.device, study.data_root)
+    else:
+        try:
+            judge = judge_of(p, study.device, study.data_root)
+        except NoJudge as error:
+            unjudged = str(error)
+    if judge is None:
+        groups = [{"target": t, "protected": p, "faces": n} for (t, p), n in zip(GROUPS, pool.counts(), strict=True)]
+    else:
+        judged["validation faces"] = judges.agreement(judge, validation, names)
+        judged["synthetic faces"] = judges.agreement(judge, pool, names)
+        groups = judges.agreement_by_group(judge, pool, names).to_dict("records")
+    sets = {split: study.faces(split).counts() for split in ("train", "validation", "test")}
+    return {
+        "training": record,
+        "judged": judged,
+        "groups": groups,
+        "probe": measures.probe(study.biased_model(seed), validation, pool, study.device),
+        "unjudged": unjudged,
+        "sets": sets | {"synthetic pool": pool.counts()},
+        "corpus": len(study.split.get("corpus", ())) or record.get("images", 0),
+    }
+
+
+def _training_record(profile: Profile) -> dict[str, Any]:
+    """The training record of a generator of this book's own, without its loss curves; {} of any other."""
+    path = Path(synthetic.model_of(profile), "training.json") if synthetic.is_tiny(profile) else None
+    if path is None or not path.exists():
+        return {}
+    record = json.loads(path.read_text())
+    for stage in record.values():
+        if isinstance(stage, dict):
+            stage.pop("losses", None)
+    return record
+
+
+def _has_corpus_files(profile: Profile, data_root: str) -> bool:
+    """Whether the judge can learn from what the generator learnt from. FaceWorld's has its shipped judge."""
+    if not profile.corpus or profile.corpus == "faceworld":
+        return False
+    try:
+        corpus_root(profile, data_root)
+    except AimfairError:
+        return False
+    return True
+
+
+def _judge_with_bounds(
+    profile: Profile, names: Mapping[str, str], device: str, data_root: str
+) -> tuple[Judge, dict[str, dict[str, float]]]:
+    """A judge trained on the corpus; how often it is right on what was kept back, as it is and through the autoencoder."""
+    corpus = load_corpus(profile, data_root)
+    judge, held = judges.train_corpus_judge(corpus, device=device)
+    target, protected = (corpus.labels[held, corpus.names.index(name)] for name in names.values())
+    kept = FaceSet(corpus.images[held], target, protected, held.numpy().astype(str))
+    vae = diffusion.load_pipeline(synthetic.model_of(profile), device).vae
+    some = kept.subset(torch.arange(min(RECONSTRUCTED, len(kept))))
+    again = FaceSet(autoencoder.reconstruct(vae, some.images, device), some.target, some.protected, some.names)
+    return judge, {
+        "faces kept back": judges.agreement(judge, kept, names),
+        "through the autoencoder": judges.agreement(judge, again, names),
+    }
