@@ -86,14 +86,18 @@ def train(
     if out.exists():
         raise AimfairError(f"{out} exists: move it away, or choose another folder for the new pipeline")
     folder = out.with_name(out.name + ".partial")
-    first, second = [{"minutes": minutes / 2}] * 2 if steps is None else [{"steps": n} for n in steps]
+    budgets: list[dict[str, Any]] = (
+        [{"minutes": minutes / 2}] * 2 if steps is None else [{"steps": number} for number in steps]
+    )
     shared: dict[str, Any] = {"folder": folder, "seed": seed, "device": device}
-    vae, vae_record = autoencoder.train(images, focus=focus, labels=labels, channels=vae_channels, **shared, **first)
+    vae, vae_record = autoencoder.train(
+        images, focus=focus, labels=labels, channels=vae_channels, **shared, **budgets[0]
+    )
     latents = autoencoder.encode(vae, images, device)
     tokenizer = train_tokenizer(captions, folder / "tokenizer")
     text_encoder, unet = build(len(tokenizer), images.shape[-1] // 8, seed, unet_channels)
-    parts = text_encoder, unet, tokenizer
-    record = train_unet(*parts, latents, captions, batch_size=batch_size, **shared, **second)
+    shared |= {"batch_size": batch_size}
+    record = train_unet(text_encoder, unet, tokenizer, latents, captions, **shared, **budgets[1])
     save(folder / "pipeline", vae, text_encoder, tokenizer, unet)
     settings = {
         "about": about,
