@@ -213,7 +213,7 @@ def test_faces_that_were_seen_are_left_out_unless_none_is_left():
 
 def test_the_lean_is_that_of_the_repaired_model_and_the_command_prints_it(lab, given, capsys):
     found = lab.measure("style-lean", 100, of="repairing")
-    seen, _, _ = style_lean.repairing.repaired(lab.faces("train"), lab.profile.shares(), lab.pool, 102)
+    seen, _, _ = style_lean.real_and_synthetic.repaired(lab.faces("train"), lab.profile.shares(), lab.pool, 102)
     drawn, model = style_lean.unseen(lab.pool, seen), lab.classifier("repairing", 100)
     assert found.scores["real"] == style_lean.lean(model, lab.faces("test"))
     assert found.scores["synthetic"] == style_lean.lean(model, drawn)

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from aimfair import methods
 from aimfair.faces import FaceSet
 
 
@@ -68,3 +69,21 @@ def group_accuracies(logits, y, s):
     """Shares of right predictions in the four groups, in group order."""
     right = ((logits >= 0) == (y == 1)).double()
     return [right[(2 * y + s) == g].mean().item() for g in range(4)]
+
+
+def fit_method(bench, name, **hyper):
+    """Train a method as a study does: without the labels that it did not declare."""
+    method = methods.get(name)
+    return method.fit(bench.seen_by(method), method.hyper(**hyper))
+
+
+def same_weights(first, second):
+    """Whether two trained methods have the same weights and running statistics, bit for bit."""
+    a, b = (fitted.model.state_dict() for fitted in (first, second))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def worst_group_on_fair_toy(model):
+    """Accuracy of the worst group of the Gaussian toy whose shortcut tells nothing."""
+    x, y, s = gaussian_toy(40_000, agree=0.5, seed=1)
+    return min(group_accuracies(model(x).detach(), y, s))

@@ -1,7 +1,5 @@
 """CVaR DRO: descend on the mean of the worst share of the losses, whoever has them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +10,7 @@ from torch.nn import functional as F
 
 from aimfair.environment import AimfairError
 from aimfair.methods import Bench, Fitted, Method
-from aimfair.methods._scratch import from_scratch
+from aimfair.methods.erm import from_scratch
 from aimfair.training import Loss
 
 

@@ -1,8 +1,7 @@
 """DiGA's idea at the scale at hand: edit the spurious attribute of real training faces and train on them as well."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench, Fitted, Method
-from aimfair.methods._scratch import from_scratch
+from aimfair.methods.erm import from_scratch
 from aimfair.training import Order, binary_cross_entropy
 
 
@@ -39,7 +38,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
         return binary_cross_entropy(logits, target, index) + hyper["consistency"] * pairs
 
     every = bench.train.without_protected() + edits[0] + edits[1]
-    fitted = from_scratch(bench, "DiGA-style editing", train=every, loss=loss, order=families(n))
+    fitted = from_scratch(replace(bench, train=every), "DiGA-style editing", loss=loss, order=families(n))
     changed = [(edit.images.float() - bench.train.images.float()).abs().mean().item() for edit in edits]
     fitted.scores["mean_change"] = [round(value, 2) for value in changed]
     return fitted

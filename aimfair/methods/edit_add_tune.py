@@ -12,16 +12,16 @@ from aimfair.environment import Diverged
 from aimfair.gradients import gap
 from aimfair.methods import LEARNING_RATES, Bench, Fitted, Method, aim_fair_cosine
 from aimfair.methods._gradients import three_gradients
-from aimfair.methods._scratch import from_scratch
 from aimfair.methods.aim_fair import fit as tune
 from aimfair.methods.diga import two_edits
+from aimfair.methods.erm import from_scratch
 
 
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """Three steps, each of which helps by itself somewhere in this book, and none of which reads a group label:
 
     edit  two edits of every training face that ask for opposite protected values, as in :mod:`aimfair.methods.diga`
-    add   the balanced synthetic faces, as in :mod:`aimfair.methods.supplementation`; ERM from scratch on all together
+    add   the balanced synthetic faces, as in :mod:`aimfair.methods.real_and_synthetic`; ERM from scratch on all together
     tune  AIM-Fair by the cosine score from there, as in :mod:`aimfair.methods.aim_fair_cosine`, once with each of the
           learning rates that others search
 
@@ -36,7 +36,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """
     first, second = two_edits(bench, hyper)
     every = bench.train.without_protected() + first + second + bench.balanced
-    trained = from_scratch(bench, "edit and add", train=every, part="trained")
+    trained = from_scratch(replace(bench, train=every), "edit and add", part="trained")
 
     start = replace(bench, biased_model=lambda: copy.deepcopy(trained.model))
     on_real, on_biased, on_balanced = three_gradients(start, hyper["gradients"])

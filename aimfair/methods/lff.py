@@ -1,7 +1,5 @@
 """LfF: one network is pushed to learn the easy shortcut, another learns most from what the first fails on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,8 +9,29 @@ from torch.nn import functional as F
 
 from aimfair.environment import AimfairError
 from aimfair.methods import Bench, Fitted, Method
-from aimfair.methods._pair import Pair
-from aimfair.methods._scratch import from_scratch
+from aimfair.methods.erm import from_scratch
+
+
+class Pair(nn.Module):
+    """Two networks in one training: the training loop sees one model, the loss sees both.
+
+    ``first`` and ``second`` see the same augmented batch; the logits of ``first`` are the pair's. In evaluation mode
+    only ``first`` runs, so that an epoch is chosen by the network that is kept.
+    """
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+        self.second_logits: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.second_logits = self.second(x).float() if self.training else None
+        return self.first(x)
+
+    def other(self) -> Tensor:
+        """The logits (B,) of ``second`` on the training batch that just passed, with their gradient."""
+        assert self.second_logits is not None, "the pair has not seen a training batch"
+        return self.second_logits
 
 
 def generalised_cross_entropy(ce: Tensor, q: float) -> Tensor:
@@ -82,7 +101,11 @@ class LearningFromFailure(nn.Module):
         for ema, now in ((self.biased, biased_ce), (self.debiased, ce)):
             ema[index] = torch.where(first, now, self.decay * ema[index] + (1 - self.decay) * now)
         self.seen[index] = True
-        return difficulty(class_share(self.biased, self.target, index), class_share(self.debiased, self.target, index))
+        return self.failures(index)
+
+    def failures(self, index: Tensor) -> Tensor:
+        """:func:`difficulty` (B,) of the samples ``index`` by the averages as they are."""
+        return difficulty(*(class_share(table, self.target, index) for table in (self.biased, self.debiased)))
 
 
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
@@ -92,16 +115,15 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     decay  of the running losses
     gce    "true" (default) or "released", whose only difference is a q times smaller step of the biased network
     The weights start at one half, so the debiased network learns at about half of ERM's rate. The released configuration
-    for CelebA has Adam and an ImageNet backbone of which only the last layer learns; neither is an option here: both
-    networks learn as a whole, by everyone's optimiser. The published comparisons choose q and the epoch by validation
-    groups; here, as for all, overall accuracy does.
+    for CelebA has Adam and an ImageNet backbone of which only the last layer learns; here both networks learn as a whole,
+    by everyone's optimiser. The published comparisons choose q and the epoch by validation groups; here, as for all,
+    overall accuracy does.
     """
     pair = Pair(bench.fresh_model(), bench.fresh_model())
     loss = LearningFromFailure(bench.train.target, pair.other, hyper["q"], hyper["decay"], hyper["gce"])
     history = from_scratch(bench, f"LfF q={hyper['q']}", model=pair, loss=loss).history
-    everyone = torch.arange(len(bench.train), device=loss.target.device)
-    shares = (class_share(table, loss.target, everyone) for table in (loss.biased, loss.debiased))
-    return Fitted(pair.first, history, {"mean_weight": round(difficulty(*shares)[loss.seen].mean().item(), 4)})
+    weight = loss.failures(torch.arange(len(bench.train), device=loss.target.device))[loss.seen]
+    return Fitted(pair.first, history, {"mean_weight": round(weight.mean().item(), 4)})
 
 
 METHOD = Method(

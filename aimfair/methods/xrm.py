@@ -1,7 +1,5 @@
 """XRM: twins learn from one half of the data each and relabel the other half; who ends up misread is a minority."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aimfair.environment import AimfairError
+from aimfair.faces import FaceSet
 from aimfair.methods import Bench, Fitted, Method
-from aimfair.methods._inferred import check_eta, group_dro, wrong
-from aimfair.methods._pair import Pair
-from aimfair.methods._scratch import from_scratch
+from aimfair.methods.erm import from_scratch
+from aimfair.methods.inferred import train_on_environments, wrong
+from aimfair.methods.lff import Pair
 from aimfair.models import evaluate
 
 
@@ -33,7 +32,7 @@ def class_balanced(logits: Tensor, target: Tensor) -> Tensor:
 class CrossRisk(nn.Module):
     """Each twin learns its own samples' working labels, and relabels the samples of the other where it is confident.
 
-    target       (N,) of {0, 1}: what the working labels start from; a relabelled sample is never set back
+    target       (N,) of {0, 1}: the working labels at the beginning; a sample that is relabelled is never set back
     twin_logits  returns the second twin's logits on the batch; those of the first are the argument ``logits``
     A fair coin, drawn from ``seed``, gives every sample to the first or the second twin.
     """
@@ -55,7 +54,7 @@ class CrossRisk(nn.Module):
         mine, other = self.mine[index], self.twin_logits()
         loss = class_balanced(torch.where(mine, logits, other), self.working[index])
         held_out = torch.where(mine, other, logits).detach()
-        # A generator per step, on the CPU: the same draws on every device and after a resumption.
+        # A generator for each step, on the CPU: the same draws on every device and after a resumption.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(self.calls))
         flips = torch.rand(len(index), generator=generator).to(index.device) < flip_probability(held_out)
         self.working[index] = torch.where(flips, (held_out >= 0).float(), self.working[index])
@@ -73,29 +72,32 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     settings by the share of flipped labels, kept in ``scores["flipped"]``; here, as for all, validation accuracy does.
     Where an environment of either set is empty its groups are the two classes, and ``scores["note"]`` says so.
     """
-    if hyper["twin_epochs"] < 1:
-        raise AimfairError(f"XRM needs twin_epochs >= 1, got {hyper['twin_epochs']}")
-    check_eta(hyper["eta"])
+    if hyper["twin_epochs"] < 1 or hyper["eta"] < 0:
+        raise AimfairError(f"XRM needs twin_epochs >= 1 and eta >= 0, got {hyper['twin_epochs']} and {hyper['eta']}")
     # Both start alike: what sets them apart is the half that they learn from.
     twins = Pair(bench.fresh_model(), bench.fresh_model())
     loss = CrossRisk(bench.train.target, twins.other, bench.seed)
     schedule = replace(bench.pretraining, epochs=hyper["twin_epochs"], select="last")
-    from_scratch(bench, "XRM, twins", model=twins, schedule=schedule, loss=loss, part="twins")
-    on_train, on_validation = (
-        torch.stack([wrong(evaluate(twin, faces, bench.device), faces.target) for twin in (twins.first, twins.second)])
-        for faces in (bench.train, bench.validation)
-    )
-    missed = on_validation.any(0)
-    validation = replace(bench.validation, protected=missed.long())
-    fitted = group_dro(bench, on_train.any(0), validation, hyper["eta"], "validation-worst-group", "XRM")
+    from_scratch(replace(bench, pretraining=schedule), "XRM, twins", model=twins, part="twins", loss=loss)
+
+    def missed(faces: FaceSet) -> Tensor:
+        first, second = (wrong(evaluate(m, faces, bench.device), faces.target) for m in (twins.first, twins.second))
+        return first | second
+
+    on_validation = missed(bench.validation)
+    validation = replace(bench.validation, protected=on_validation.long())
+    schedule = replace(bench.pretraining, select="validation-worst-group")
+    grouped = replace(bench, validation=validation, pretraining=schedule)
+    fitted = train_on_environments(grouped, missed(bench.train), hyper["eta"], "XRM")
     flipped = loss.working.cpu() != bench.train.target
     fitted.scores |= {
         "flipped": round(flipped.float().mean().item(), 4),
         "validation_groups": list(validation.counts()),
     }
-    if missed.min() == missed.max():
-        said = f"environment {1 - int(missed[0])} of the validation set is empty: its worse class chooses the epoch"
-        fitted.scores["note"] = "; ".join([fitted.scores["note"], said] if "note" in fitted.scores else [said])
+    if on_validation.min() == on_validation.max():
+        empty = f"environment {1 - int(on_validation[0])} of the validation set is empty"
+        notes = [fitted.scores["note"]] if "note" in fitted.scores else []
+        fitted.scores["note"] = "; ".join([*notes, f"{empty}: its worse class chooses the epoch"])
     return fitted
 
 

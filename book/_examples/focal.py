@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aimfair.methods import Bench, Fitted, Method
-from aimfair.methods._scratch import from_scratch
+from aimfair.methods.erm import from_scratch
 
 
 def focal_loss(gamma: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

@@ -17,7 +17,7 @@ from torch import nn
 from aimfair import models, sampling
 from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
-from aimfair.methods import repairing
+from aimfair.methods import real_and_synthetic
 
 PER_GROUP = 200
 """Faces of each group and style that the probe is given, at most."""
@@ -57,7 +57,7 @@ def style_lean(study: Any, seed: int, of: str) -> dict[str, Any]:
 
     device, validation = study.device, study.faces("validation")
     model = study.classifier(of, seed, **search.chosen(study, of)).to(device)
-    repaired, _, _ = repairing.repaired(
+    repaired, _, _ = real_and_synthetic.repaired(
         study.faces("train"), study.profile.shares(), study.pool, seed + 2
     )
     drawn = unseen(study.pool, repaired)

@@ -1,0 +1,360 @@
+"""Methods that train from scratch and guess no group: CVaR DRO, mixtures of real and synthetic faces, DiGA-style editing."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from toys import (
+    fit_linear,
+    fit_method,
+    gaussian_toy,
+    group_accuracies,
+    same_weights,
+    toy_faces,
+    worst_group_on_fair_toy,
+)
+
+from aimfair import models, sampling
+from aimfair.environment import AimfairError
+from aimfair.methods import Fitted, diga
+from aimfair.methods import real_and_synthetic as both_sets
+from aimfair.methods.cvar_dro import cvar, cvar_loss, smooth_share, worst_share
+from aimfair.study import profiles
+from aimfair.training import History, Schedule, binary_cross_entropy, fit
+
+FOUR = torch.tensor([4.0, 1.0, 3.0, 2.0])
+FIVE = torch.tensor([5.0, 1.0, 2.0, 4.0, 3.0])
+SHARES = (0.05, 0.45, 0.45, 0.05)
+
+
+def generator():
+    return torch.Generator().manual_seed(3)
+
+
+# ------------------------------------------------------------------------------------------------------------- CVaR DRO
+
+
+def some_losses(m=37):
+    return torch.randn(m, generator=torch.Generator().manual_seed(0)).exp()
+
+
+@pytest.mark.parametrize(
+    ("losses", "alpha", "value", "weights"),
+    [
+        (FOUR, 0.5, 3.5, [0.5, 0, 0.5, 0]),
+        (FOUR, 0.3, 3.83333, [0.83333, 0, 0.16667, 0]),
+        (FOUR, 0.25, 4.0, [1, 0, 0, 0]),
+        (FIVE, 0.5, 4.2, [0.4, 0, 0, 0.4, 0.2]),
+    ],
+)
+def test_worked_examples_of_the_cvar(losses, alpha, value, weights):
+    assert worst_share(losses, alpha).tolist() == pytest.approx(weights, abs=1e-5)
+    assert cvar(losses, alpha).item() == pytest.approx(value, abs=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0.01, 1 / 37, 0.1, 0.3, 0.77, 1.0])
+def test_primal_is_dual_and_weights_are_a_distribution_under_the_cap(alpha):
+    losses = some_losses()
+    # eta + mean(relu(l - eta)) / alpha is convex and has its kinks at the losses: the minimum is at one of them.
+    dual = min((eta + (losses - eta).relu().mean() / alpha).item() for eta in losses)
+    assert cvar(losses, alpha).item() == pytest.approx(dual, rel=1e-5)
+    limits = {0.01: losses.max(), 1 / 37: losses.max(), 1.0: losses.mean()}
+    assert dual == pytest.approx(limits.get(alpha, torch.tensor(dual)).item(), rel=1e-5)
+    for weights in (worst_share(losses, alpha), smooth_share(losses, alpha, 0.5)[0]):
+        assert weights.sum().item() == pytest.approx(1, abs=1e-5)
+        assert weights.min() >= 0 and weights.max().item() <= 1 / (alpha * 37) + 1e-6
+
+
+def test_the_cvar_falls_with_alpha_and_moves_with_the_losses():
+    losses = some_losses()
+    values = [cvar(losses, alpha).item() for alpha in torch.linspace(0.02, 1, 40).tolist()]
+    assert all(a >= b - 1e-6 for a, b in pairwise(values)) and values[0] > 2 * values[-1]
+    assert cvar(losses + 3, 0.2).item() == pytest.approx(cvar(losses, 0.2).item() + 3, rel=1e-5)
+
+
+def test_a_mini_batchs_value_lies_below_the_wholes_by_less_the_larger_the_batch():
+    losses, below = some_losses(5120), []
+    drawn = losses[torch.randperm(len(losses), generator=torch.Generator().manual_seed(1))]
+    for m in (8, 32, 128):
+        below.append(cvar(losses, 0.3).item() - sum(cvar(part, 0.3).item() for part in drawn.split(m)) * m / 5120)
+    assert below[0] > 3 * below[1] > 9 * below[2] > 0, below
+
+
+def test_the_smooth_variant_has_its_worked_example_and_lies_between_the_mean_and_the_cvar():
+    weights, eta = smooth_share(FOUR, 0.5, 1.0)
+    assert weights.tolist() == pytest.approx([0.5, 0.0450, 0.3326, 0.1224], abs=1e-4)
+    assert [eta.item(), cvar(FOUR, 0.5, 1.0).item()] == pytest.approx([2.7145, 3.0107], abs=1e-4)
+    losses = some_losses()
+    assert cvar(losses, 0.3, 1e4).item() == pytest.approx(losses.mean().item(), rel=1e-3)
+    assert cvar(losses, 0.3, 1e-5).item() == pytest.approx(cvar(losses, 0.3).item(), rel=1e-3)
+    values = [cvar(losses, 0.3, reg).item() for reg in (0, 0.1, 1, 10)]
+    assert values == sorted(values, reverse=True) and values[0] > values[-1] > losses.mean().item()
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.3])
+def test_the_gradient_of_the_cvar_is_its_weights(reg):
+    losses = some_losses(12).double().requires_grad_()
+    cvar(losses, 0.4, reg).backward()
+    step = 1e-4  # the envelope theorem against central differences of the whole function
+    for i in range(12):
+        moved = [cvar(losses.detach() + sign * step * torch.eye(12)[i], 0.4, reg).item() for sign in (1, -1)]
+        assert losses.grad[i].item() == pytest.approx((moved[0] - moved[1]) / (2 * step), abs=1e-4)
+
+
+def test_alpha_one_is_erm_and_a_small_alpha_is_not(bench):
+    erm = fit_method(bench, "erm").history.loss
+    same, smooth, other = (
+        fit_method(bench, "cvar-dro", **hyper).history.loss
+        for hyper in ({"alpha": 1.0}, {"alpha": 0.1, "reg": 1.0}, {"alpha": 0.1})
+    )
+    assert same == pytest.approx(erm, rel=1e-4)
+    assert erm[0] < smooth[0] < other[0] > 1.2 * erm[0]
+
+
+def test_on_the_gaussian_toy_the_cvar_stays_with_erm_or_collapses():
+    """Where the classes overlap the worst losses are the samples that no rule gets right, in every group: CVaR does not
+    unlearn the shortcut. At alpha .1 the weights shrink to nothing; the smooth variant gets a little way there."""
+    x, y, _ = gaussian_toy()
+    before = worst_group_on_fair_toy(fit_linear(x, y, binary_cross_entropy))
+    worst, weights = {}, {}
+    for alpha, reg in ((0.8, 0.0), (0.4, 0.0), (0.1, 0.0), (0.1, 1.0)):
+        robust = fit_linear(x, y, cvar_loss(alpha, reg), batch_size=128, lr=0.2, epochs=5 if reg == 0 else 2)
+        worst[alpha, reg], weights[alpha, reg] = worst_group_on_fair_toy(robust), robust.weight.detach().norm().item()
+    assert all(before - 0.03 < worst[alpha, 0.0] < before + 0.03 for alpha in (0.8, 0.4)), worst
+    assert weights[0.1, 0.0] < 0.1 * weights[0.8, 0.0] and before + 0.03 < worst[0.1, 1.0] < 0.82, (weights, worst)
+
+
+# -------------------------------------------------------------------------------------------------- real and synthetic
+
+
+def test_supplementation_is_erm_on_the_real_and_the_balanced_faces_bit_for_bit(bench):
+    together, supplemented = replace(bench, train=bench.train + bench.balanced), fit_method(bench, "supplementation")
+    assert same_weights(supplemented, fit_method(together, "erm"))
+    assert not same_weights(supplemented, fit_method(bench, "erm"))
+    # The paper's bias of one to nine becomes one of three to seven: 6,000 and 14,000, here at a five-hundredth.
+    assert (toy_faces((2, 18, 18, 2)) + toy_faces((10,) * 4)).counts() == (12, 28, 28, 12)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "steps"),
+    [("erm", {}, 3), ("supplementation", {}, 7), ("supplementation", {"equal_steps": True}, 3)],
+)
+def test_an_epoch_has_the_steps_of_both_sets_or_those_of_the_real_one(bench, monkeypatch, name, given, steps):
+    assert int(fit_method(bench, name, **given).model.bn1.num_batches_tracked) == steps
+    if given:
+        orders = []
+        monkeypatch.setattr(
+            both_sets, "from_scratch", lambda *_, order: orders.append(order) or Fitted(None, History())
+        )
+        fit_method(bench, name, **given)
+        drawn = orders[0](generator())
+        assert len(drawn) == len(drawn.unique()) == 120 and drawn.max() >= 120  # of both sets, not of the real one
+
+
+@pytest.mark.parametrize("name", profiles.available())
+def test_the_shares_of_a_profile_count_what_its_training_set_lacks_without_a_label(name):
+    assert both_sets.missing(SHARES, 20_000) == [8000, 0, 0, 8000]  # the paper's
+    profile = profiles.load(name)
+    counts = sampling.quotas(profile.train_images, profile.minority)
+    assert both_sets.missing(profile.shares(), sum(counts)) == [max(counts) - count for count in counts]
+
+
+def test_repaired_groups_are_exactly_equal_and_the_real_faces_all_there():
+    real, pool = toy_faces((6, 54, 54, 6), 1), toy_faces((60,) * 4, 4)
+    faces, added, wanted = both_sets.repaired(real, SHARES, pool, seed=3)
+    assert faces.counts() == (54,) * 4 and added == wanted == [48, 0, 0, 48]
+    assert faces.names[: len(real)].tolist() == real.names.tolist()
+    assert len(set(faces.names)) == 216  # no synthetic face twice
+    blind, *_ = both_sets.repaired(real.without_protected(), SHARES, pool, seed=3)
+    assert blind.names.tolist() == faces.names.tolist()
+    other, *_ = both_sets.repaired(real, SHARES, pool, seed=4)
+    assert set(other.names) != set(faces.names)
+
+
+def test_a_pool_that_is_too_small_is_used_up_and_noted_and_a_set_without_bias_needs_none(bench):
+    short = fit_method(bench, "repairing")  # 30 balanced faces of each group, no larger pool
+    assert short.scores["added"] == [30, 0, 0, 30]
+    assert short.scores["note"].startswith("the groups stay unequal: [48, 0, 0, 48] synthetic faces are wanted")
+    full = fit_method(replace(bench, pool=toy_faces((60,) * 4, 4)), "repairing")
+    assert full.scores == {"added": [48, 0, 0, 48]}
+    level = fit_method(replace(bench, shares=(0.25,) * 4), "repairing")
+    assert level.scores["added"] == [0, 0, 0, 0] and same_weights(level, fit_method(bench, "erm"))
+
+
+def faint(counts, seed):
+    """Toy faces whose cue for the target is right four times in five, the one for the protected attribute always."""
+    faces = toy_faces(counts, seed, 16)
+    shift = 60 * torch.randn(len(faces), 1, 1, 1, generator=torch.Generator().manual_seed(seed))
+    images = faces.images.float()
+    images[:, :, 8:14, 6:-6] += shift
+    return replace(faces, images=images.clamp(0, 255).to(torch.uint8))
+
+
+def test_perfect_synthetic_faces_bring_the_groups_as_near_as_balanced_real_ones(bench):
+    quick = Schedule(epochs=6, lr=0.05, batch_size=32, milestones=(5,), crop_scale=(0.7, 1.0), select="last")
+    biased = replace(bench, train=faint((24, 216, 216, 24), 1), pretraining=quick)
+    biased = replace(biased, balanced=faint((120,) * 4, 6), pool=faint((240,) * 4, 4))
+    test = faint((200,) * 4, 5)
+
+    def accuracies(given, name):
+        return group_accuracies(models.evaluate(fit_method(given, name).model, test), test.target, test.protected)
+
+    unfair, best = accuracies(biased, "erm"), accuracies(replace(biased, train=faint((216,) * 4, 7)), "erm")
+    assert min(unfair[1:3]) > 0.9 and max(unfair[0], unfair[3]) < 0.5
+    assert min(unfair) < 0.4 and min(best) > 0.6
+    for name in ("repairing", "synthetic-only"):
+        found = accuracies(biased, name)
+        assert min(found) > 0.6 and max(found) - min(found) < 0.35
+        assert sum(found) / 4 == pytest.approx(sum(best) / 4, abs=0.06)
+
+
+def test_the_blend_of_targets_is_the_blend_of_cross_entropies():
+    inputs = torch.randn(16, 3, 4, 4, generator=generator())
+    target = torch.randint(0, 2, (16,), generator=generator()).float()
+    images, soft = both_sets.mixed(inputs, target, 0.3)
+    assert torch.allclose(images, 0.3 * inputs[:8] + 0.7 * inputs[8:])
+    logits, index = torch.randn(8, generator=generator()), torch.arange(8)
+    of_real, of_synthetic, blended = (
+        binary_cross_entropy(logits, y, index).item() for y in (target[:8], target[8:], soft)
+    )
+    assert blended == pytest.approx(0.3 * of_real + 0.7 * of_synthetic, abs=1e-6)
+
+
+def train_on_pairs(bench, blend, pairing="any", **changes):
+    """The biased model trained on pairs of real and synthetic faces."""
+    model, both = bench.biased_model(), bench.train + bench.balanced
+    order = both_sets.paired(bench.train.target, bench.balanced.target, 32, pairing)
+    schedule = replace(bench.finetuning, batch_size=64, **changes)
+    history = fit(model, both, bench.validation, schedule, seed=bench.seed + 1, order=order, blend=blend)
+    return Fitted(model, history)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(1.0, slice(0, 32)), (0.0, slice(32, 64))], ids=["real", "synthetic"])
+def test_the_limits_of_mixing_are_class_balanced_training_on_one_set(bench, share, kept):
+    mixed, half = (train_on_pairs(bench, lambda x, y, _, s=s: both_sets.mixed(x, y, s)) for s in (share, 0.5))
+    assert same_weights(mixed, train_on_pairs(bench, lambda x, y, _: (x[kept], y[kept])))
+    assert not same_weights(mixed, half)
+
+
+@pytest.mark.parametrize("given", [{}, {"a": 0.2}, {"pairing": "same label"}], ids=["usual", "a", "pairing"])
+def test_mixing_trains_the_biased_model_on_blends_of_its_pairs_and_its_law(bench, given):
+    how, a = {"lr": 0.03, "batchnorm": "eval"}, given.get("a", 1.0)
+    expected = train_on_pairs(
+        bench, lambda x, y, dice: both_sets.mixed(x, y, both_sets.beta(a, dice)), given.get("pairing", "any"), **how
+    )
+    assert same_weights(fit_method(bench, "ltgc-mixing", **how, **given), expected)
+
+
+@pytest.mark.parametrize("pairing", both_sets.PAIRINGS)
+def test_every_step_has_half_of_each_class_of_each_set(pairing):
+    real, synthetic = torch.tensor([0] * 50 + [1] * 14), torch.tensor([1] * 9 + [0] * 30)
+    target = torch.cat([real, synthetic])
+    order = both_sets.paired(real, synthetic, 16, pairing)(generator()).view(-1, 2, 16)
+    assert len(order) == 4  # the steps of one pass through the real set
+    assert (order[:, 0] < 64).all() and (order[:, 1] >= 64).all()
+    assert (target[order].sum(2) == 8).all()
+    agree = (target[order[:, 0]] == target[order[:, 1]]).double().mean().item()
+    assert agree == 1 if pairing == "same label" else 0.25 < agree < 0.75
+    assert len(order.unique()) > 40  # faces of every part, not the same few
+
+
+def test_the_share_follows_its_law_and_its_generator():
+    dice = generator()
+    draws = torch.tensor([both_sets.beta(0.5, dice) for _ in range(2000)])
+    assert draws.mean().item() == pytest.approx(0.5, abs=0.03)
+    assert draws.var().item() == pytest.approx(1 / 8, abs=0.01)  # 1 / (4 (2a + 1))
+    assert both_sets.beta(0.5, generator()) == both_sets.beta(0.5, generator())
+
+
+# ----------------------------------------------------------------------------------------------------------------- DiGA
+
+
+def test_an_epoch_holds_every_face_and_its_edits_side_by_side():
+    order = diga.families(5)(generator())
+    assert sorted(order.tolist()) == list(range(15))
+    face = order.view(5, 3)
+    assert (face[:, 0] < 5).all() and (face[:, 1] == face[:, 0] + 5).all() and (face[:, 2] == face[:, 0] + 10).all()
+
+
+def test_the_penalty_is_the_mean_squared_difference_within_pairs_of_edits():
+    n = 10
+    index = torch.tensor([15, 25, 3, 13, 23, 4, 14])  # a pair whose face is cut off, a whole family, half a family
+    logits = torch.tensor([1.0, 1.6, 50.0, 2.0, 1.2, -9.0, 7.0], requires_grad=True)
+    penalty = diga.pair_difference(logits, index, n)
+    assert penalty.item() == pytest.approx((0.6**2 + 0.8**2) / 2)
+    penalty.backward()
+    assert torch.allclose(logits.grad, torch.tensor([-0.6, 0.6, 0, 0.8, -0.8, 0, 0]))
+    far = diga.pair_difference(10 * logits, index, n)  # differences 6 and 8: 2 d - 1 in place of d * d
+    assert far.item() == pytest.approx((11 + 15) / 2)
+    assert diga.pair_difference(logits[:2], torch.tensor([3, 13]), n).item() == 0.0  # no two edits of one face
+
+
+def test_edits_make_a_linear_classifier_fair_and_the_penalty_makes_it_fairer():
+    """Features whose spurious coordinate an edit draws anew, though only half as far as the real one lies."""
+    x, y, _ = gaussian_toy(6000)
+    dice = torch.Generator().manual_seed(1)
+    asked, copies = torch.randint(0, 2, (len(x),), generator=dice), [x]
+    for value in (asked, 1 - asked):
+        edit = x.clone()
+        edit[:, 1] = 1.0 * (2 * value - 1) + torch.randn(len(x), generator=dice)
+        copies.append(edit)
+
+    def fitted(weight):
+        def loss(logits, target, index):
+            return binary_cross_entropy(logits, target, index) + weight * diga.pair_difference(logits, index, len(x))
+
+        return fit_linear(torch.cat(copies), y.repeat(3), loss, order=diga.families(len(x)), epochs=8)
+
+    three = fit_linear(x, y, binary_cross_entropy, epochs=8), fitted(0.0), fitted(0.3)
+    worst = [worst_group_on_fair_toy(model) for model in three]
+    lean = [abs(model.weight[1] / model.weight[0]).item() for model in three]
+    assert worst[0] < 0.5 < worst[1] < worst[2] < 0.85 and lean[0] > 2 * lean[1] > 2 * lean[2]
+
+
+def test_no_label_of_a_group_is_read(bench):
+    blind = replace(
+        bench.seen_by(diga.METHOD),
+        edited=lambda *given: bench.edited(*given).without_protected(),
+        biased=None,
+        balanced=None,
+    )
+    hyper = diga.METHOD.hyper()
+    assert same_weights(diga.fit(blind, hyper), diga.fit(bench, hyper))
+
+
+def test_strengths_reach_the_two_edits_and_every_batch_holds_pairs_whose_penalty_counts(bench, monkeypatch):
+    asked, pairs, pair_difference = [], [], diga.pair_difference
+
+    def edited(*given):
+        asked.append(given)
+        return bench.edited(*given)
+
+    def counted(logits, index, n):
+        pairs.append(((index[index >= n] % n).bincount() == 2).sum().item())
+        return pair_difference(logits, index, n)
+
+    monkeypatch.setattr(diga, "pair_difference", counted)
+    watched = replace(bench, edited=edited)
+    paired, free = (fit_method(watched, "diga", consistency=value, weakest=0.3, strongest=0.6) for value in (1.0, 0.0))
+    assert asked == [(0, 0.3, 0.6), (1, 0.3, 0.6)] * 2
+    assert len(paired.scores["mean_change"]) == 2 and min(paired.scores["mean_change"]) > 0
+    assert not same_weights(paired, free)
+    assert len(pairs) == 2 * (3 * 120 // 32) and min(pairs) >= 10
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper", "changes", "said"),
+    [
+        ("cvar-dro", {"alpha": 0.0}, {}, "0 < alpha <= 1 and reg >= 0"),
+        ("cvar-dro", {"alpha": 1.1}, {}, "0 < alpha <= 1 and reg >= 0"),
+        ("cvar-dro", {"alpha": 0.5, "reg": -1.0}, {}, "0 < alpha <= 1 and reg >= 0"),
+        ("ltgc-mixing", {"a": 0.0}, {}, "a must be above 0 and pairing any or same label"),
+        ("ltgc-mixing", {"pairing": "random"}, {}, "a must be above 0 and pairing any or same label"),
+        ("ltgc-mixing", {}, {"train": toy_faces((0, 0, 9, 9))}, "none of class 0"),
+        ("diga", {}, {"edited": None}, "no edited faces"),
+    ],
+)
+def test_what_a_method_cannot_work_with_is_refused(bench, name, hyper, changes, said):
+    with pytest.raises(AimfairError, match=said):
+        fit_method(replace(bench, **changes), name, **hyper)
