@@ -351,7 +351,7 @@ def test_strengths_reach_the_two_edits_and_every_batch_holds_pairs_whose_penalty
         ("cvar-dro", {"alpha": 0.5, "reg": -1.0}, {}, "0 < alpha <= 1 and reg >= 0"),
         ("ltgc-mixing", {"a": 0.0}, {}, "a must be above 0 and pairing any or same label"),
         ("ltgc-mixing", {"pairing": "random"}, {}, "a must be above 0 and pairing any or same label"),
-        ("ltgc-mixing", {}, {"train": toy_faces((0, 0, 9, 9))}, "none of class 0"),
+        ("ltgc-mixing", {}, {"train": toy_faces((0, 0, 9, 9))}, "real and synthetic faces of both classes"),
         ("diga", {}, {"edited": None}, "no edited faces"),
     ],
 )

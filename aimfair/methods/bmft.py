@@ -61,15 +61,15 @@ def select_weights(bias: Mapping[str, Tensor], prediction: Mapping[str, Tensor],
     """
     if not 0 <= rate <= 100:
         raise AimfairError(f"rate is a percentile, 0 to 100, got {rate}")
+
+    def scaled(values: Tensor) -> Tensor:
+        low, high = values.min(), values.max()
+        return (values - low) / (high - low) if high > low else torch.zeros_like(values)
+
     # The least important weight of every tensor has importance 0 for the prediction.
-    ratio = {name: _scaled(bias[name]) / (_scaled(prediction[name]) + 1e-8) for name in bias}
+    ratio = {name: scaled(bias[name]) / (scaled(prediction[name]) + 1e-8) for name in bias}
     threshold = np.quantile(np.concatenate([r.flatten().cpu().numpy() for r in ratio.values()]), rate / 100)
     return {name: r > float(threshold) for name, r in ratio.items()}
-
-
-def _scaled(values: Tensor) -> Tensor:
-    low, high = values.min(), values.max()
-    return (values - low) / (high - low) if high > low else torch.zeros_like(values)
 
 
 def debias(bench: Bench, hyper: Mapping[str, Any], faces: FaceSet, select: str) -> Fitted:

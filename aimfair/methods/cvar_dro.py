@@ -72,20 +72,17 @@ def cvar_loss(alpha: float, reg: float = 0.0) -> Loss:
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """As ERM with the CVaR of each mini-batch in place of its mean.
 
-    alpha  share of the batch that counts: 1 is ERM. Below about 8 / batch size next to nothing is left to learn from.
-           .7 by default, chosen for random initial weights; SubpopBench's default is .1, with ImageNet weights, and the
-           JTT repository's is 1, to be set by the user
+    alpha  share of the batch that counts; 1 is ERM. Where about half of a batch or less counts, the descent from random
+           weights stays at a constant answer: one class is wrong everywhere, and its faces are all that counts. So it is
+           .7 by default and searched from .5; SubpopBench's default, with ImageNet weights, is .1
     reg    0 (default): CVaR itself; more: the smooth variant of the same code, which goes to ERM as reg grows
-    The CVaR of a mini-batch is, in expectation, below that of the whole training set. The released code cuts at
-    ``int(alpha * m)`` without a tolerance for rounding. Its dual and chi-square variants are not here. The published
-    comparisons tune alpha and choose the epoch by validation groups; here, as for all, overall accuracy does.
+    The released code cuts at ``int(alpha * m)`` without a tolerance for rounding; its dual and chi-square variants are not
+    here. The published comparisons tune alpha and choose the epoch by validation groups; here, as for all, overall accuracy
+    does.
     """
     return from_scratch(bench, f"CVaR DRO alpha={hyper['alpha']}", loss=cvar_loss(hyper["alpha"], hyper["reg"]))
 
 
-# Where about half of a batch or less counts, a constant answer is a point at which the descent from random weights stays:
-# one class is wrong everywhere, and its faces are all that counts. On seed 100 of the demo, validation accuracy was 52 to 56 %
-# for shares from .05 to .5 and 85 to 89 % from .6 to .9.
 METHOD = Method(
     name="cvar-dro",
     title="CVaR DRO",

@@ -21,12 +21,11 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     consistency         weight of the squared difference between the logits of a face's two edits
     weakest, strongest  range of the edits' strength, of which each edit draws one; 0 is the face, 1 text to image
 
-    This is a simplification, and no row of the original. There a StyleGAN2 is inverted by an encoder that is trained on
-    the biased faces; the spurious direction is the difference of the normals of two logistic regressions of the target
-    on the latents, one strongly and one weakly regularised; each face is moved to both sides of it; an encoder learns by
-    BYOL that the two sides are one face; and a linear classifier is trained on the frozen encoder. Here the diffusion
-    model at hand edits, image to image; that the protected attribute is the spurious one is said by the prompts and not
-    discovered, as AIM-Fair has it too; and ``consistency`` stands for BYOL within one training. Neither reads a group
+    This is a simplification. In the original a StyleGAN2 is inverted; the spurious direction is the difference of the
+    normals of two logistic regressions of the target on the latents, one strongly and one weakly regularised; each face
+    is moved to both sides of it; an encoder learns by BYOL that the two sides are one face; and a linear classifier is
+    trained on the frozen encoder. Here the diffusion model at hand edits, image to image; the prompts say which attribute
+    is spurious, as AIM-Fair has it too; and ``consistency`` stands for BYOL within one training. Neither reads a group
     label of a real face. The original ranks its checkpoints by validation groups, here the overall accuracy does.
 
     An epoch holds three images per face: a run costs three of ERM, and the edits, once per study, twice their number.
@@ -45,10 +44,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
 
 
 def two_edits(bench: Bench, hyper: Mapping[str, Any]) -> list[FaceSet]:
-    """The training faces twice, in their order, redrawn at ``hyper``'s strengths towards opposite protected values.
-
-    Raises AimfairError for a bench that cannot edit.
-    """
+    """The training faces twice, in their order, redrawn at ``hyper``'s strengths towards opposite protected values."""
     if bench.edited is None:
         raise AimfairError("no edited faces: give the bench a function that redraws the training faces (edited)")
     return [bench.edited(draw, hyper["weakest"], hyper["strongest"]) for draw in (0, 1)]
@@ -56,11 +52,8 @@ def two_edits(bench: Bench, hyper: Mapping[str, Any]) -> list[FaceSet]:
 
 def families(n: int) -> Order:
     """All 3n images, the real faces in random order and each followed by its edits (at n and 2n places behind it)."""
-
-    def order(generator: torch.Generator) -> Tensor:
-        return (torch.randperm(n, generator=generator)[:, None] + torch.tensor([0, n, 2 * n])).flatten()
-
-    return order
+    places = torch.tensor([0, n, 2 * n])
+    return lambda generator: (torch.randperm(n, generator=generator)[:, None] + places).flatten()
 
 
 def pair_difference(logits: Tensor, index: Tensor, n: int) -> Tensor:

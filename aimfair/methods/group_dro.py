@@ -93,8 +93,7 @@ def fit_group_dro(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     eta         step size of the weights (official .01)
     adjustment  C of the generalisation term C / sqrt(n_g); 0 as in the official command for CelebA (searched: 0 to 5)
     sampling    "balanced": each group equally likely (official, with replacement); "shuffled": as ERM
-    The official rate and decay, for a ResNet-50 that knows ImageNet and 50 epochs, are 1e-4 each in the command for
-    CelebA; the best results are at 1e-5 and .1. For a difference in the loss see :func:`updated_weights`.
+    For a difference in the loss see :func:`updated_weights`.
     """
     groups = bench.train.groups
     orders = {"balanced": balanced_order(groups), "shuffled": None}

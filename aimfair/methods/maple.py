@@ -53,8 +53,8 @@ def choose(
     """Learn which samples of x (N, d) with labels y (N,) of {0, 1} to keep, about ``budget`` of them at most.
 
     outside  features (M, d), labels (M,) and groups (M,) of the samples on which the outer risk is measured
-    start    a larger budget at the beginning, see :func:`budget_of`
-    Raises AimfairError for an unknown risk, when the inner descent diverges or when something is not finite.
+    start    a larger budget at the beginning, see :func:`budget_of`; the other settings are explained in :func:`fit`
+    Raises AimfairError for an unknown risk, and where the inner descent diverges or a number is not finite.
     """
     if outer not in OUTER:
         raise AimfairError(f"outer must be one of {', '.join(OUTER)}, got {outer!r}")

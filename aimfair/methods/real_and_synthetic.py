@@ -24,12 +24,10 @@ def fit_synthetic(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
 
 
 def fit_supplemented(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
-    """As ERM, on the real and the balanced synthetic set shuffled together. At the paper's sizes the groups then count
-    6, 14, 14 and 6 thousand: the bias is milder, not gone.
+    """As ERM, on the real and the balanced synthetic set shuffled together: the bias is milder then, not gone.
 
-    equal_steps  false: epochs as ERM's, so twice its steps where the sets are of one size (the paper says nothing
-                 else); true: an epoch is a random part as large as the real set, so that training is no longer than
-                 ERM's
+    equal_steps  false: an epoch is all of both sets, as in the paper; true: it is a random part as large as the real set,
+                 so that training is no longer than ERM's
     """
     both = bench.train + bench.balanced
     order = shuffled(torch.arange(len(both)), len(bench.train) if hyper["equal_steps"] else len(both))
@@ -74,30 +72,24 @@ def fit_repaired(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     return fitted
 
 
-def class_balanced(target: Tensor, steps: int, size: int, generator: torch.Generator) -> Tensor:
-    """(steps, size) indices of faces: every row the class 0 in its first half, the class 1 in its second, drawn with
-    repetition. Raises AimfairError where a class is empty."""
-    halves = []
-    for label in (0, 1):
-        members = torch.nonzero(target == label).squeeze(1)
-        if len(members) == 0:
-            raise AimfairError(f"mixing needs faces of both classes: there are none of class {label}")
-        halves.append(members[torch.randint(len(members), (steps, size // 2), generator=generator)])
-    return torch.cat(halves, 1)
-
-
 def paired(real: Tensor, synthetic: Tensor, size: int, pairing: str) -> Order:
     """The order of an epoch whose batches are ``size`` real faces, then the ``size`` synthetic ones they are mixed with.
 
     real, synthetic  the targets of the two sets, which are trained on in this order
+    Of each set a batch has the class 0 in its first half and the class 1 in its second, drawn with repetition; with the
+    pairing "any" the synthetic ones are shuffled. Raises AimfairError where a class is empty.
     """
     steps = max(1, len(real) // size)
+    classes = [torch.nonzero(target == label).flatten() for target in (real, synthetic) for label in (0, 1)]
+    if not all(map(len, classes)):
+        raise AimfairError("mixing needs real and synthetic faces of both classes")
 
     def order(generator: torch.Generator) -> Tensor:
-        first, second = (class_balanced(target, steps, size, generator) for target in (real, synthetic))
+        a, b, c, d = (m[torch.randint(len(m), (steps, size // 2), generator=generator)] for m in classes)
+        second = torch.cat([c, d], 1)
         if pairing == "any":
             second = second.gather(1, torch.rand(steps, size, generator=generator).argsort(1))
-        return torch.cat([first, len(real) + second], 1).flatten()
+        return torch.cat([a, b, len(real) + second], 1).flatten()
 
     return order
 

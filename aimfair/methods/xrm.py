@@ -84,20 +84,18 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
         first, second = (wrong(evaluate(m, faces, bench.device), faces.target) for m in (twins.first, twins.second))
         return first | second
 
-    on_validation = missed(bench.validation)
-    validation = replace(bench.validation, protected=on_validation.long())
+    environment = missed(bench.validation)
+    validation = replace(bench.validation, protected=environment.long())
     schedule = replace(bench.pretraining, select="validation-worst-group")
     grouped = replace(bench, validation=validation, pretraining=schedule)
     fitted = train_on_environments(grouped, missed(bench.train), hyper["eta"], "XRM")
-    flipped = loss.working.cpu() != bench.train.target
-    fitted.scores |= {
-        "flipped": round(flipped.float().mean().item(), 4),
-        "validation_groups": list(validation.counts()),
-    }
-    if on_validation.min() == on_validation.max():
-        empty = f"environment {1 - int(on_validation[0])} of the validation set is empty"
-        notes = [fitted.scores["note"]] if "note" in fitted.scores else []
-        fitted.scores["note"] = "; ".join([*notes, f"{empty}: its worse class chooses the epoch"])
+    flipped = (loss.working.cpu() != bench.train.target).float().mean().item()
+    fitted.scores |= {"flipped": round(flipped, 4), "validation_groups": list(validation.counts())}
+    if environment.min() == environment.max():
+        note = (
+            f"environment {1 - int(environment[0])} of the validation set is empty: its worse class chooses the epoch"
+        )
+        fitted.scores["note"] = "; ".join(filter(None, [fitted.scores.get("note"), note]))
     return fitted
 
 
