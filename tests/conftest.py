@@ -18,6 +18,7 @@ from aimfair.study import runs
 from aimfair.training import Schedule, fit
 
 sys.path.append(str(Path(__file__).parents[1] / "notebooks"))  # as for chapters: from beyond import ...
+sys.path.append(str(Path(__file__).parents[1] / "data" / "prompts"))  # the grammar that wrote the recorded banks
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+import write_banks as grammar
 
-from aimfair.prompts import grammar, sentence
+from aimfair.prompts import sentence
 
 
 class Stub:

@@ -7,12 +7,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import write_banks as grammar
 
 from aimfair import datasets, prompts
 from aimfair.environment import AimfairError, home
 from aimfair.faces import GROUPS
 from aimfair.generate import corpora
-from aimfair.prompts import coverage, grammar, wording
+from aimfair.prompts import coverage, wording
 from aimfair.study import profiles
 
 TASKS = sorted(grammar.GRAMMARS)

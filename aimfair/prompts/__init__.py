@@ -1,7 +1,7 @@
 """Prompt banks: 50 sentences per group for a text-to-image model, read from ``data/prompts`` and checked by code.
 
 A bank is one JSON file per task. Beside the sentences it holds what they mention, the instruction that a
-language model is given for them, and how they were made: :mod:`aimfair.prompts.grammar` writes the banks that come
+language model is given for them, and how they were made: ``data/prompts/write_banks.py`` wrote the banks that come
 with the book, :mod:`aimfair.prompts.writing` has others written by a language model. A task may have several: "<task>@<name>" lies
 beside the recorded one, and a study takes it by ``prompts: contextual@<name>``.
 """

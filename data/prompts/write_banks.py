@@ -1,6 +1,6 @@
-"""A seeded grammar that stands in for the language model: it writes the prompt banks of ``data/prompts``.
+"""A seeded grammar that stands in for the language model: it wrote the prompt banks beside this file.
 
-``python -m aimfair.prompts.grammar`` writes all of them again, byte for byte. UTKFace has two: ``utkface/Female_White``, which says
+``python data/prompts/write_banks.py`` writes all of them again, byte for byte. UTKFace has two: ``utkface/Female_White``, which says
 age, race and pose, what the captions of FairFace know and so the tiny model that is trained on them (the published runs use
 it), and ``utkface/Female_White@rich``, with expression, hairstyle and a distinguishing feature too, for larger models.
 
@@ -196,7 +196,7 @@ def make(task: str, seed: int = 0) -> dict[str, Any]:
         "licence": "MIT",
         "made_by": {
             "how": "sampled from a seeded grammar; no language model was asked",
-            "command": "python -m aimfair.prompts.grammar",
+            "command": "python data/prompts/write_banks.py",
             "seed": seed,
         },
         "tiny_model": {"corpus": grammar.corpus, "captions_say": list(grammar.captions_say)},
@@ -208,11 +208,6 @@ def make(task: str, seed: int = 0) -> dict[str, Any]:
 def write_bank(task: str, path: str | Path | None = None, seed: int = 0) -> Path:
     """Write the bank of ``task`` to ``path``, by default its place in ``data/prompts``."""
     return prompts.write(make(task, seed), prompts.path_of(task) if path is None else Path(path))
-
-
-def write_all(seed: int = 0) -> list[Path]:
-    """Write the bank of every task that has a grammar."""
-    return [write_bank(task, seed=seed) for task in GRAMMARS]
 
 
 def _choose(grammar: Grammar, seed: int) -> list[Scene]:
@@ -334,5 +329,5 @@ def _instruction(grammar: Grammar) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    for written in write_all():
-        print(written)
+    for name in GRAMMARS:
+        print(write_bank(name))
