@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import numpy as np
+from torch import nn
 
 from aimfair.environment import AimfairError
 
@@ -50,6 +51,13 @@ def random_mask(names: Collection[str], size: int, seed: int) -> set[str]:
     if not 1 <= size <= len(names):
         raise AimfairError(f"a random mask needs between 1 and {len(names)} tensors, got {size}")
     return set(np.random.default_rng([seed, 8128]).choice(sorted(names), size, replace=False).tolist())
+
+
+def scalar_share(model: nn.Module, mask: set[str]) -> float:
+    """Share of the model's single weights that lie in the tensors of ``mask``: a quarter of ResNet-18's tensors
+    (layer4) holds three quarters of its weights."""
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    return sum(sizes[name] for name in mask) / sum(sizes.values())
 
 
 def jaccard(first: set[str], second: set[str]) -> float:

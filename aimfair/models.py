@@ -1,4 +1,4 @@
-"""The classifiers: one backbone factory, one evaluation function.
+"""The classifiers: one factory of backbones, residual networks and vision transformers, and one evaluation function.
 
 Every backbone ends in a single logit z: probability ``sigmoid(z)``, prediction ``z >= 0``. Names of the
 parameter tensors are torchvision's and timm's, because the mask of AIM-Fair is a set of such names.
@@ -6,8 +6,12 @@ parameter tensors are torchvision's and timm's, because the mask of AIM-Fair is 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,17 +61,75 @@ class ResNet18(nn.Module):
         return self.fc(self.features(x)).squeeze(-1)
 
 
-def _vit(name: str) -> nn.Module:
-    from aimfair import vit
+class ConvStem(nn.Sequential):
+    """Patches of 16 px embedded by four strided convolutions (Xiao et al., NeurIPS 2021) in place of one large one.
 
-    return getattr(vit, name)()
+    A drop-in for timm's ``PatchEmbed``. No batch norm: group norm with one group is layer norm for a convolution.
+    """
+
+    def __init__(self, img_size: int, embed_dim: int, **_: Any) -> None:
+        widths = [3, embed_dim // 4, embed_dim // 2, embed_dim, embed_dim]
+        layers: dict[str, nn.Module] = {}
+        for i, (inside, outside) in enumerate(pairwise(widths), 1):
+            layers[f"conv{i}"] = nn.Conv2d(inside, outside, 3, 2, 1, bias=False)
+            layers |= {f"norm{i}": nn.GroupNorm(1, outside), f"relu{i}": nn.ReLU()}
+        layers |= {"proj": nn.Conv2d(embed_dim, embed_dim, 1), "flatten": nn.Flatten(2)}
+        super().__init__(OrderedDict(layers))
+        self.num_patches = (img_size // 16) ** 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, S, S) -> (N, patches, width)."""
+        return super().forward(x).transpose(1, 2)
+
+
+@cache
+def vit() -> type[nn.Module]:
+    """The class of vision transformers (Dosovitskiy et al., ICLR 2021): timm's network and names of tensors, but one logit
+    and ``features`` as a ResNet here. Its positional embedding fits images of one size. timm is imported when asked for."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    class ViT(VisionTransformer):
+        def features(self, x: Tensor) -> Tensor:
+            """(N, 3, S, S) normalised images -> (N, width): the class token, or the mean over patches, normalised."""
+            return self.forward_head(self.forward_features(x), pre_logits=True)
+
+        def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+            """(N, 3, S, S) normalised images -> (N,) logits."""
+            return self.head(self.features(x)).squeeze(-1)
+
+    return ViT
+
+
+def vit_s_32() -> nn.Module:
+    """ViT-S/32 of Table 8, timm's ``vit_small_patch32_224``: 152 named tensors, 22,494,337 scalars, 224 px."""
+    return vit()(img_size=224, patch_size=32, embed_dim=384, depth=12, num_heads=6, num_classes=1)
+
+
+def vit_slim() -> nn.Module:
+    """A ViT for 64 px that SGD can train from scratch on a few thousand faces: 91 named tensors, 818,137 scalars.
+
+    A plain small ViT cannot be trained on so few. A convolutional stem, and the mean over the 16 patches in place of a class
+    token, get it off the ground; the blocks are a ViT's. A face costs about twice the slim ResNet's. It needs many small
+    steps: batches of 32 at a rate of .01, and three times the epochs of a ResNet.
+    """
+    return vit()(
+        img_size=64,
+        patch_size=16,
+        embed_dim=96,
+        depth=6,
+        num_heads=3,
+        num_classes=1,
+        class_token=False,
+        global_pool="avg",
+        embed_layer=ConvStem,
+    )
 
 
 BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "resnet18": lambda: ResNet18(64),
     "resnet18-slim": lambda: ResNet18(16),
-    "vit-s-32": lambda: _vit("vit_s_32"),
-    "vit-slim": lambda: _vit("vit_slim"),
+    "vit-s-32": vit_s_32,
+    "vit-slim": vit_slim,
 }
 """Constructors by name; each returns a module with ``features`` and one logit per image."""
 

@@ -1,35 +1,43 @@
-"""One training loop for every method: SGD on resident images, the best epoch chosen by a named rule."""
+"""One training loop for every method: SGD on resident images, the best epoch chosen by a named rule, resumable."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aimfair import checkpoint
 from aimfair.augment import augment
 from aimfair.environment import AimfairError, Diverged
 from aimfair.faces import FaceSet
 from aimfair.models import evaluate
 from aimfair.progress import progress
 
+SECONDS_BETWEEN = 30.0
+"""Between two checkpoints: a training that is killed loses at most this much, a shorter one never touches the disk."""
+
+State = dict[str, Tensor]
+"""Weights, running statistics and their counters by name, as ``state_dict`` has them."""
+
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(logits (B,), target (B,) float, index (B,) of the faces in the training set) -> scalar.
 
-A loss with a memory (group weights, running averages) is an ``nn.Module`` that keeps it in buffers: they are saved
-with the checkpoint. What such a module holds never learns by the optimiser."""
+A loss with a memory (group weights, running averages) is an ``nn.Module`` that keeps it in buffers, which are saved with
+the checkpoint. The optimiser never changes what such a module holds."""
 
 Order = Callable[[torch.Generator], Tensor]
 """Draws the indices of one epoch, in their order, repetitions allowed; default: a permutation of the training set."""
 
 Blend = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
-"""(inputs (B, 3, H, W), target (B,) float, generator) -> the inputs and targets of the step, fewer perhaps, targets
-between 0 and 1 perhaps: mix-up and its kin. What it draws it draws from the generator, on the CPU."""
+"""(inputs (B, 3, H, W), target (B,) float, generator) -> the inputs and targets of the step: mix-up and its kin. There may
+be fewer of them, and targets may lie between 0 and 1. All chance comes from the generator, on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +80,35 @@ class Schedule:
 
 @dataclass
 class History:
-    """What happened: one row per epoch, and the epoch whose weights the model holds."""
+    """What happened in each epoch, the epoch whose weights the model holds, and the weights of the last one (``last``)."""
 
     loss: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
     validation_worst_group: list[float] = field(default_factory=list)
     chosen: int = -1
     seconds: float = 0.0
+    last: State = field(default_factory=dict, repr=False, compare=False)
+
+    def record(self, loss: float, logits: Tensor, validation: FaceSet, schedule: Schedule) -> bool:
+        """Add an epoch by its mean loss and its ``logits`` (N,) on the validation faces.
+
+        Returns whether it is the best so far by ``schedule.select``, and then notes it as chosen. Protected labels are
+        read by the rule "validation-worst-group" alone.
+        """
+        correct = 100.0 * ((logits >= 0) == (validation.target == 1)).double()
+        self.loss.append(loss)
+        self.validation_accuracy.append(correct.mean().item())
+        values = self.validation_accuracy
+        if schedule.select == "validation-worst-group":
+            groups = validation.groups
+            values = self.validation_worst_group
+            values.append(min(correct[groups == g].mean().item() for g in groups.unique()))
+        before = max(values[:-1], default=-math.inf)
+        tied = values[-1] == before and schedule.ties == "last"
+        best = schedule.select == "last" or values[-1] > before or tied
+        if best:
+            self.chosen = len(self.loss) - 1
+        return best
 
 
 def binary_cross_entropy(logits: Tensor, target: Tensor, index: Tensor) -> Tensor:
@@ -120,6 +150,39 @@ def freeze_all_but(model: nn.Module, trainable: set[str] | None) -> list[nn.Para
     return [parameter for name, parameter in named.items() if name in trainable]
 
 
+def train_epoch(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    images: Tensor,
+    target: Tensor,
+    schedule: Schedule,
+    generator: torch.Generator,
+    loss: Loss = binary_cross_entropy,
+    order: Order | None = None,
+    blend: Blend | None = None,
+) -> float:
+    """One pass through ``images`` (N, 3, H, W) uint8 with ``target`` (N,) float, both on the model's device.
+
+    Order, crops and flips are drawn from the ``generator`` on the CPU. Returns the mean loss of the steps.
+    """
+    set_mode(model, schedule.batchnorm)
+    total, steps = torch.zeros((), device=images.device), 0
+    drawn = torch.randperm(len(images), generator=generator) if order is None else order(generator)
+    for index in batches(drawn, schedule.batch_size):
+        index = index.to(images.device)
+        inputs, wanted = augment(images[index], generator, schedule.crop_scale), target[index]
+        if blend is not None:
+            inputs, wanted = blend(inputs, wanted, generator)
+        with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
+            value = loss(model(inputs).float(), wanted, index)
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        optimiser.step()
+        total += value.detach()
+        steps += 1
+    return float(total) / steps
+
+
 def fit(
     model: nn.Module,
     train: FaceSet,
@@ -127,102 +190,126 @@ def fit(
     schedule: Schedule,
     seed: int,
     device: str = "cpu",
+    *,
     trainable: set[str] | None = None,
     loss: Loss = binary_cross_entropy,
     order: Order | None = None,
     blend: Blend | None = None,
     what: str = "training",
     resume: Path | None = None,
-    at_end: Callable[[], None] | None = None,
 ) -> History:
-    """Train ``model`` in place and leave in it the weights of the chosen epoch.
+    """Train ``model`` in place and leave in it the weights of the chosen epoch; those of the last are in the history.
 
     Order, crops and flips of epoch e are drawn from (seed, e) alone, on the CPU: they are the same on every
     device, and a training that was killed goes on from its last checkpoint as if nothing had happened.
 
-    order   sampling other than a shuffled pass; see :data:`Order`
-    blend   what is done to a batch after its crops and flips; see :data:`Blend`. A loss that reads ``index`` is
-            handed the indices of the whole batch, as ``order`` drew them
-    resume  file for that checkpoint (written about twice a minute, deleted at the end); None: no checkpoint
-    at_end  called while ``model`` holds the weights of the last epoch, before it gets those of the chosen one
-    Raises AimfairError for an empty training set or an empty mask, and Diverged where the loss, or what the model answers to
-    the validation faces, is not finite.
+    trainable  names of the tensors that learn; None: all
+    order      sampling other than a shuffled pass; see :data:`Order`
+    blend      what is done to a batch after its crops and flips; see :data:`Blend`. A loss that reads ``index`` is
+               handed the indices of the whole batch, as ``order`` drew them
+    what       name of the training, for the progress bar and for errors
+    resume     file for the checkpoint (written about twice a minute, deleted at the end); None: no checkpoint
+    Raises AimfairError for an empty training set or an empty mask, and Diverged where the loss, or a logit of a validation
+    face, is not finite.
     """
     if len(train) == 0 or len(validation) == 0:
         raise AimfairError(f"{what}: nothing to train on ({len(train)} training, {len(validation)} validation faces)")
-    began = perf_counter()
-    cuda = torch.device(device).type == "cuda"
+    began = saved = perf_counter()
     model.to(device)
-    optimiser = torch.optim.SGD(
-        freeze_all_but(model, trainable), schedule.lr, schedule.momentum, weight_decay=schedule.weight_decay
-    )
     if isinstance(loss, nn.Module):
         loss.to(device)
+    learning = freeze_all_but(model, trainable)
+    optimiser = torch.optim.SGD(learning, schedule.lr, schedule.momentum, weight_decay=schedule.weight_decay)
     images, target = train.images.to(device), train.target.to(device, torch.float32)
-    history = History()
-    best: dict[str, Tensor] = {}
-    identity = asdict(schedule) | {"seed": seed, "learns": trainable and sorted(trainable)}
-    if resume is not None and resume.exists():
-        past, best = checkpoint.load(resume, model, optimiser, loss, identity, device)
-        history = History(**past)
-    saved = perf_counter()
+    history, best = History(), dict[str, Tensor]()
+    settings = asdict(schedule) | {"seed": seed, "learns": trainable and sorted(trainable)}
+    checkpoint = Checkpoint(resume, settings, model, optimiser, loss) if resume else None
+    if checkpoint and checkpoint.path.exists():
+        history, best = checkpoint.load(device)
     start = len(history.loss)
     for epoch in progress(range(start, schedule.epochs), what, total=schedule.epochs, unit="epoch", done=start):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         decays = sum(epoch >= milestone for milestone in schedule.milestones)
-        for settings in optimiser.param_groups:
-            settings["lr"] = schedule.lr * schedule.gamma**decays
-        set_mode(model, schedule.batchnorm)
-        total, steps = torch.zeros((), device=device), 0
-        drawn = torch.randperm(len(train), generator=generator) if order is None else order(generator)
-        for index in batches(drawn, schedule.batch_size):
-            index = index.to(device)
-            inputs, wanted = augment(images[index], generator, schedule.crop_scale), target[index]
-            if blend is not None:
-                inputs, wanted = blend(inputs, wanted, generator)
-            with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
-                value = loss(model(inputs).float(), wanted, index)
-            optimiser.zero_grad(set_to_none=True)
-            value.backward()
-            optimiser.step()
-            total += value.detach()
-            steps += 1
-        history.loss.append(float(total) / steps)
+        optimiser.param_groups[0]["lr"] = schedule.lr * schedule.gamma**decays
+        mean = train_epoch(model, optimiser, images, target, schedule, generator, loss, order, blend)
         logits = evaluate(model, validation, device)
-        if not (torch.isfinite(total) and logits.isfinite().all()):  # the last step shows in the logits alone
-            if resume is not None:
-                resume.unlink(missing_ok=True)
+        if not (math.isfinite(mean) and logits.isfinite().all()):  # the last step shows in the logits alone
+            if checkpoint:
+                checkpoint.path.unlink(missing_ok=True)
             raise Diverged(
                 f"{what}: the loss is not finite in epoch {epoch + 1} (learning rate {schedule.lr}): choose a smaller one"
             )
-        correct = 100.0 * ((logits >= 0) == (validation.target == 1)).double()
-        history.validation_accuracy.append(correct.mean().item())
-        if schedule.select == "validation-worst-group":
-            groups = validation.groups
-            history.validation_worst_group.append(min(correct[groups == g].mean().item() for g in groups.unique()))
-        if _is_best(history, schedule):
-            history.chosen = epoch
-            best = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        if resume is not None and epoch + 1 < schedule.epochs and perf_counter() - saved > checkpoint.SECONDS_BETWEEN:
-            so_far = replace(history, seconds=history.seconds + perf_counter() - began)
-            checkpoint.save(resume, model, optimiser, loss, identity, asdict(so_far), best)
+        if history.record(mean, logits, validation, schedule):
+            best = _copy(model)
+        if checkpoint and epoch + 1 < schedule.epochs and perf_counter() - saved > SECONDS_BETWEEN:
+            checkpoint.save(replace(history, seconds=history.seconds + perf_counter() - began), best)
             saved = perf_counter()
-    if at_end is not None:
-        at_end()
+    history.last = _copy(model)
     model.load_state_dict(best)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
         parameter.grad = None
     history.seconds += perf_counter() - began
-    if resume is not None:
-        resume.unlink(missing_ok=True)
+    if checkpoint:
+        checkpoint.path.unlink(missing_ok=True)
     return history
 
 
-def _is_best(history: History, schedule: Schedule) -> bool:
-    worst = schedule.select == "validation-worst-group"
-    values = history.validation_worst_group if worst else history.validation_accuracy
-    if schedule.select == "last" or len(values) == 1:
-        return True
-    before = max(values[:-1])
-    return values[-1] >= before if schedule.ties == "last" else values[-1] > before
+def _copy(model: nn.Module) -> State:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+@dataclass
+class Checkpoint:
+    """Half a training in one safetensors file: weights, best weights, momentum, memory of the loss, and history.
+
+    settings  what decides the training beside its data. What learns belongs to them: momentum is stored by its place
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    loss: object
+
+    def save(self, history: History, best: State) -> None:
+        """Write the state after a completed epoch; the file appears whole or not at all."""
+        from safetensors.torch import save_file
+
+        parts: dict[str, dict[str, Tensor]] = {"model": self.model.state_dict(), "best": best}
+        if isinstance(self.loss, nn.Module):
+            parts["loss"] = self.loss.state_dict()
+        momenta = [self.optimiser.state[p].get("momentum_buffer") for p in self.optimiser.param_groups[0]["params"]]
+        parts["momentum"] = {str(number): value for number, value in enumerate(momenta) if value is not None}
+        tensors = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        about = {"settings": json.dumps(self.settings), "history": json.dumps(asdict(history))}
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial, about)
+        partial.replace(self.path)
+
+    def load(self, device: str) -> tuple[History, State]:
+        """Put the saved state back; returns the history and the best weights.
+
+        A file of other settings is ignored: then both are empty, and the training starts afresh.
+        """
+        from safetensors import safe_open
+
+        with safe_open(self.path, "pt", device=device) as file:
+            about = file.metadata()
+            if about["settings"] != json.dumps(self.settings):
+                return History(), {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        parts: dict[str, dict[str, Any]] = {"model": {}, "best": {}, "momentum": {}, "loss": {}}
+        for name, value in tensors.items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = value
+        self.model.load_state_dict(parts["model"])
+        if isinstance(self.loss, nn.Module):
+            self.loss.load_state_dict(parts["loss"])
+        for number, parameter in enumerate(self.optimiser.param_groups[0]["params"]):
+            if str(number) in parts["momentum"]:
+                # same memory layout as the weight, else later sums could round differently
+                buffer = torch.empty_like(parameter).copy_(parts["momentum"][str(number)])
+                self.optimiser.state[parameter]["momentum_buffer"] = buffer
+        return History(**json.loads(about["history"])), parts["best"]

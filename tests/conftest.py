@@ -13,7 +13,7 @@ from toys import toy_faces
 
 from aimfair import gradients, methods, models, study
 from aimfair.faces import FaceSet
-from aimfair.methods import Bench, _kept
+from aimfair.methods import Bench
 from aimfair.study import runs
 from aimfair.training import Schedule, fit
 
@@ -33,12 +33,6 @@ def threads():
     for name in os.environ.keys() - variables.keys():
         del os.environ[name]
     os.environ.update(variables)
-
-
-@pytest.fixture(autouse=True)
-def nothing_kept(monkeypatch):
-    """Two trainings that a test compares are two trainings; what is kept of one has tests of its own."""
-    monkeypatch.setattr(_kept, "BYTES", 0)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The book's own combination, on the toy bench: what it is trained on, where tuning starts, and which of six it keeps."""
 
+import pkgutil
 from dataclasses import replace
 
 import pytest
@@ -8,10 +9,10 @@ import torch
 from aimfair import methods, training
 from aimfair.environment import AimfairError, Diverged
 from aimfair.gradients import gap
-from aimfair.methods import edit_add_tune
-from aimfair.methods._gradients import three_gradients
+from aimfair.methods.finetuning import three_gradients
 
-METHOD = edit_add_tune.METHOD
+METHOD = methods.get("edit-add-tune")
+edit_add_tune = pkgutil.resolve_name("aimfair.methods.edit_add_tune")
 
 
 def weights(model):

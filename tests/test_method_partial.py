@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aimfair import methods, models
+from aimfair import masks, methods, models
 from aimfair.environment import AimfairError
-from aimfair.methods import _partial
-from aimfair.methods.random_ratio import random_elements
+from aimfair.methods.blocks import BLOCKS, split_blocks
+from aimfair.methods.random_masks import random_elements
 
 
 def fit(bench, name, **hyper):
@@ -28,22 +28,22 @@ def parameters(model):
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet18-slim"])
 def test_the_blocks_are_disjoint_and_together_all_62_tensors(backbone):
     names = parameters(models.build(backbone, 0))
-    parts = _partial.blocks(names)
-    assert tuple(parts) == _partial.BLOCKS and [len(p) for p in parts.values()] == [3, 12, 15, 15, 15, 2]
+    parts = split_blocks(names)
+    assert tuple(parts) == BLOCKS and [len(p) for p in parts.values()] == [3, 12, 15, 15, 15, 2]
     assert sum(map(len, parts.values())) == 62 and set().union(*parts.values()) == names
 
 
 def test_a_quarter_of_the_tensors_holds_three_quarters_of_the_weights():
     model = models.build("resnet18", 0)
-    weights = dict(zip(_partial.BLOCKS, (9_408 + 128, 147_968, 525_568, 2_099_712, 8_393_728, 513), strict=True))
-    shares = {b: _partial.scalar_share(model, p) for b, p in _partial.blocks(parameters(model)).items()}
+    weights = dict(zip(BLOCKS, (9_408 + 128, 147_968, 525_568, 2_099_712, 8_393_728, 513), strict=True))
+    shares = {b: masks.scalar_share(model, p) for b, p in split_blocks(parameters(model)).items()}
     assert sum(weights.values()) == sum(p.numel() for p in model.parameters()) == 11_177_025
     assert shares == pytest.approx({block: number / 11_177_025 for block, number in weights.items()})
 
 
 def test_a_network_of_other_blocks_is_refused():
     with pytest.raises(AimfairError, match="patch_embed.weight is in none of the blocks"):
-        _partial.blocks(["fc.weight", "patch_embed.weight"])
+        split_blocks(["fc.weight", "patch_embed.weight"])
 
 
 @pytest.mark.parametrize(("ratio", "tensors"), [(0.40, 25), (0.55, 34), (0.70, 43), (0.85, 53)])
@@ -55,9 +55,9 @@ def test_the_papers_ratios_in_tensors(bench, ratio, tensors):
 
 
 def test_a_mask_depends_on_seed_and_draw_alone(bench):
-    masks = [fit(bench, "random-ratio", ratio=0.4, draw=d).scores["mask"] for d in (0, 0, 1)]
+    drawn = [fit(bench, "random-ratio", ratio=0.4, draw=d).scores["mask"] for d in (0, 0, 1)]
     other = fit(replace(bench, seed=2), "random-ratio", ratio=0.4).scores["mask"]
-    assert masks[0] == masks[1] != masks[2] and other != masks[0]
+    assert drawn[0] == drawn[1] != drawn[2] and other != drawn[0]
 
 
 def test_everything_drawn_is_full_fine_tuning_bit_for_bit(bench):
@@ -81,13 +81,13 @@ def test_nothing_drawn_moves_nothing_but_running_statistics(bench, unit):
 
 def test_single_weights_outside_the_mask_stay_bit_identical(bench):
     before = bench.biased_model()
-    masks = random_elements(before, 0.55, seed=1000 * bench.seed)
+    chosen = random_elements(before, 0.55, seed=1000 * bench.seed)
     fitted = fit(bench, "random-ratio", ratio=0.55, unit="element")
     assert fitted.scores["scalar_share"] == pytest.approx(0.55, abs=1e-5)
     old, new = dict(before.named_parameters()), dict(fitted.model.named_parameters())
-    assert all(torch.equal(old[n][~masks[n]], new[n][~masks[n]]) for n in masks)
-    changed = sum(int((old[n] != new[n]).sum()) for n in masks)
-    assert changed > 0.99 * sum(int(m.sum()) for m in masks.values())
+    assert all(torch.equal(old[n][~chosen[n]], new[n][~chosen[n]]) for n in chosen)
+    changed = sum(int((old[n] != new[n]).sum()) for n in chosen)
+    assert changed > 0.99 * sum(int(m.sum()) for m in chosen.values())
 
 
 @pytest.mark.parametrize("hyper", [{"ratio": 1.2}, {"ratio": -0.1}, {"unit": "layer"}])
@@ -96,10 +96,10 @@ def test_impossible_selections_are_named(bench, hyper):
         fit(bench, "random-ratio", **hyper)
 
 
-@pytest.mark.parametrize("block", _partial.BLOCKS)
+@pytest.mark.parametrize("block", BLOCKS)
 def test_updating_moves_the_block_and_the_head_freezing_all_but_the_block(bench, block):
     names = parameters(bench.biased_model())
-    parts = _partial.blocks(names)
+    parts = split_blocks(names)
     updated = fit(bench, "update-one-block", block=block)
     assert moved(bench, updated) & names == parts[block] | parts["fc"] == set(updated.scores["mask"])
     assert updated.scores["block"] == block and "profile" not in updated.scores
@@ -122,7 +122,7 @@ def test_without_the_head_only_the_block_moves_and_the_head_alone_is_linear_prob
 def test_a_profile_as_long_as_the_training_chooses_the_best_of_all_blocks(bench, name):
     two = replace(bench, finetuning=replace(bench.finetuning, epochs=2))
     best = fit(two, name, profile_epochs=10)
-    each = {b: max(fit(two, name, block=b).history.validation_accuracy) for b in _partial.BLOCKS}
+    each = {b: max(fit(two, name, block=b).history.validation_accuracy) for b in BLOCKS}
     assert best.scores["profile"] == each and each[best.scores["block"]] == max(each.values())
     again = fit(two, name, block=best.scores["block"]).model.state_dict()
     assert all(torch.equal(v, again[n]) for n, v in best.model.state_dict().items())

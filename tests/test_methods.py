@@ -38,6 +38,7 @@ def test_every_method_fits_predicts_and_repeats(bench, name):
 
 def documentation(fit):
     """The docstring of a method's ``fit`` and those of what it refers to in this package."""
+    fit = getattr(fit, "func", fit)  # of a family
     text = inspect.getdoc(fit)
     for name in re.findall(r":(?:func|class|mod|data):`([\w.]+)`", text):
         target = pkgutil.resolve_name(name if name.startswith("aimfair.") else f"{fit.__module__}.{name}")

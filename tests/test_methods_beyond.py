@@ -8,13 +8,15 @@ from toys import toy_faces
 
 from aimfair import masks, methods
 from aimfair.environment import AimfairError
-from aimfair.gradient_noise import moments, signal_to_noise
 from aimfair.gradients import gap, mean_gradients
-from aimfair.methods._batchnorm import reestimate
-from aimfair.methods._gradients import three_gradients
-from aimfair.methods.weight_interpolation import between
+from aimfair.methods.finetuning import three_gradients
 from aimfair.models import as_input, evaluate
-from aimfair.unit_masks import spread, unit_gaps, unit_sizes, within, worse_rank
+
+methods.registry()  # from here on the files of notebooks/methods can be imported
+from aimfair.methods.batchnorm_real import reestimate  # noqa: E402
+from aimfair.methods.gradient_scores import moments, signal_to_noise  # noqa: E402
+from aimfair.methods.unit_masks import spread, unit_gaps, unit_sizes, within, worse_rank  # noqa: E402
+from aimfair.methods.weight_interpolation import between  # noqa: E402
 
 
 def fit(bench, name, **hyper):

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 from toys import Linear, fit_linear, fit_method, gaussian_toy, same_weights, toy_faces, worst_group_on_fair_toy
 
-from aimfair import checkpoint, models
+from aimfair import models, training
 from aimfair.environment import AimfairError
 from aimfair.methods import Fitted, inferred, xrm
 from aimfair.methods.erm import shuffled
@@ -485,7 +485,7 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("make", [LearningFromFailure, lambda y, other: CrossRisk(y, other, 5)], ids=["lff", "xrm"])
 def test_a_training_of_two_goes_on_from_its_checkpoint(bench, make, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(training, "SECONDS_BETWEEN", 0.0)
     train, validation = toy_faces(), toy_faces(seed=1)
     schedule = replace(bench.pretraining, epochs=4, batch_size=16, select="last")
     file = tmp_path / "half.safetensors"

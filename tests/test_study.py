@@ -104,13 +104,13 @@ def test_a_run_is_found_again_and_restored_to_the_same_numbers_when_deleted(lab)
 KILLED = """
 import os, signal, sys
 import test_study
-from aimfair import checkpoint, training
-checkpoint.SECONDS_BETWEEN = 0.0
-save = checkpoint.save
+from aimfair import training
+training.SECONDS_BETWEEN = 0.0
+save = training.Checkpoint.save
 def save_and_die(*arguments):
     save(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
-checkpoint.save = save_and_die
+training.Checkpoint.save = save_and_die
 test_study.small(sys.argv[1], sys.argv[2]).run("erm", 100)
 """
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from aimfair import checkpoint, models
+from aimfair import models, training
 from aimfair.augment import augment, random_crops
 from aimfair.environment import AimfairError, Diverged
-from aimfair.training import Schedule, batches, binary_cross_entropy, fit, freeze_all_but
+from aimfair.training import Checkpoint, Schedule, batches, binary_cross_entropy, fit, freeze_all_but
 
 QUICK = Schedule(epochs=3, lr=0.05, batch_size=16, milestones=(2,), crop_scale=(0.7, 1.0))
 
@@ -106,6 +106,20 @@ def test_it_learns_and_keeps_the_best_epoch(faces):
     assert 100 * correct.double().mean() == pytest.approx(max(history.validation_accuracy))
 
 
+def test_the_weights_of_the_last_epoch_are_kept_beside_the_best(faces, monkeypatch):
+    accuracies = iter((90.0, 60.0) * 2)
+    falling = lambda model, faces, device: torch.where(  # noqa: E731
+        torch.arange(len(faces)) < len(faces) * next(accuracies) / 100, 2.0 * faces.target - 1, 1 - 2.0 * faces.target
+    )
+    monkeypatch.setattr(training, "evaluate", falling)
+    best, last = (models.build("resnet18-slim", 0) for _ in range(2))
+    schedule = replace(QUICK, epochs=2)
+    chosen = fit(best, faces(), faces(seed=1), schedule, seed=0)
+    whole = fit(last, faces(), faces(seed=1), replace(schedule, select="last"), seed=0)
+    assert (chosen.chosen, whole.chosen) == (0, 1) and same(chosen.last, state(last)) and same(whole.last, state(last))
+    assert not same(state(best), state(last))
+
+
 @pytest.mark.parametrize(("ties", "chosen"), [("first", 0), ("last", 2)])
 def test_ties_between_epochs_follow_the_named_rule(faces, ties, chosen):
     model = models.build("resnet18-slim", 0)
@@ -149,7 +163,7 @@ class Killed(Exception):
 
 
 def test_a_training_that_is_killed_goes_on_to_the_same_weights(faces, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(training, "SECONDS_BETWEEN", 0.0)
     schedule = replace(QUICK, epochs=4)
     undisturbed = models.build("resnet18-slim", 0)
     expected = fit(undisturbed, faces(), faces(seed=1), schedule, seed=7)
@@ -188,7 +202,7 @@ class Remembering(torch.nn.Module):
 
 
 def test_a_loss_with_a_memory_goes_on_too(faces, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(training, "SECONDS_BETWEEN", 0.0)
     schedule = replace(QUICK, epochs=4, lr=1e-3)
     undisturbed, loss = models.build("resnet18-slim", 0), Remembering()
     expected = fit(undisturbed, faces(), faces(seed=1), schedule, seed=7, loss=loss)
@@ -227,37 +241,28 @@ def test_choosing_by_the_worst_group_reads_protected_labels(faces):
         fit(models.build("resnet18-slim", 0), faces(), faces(seed=1).without_protected(), schedule, seed=0)
 
 
-def test_a_checkpoint_of_other_settings_is_not_taken(faces, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
-    file = tmp_path / "half.safetensors"
-    model = models.build("resnet18-slim", 0)
-    optimiser = torch.optim.SGD(model.parameters(), 0.1)
+@pytest.mark.parametrize("other", ["learning rate", "mask"])
+def test_a_checkpoint_of_another_training_is_not_taken(faces, tmp_path, monkeypatch, other):
+    """Not of another mask either: momentum is stored by place among what learns and would belong to another tensor."""
+    monkeypatch.setattr(training, "SECONDS_BETWEEN", 0.0)
+    file, kept, save = tmp_path / "half.safetensors", {}, Checkpoint.save
 
-    checkpoint.save(file, model, optimiser, None, {"lr": 1}, {"loss": [1.0, 1.0], "validation_accuracy": [0, 0]}, {})
-    history = fit(models.build("resnet18-slim", 0), faces(), faces(seed=1), QUICK, seed=0, resume=file)
-    assert len(history.loss) == QUICK.epochs and history.loss[0] != 1.0
+    def save_and_keep(self, *state):
+        save(self, *state)
+        kept["bytes"] = self.path.read_bytes()
 
+    monkeypatch.setattr(Checkpoint, "save", save_and_keep)
 
-def test_a_checkpoint_of_another_mask_is_not_taken(faces, tmp_path, monkeypatch):
-    """Momentum is stored by place among what learns: with another mask it would belong to another tensor."""
-    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
-    file, kept, save = tmp_path / "half.safetensors", {}, checkpoint.save
-
-    def save_and_keep(path, *rest):
-        save(path, *rest)
-        kept["bytes"] = path.read_bytes()
-
-    monkeypatch.setattr(checkpoint, "save", save_and_keep)
-
-    def train(learns, resume=None):
+    def train(mask, lr, resume=None):
         model = models.build("resnet18-slim", 0)
-        fit(model, faces(), faces(seed=1), QUICK, seed=0, trainable=learns, resume=resume)
+        fit(model, faces(), faces(seed=1), replace(QUICK, lr=lr), seed=0, trainable=mask, resume=resume)
         return state(model)
 
-    train({"fc.bias", "bn1.weight"}, file)
-    expected = train({"fc.bias", "bn1.bias"})
+    mask, lr = {"fc.bias", "bn1.bias"}, 0.05
+    train(mask if other != "mask" else {"fc.bias", "bn1.weight"}, lr if other == "mask" else 0.5, file)
+    expected = train(mask, lr)
     file.write_bytes(kept["bytes"])
-    assert same(train({"fc.bias", "bn1.bias"}, file), expected)
+    assert same(train(mask, lr, file), expected)
 
 
 @pytest.mark.parametrize("select", ["last", "validation-accuracy"])
@@ -269,7 +274,7 @@ def test_a_model_that_breaks_in_its_very_last_step_has_diverged(faces, select):
 
 
 def test_a_training_that_diverges_leaves_no_checkpoint(faces, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(training, "SECONDS_BETWEEN", 0.0)
     file, steps = tmp_path / "half.safetensors", []
 
     def breaks_late(logits, target, index):

@@ -15,10 +15,10 @@ from aimfair import sampling, training
 from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench, Fitted, Method
-from aimfair.methods._partial import only_elements
 from aimfair.methods.dfr import last_layer
 from aimfair.methods.last_layer_fairness import equalised_odds, rate_gaps
 from aimfair.models import as_input
+from aimfair.repair import only_elements
 from aimfair.training import Loss, batches, binary_cross_entropy
 
 
@@ -95,19 +95,9 @@ def debias(bench: Bench, hyper: Mapping[str, Any], faces: FaceSet, select: str) 
     schedule = replace(bench.finetuning, batchnorm=hyper["batchnorm"])
 
     def tune(plan: training.Schedule, trainable: set[str], loss: Loss, step: str) -> training.History:
-        resume, seed = bench.resume_of(step), bench.seed + 1
-        return training.fit(
-            model,
-            faces,
-            bench.validation,
-            plan,
-            seed,
-            bench.device,
-            trainable,
-            loss,
-            what=f"BMFT, {step}",
-            resume=resume,
-        )
+        how: dict[str, Any] = {"what": f"BMFT, {step}", "resume": bench.resume_of(step)}
+        sets = faces, bench.validation
+        return training.fit(model, *sets, plan, bench.seed + 1, bench.device, trainable=trainable, loss=loss, **how)
 
     with only_elements(model, masks, schedule.weight_decay):
         plan = replace(schedule, lr=hyper["lr"], weight_decay=0.0, select="last")

@@ -10,7 +10,7 @@ from torch import nn
 
 from aimfair.environment import AimfairError
 from aimfair.methods import CHECKPOINT_RULE, LEARNING_RATES, Bench, Fitted, Method
-from aimfair.methods._finetune import finetune
+from aimfair.methods.finetuning import finetune
 from aimfair.models import head
 
 if TYPE_CHECKING:
@@ -56,21 +56,21 @@ def adapt(model: nn.Module, rank: int, alpha: float, targets: str, seed: int) ->
 
 
 def merge(adapted: PeftModel) -> nn.Module:
-    """The plain model with the adapters added to its weights: class and names of the tensors as before."""
+    """The plain model with the adapters added to its weights; its class and the names of its tensors are as before."""
     return adapted.merge_and_unload()
 
 
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """Train adapters and head on the balanced synthetic set, then merge.
 
-    lr           of adapters and head, see :func:`aimfair.methods._finetune.schedule`
+    lr           of adapters and head, see :func:`aimfair.methods.finetuning.schedule`
     rank, alpha  of the adapters; the paper gives neither, nor a rate
     targets      which layers, see :func:`layers`; the paper applied LoRA to its ViT alone
     batchnorm    of a ResNet, as in all fine-tuning; a ViT has none
     """
     adapted = adapt(bench.biased_model(), hyper["rank"], hyper["alpha"], hyper["targets"], bench.seed + 1)
     sizes = {name: parameter.numel() for name, parameter in adapted.named_parameters() if parameter.requires_grad}
-    fitted = finetune(bench, hyper, trainable=set(sizes), what=f"LoRA rank {hyper['rank']}", model=adapted)
+    fitted = finetune(bench, hyper, set(sizes), f"LoRA rank {hyper['rank']}", adapted)
     return Fitted(merge(adapted), fitted.history, {"trained_parameters": sum(sizes.values())})
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from aimfair import methods, prompts
 from aimfair.environment import AimfairError, home
-from aimfair.methods._partial import BLOCKS
+from aimfair.methods.blocks import BLOCKS
 from aimfair.study.grid.experiments import GAPS, MAPS, Experiment, Row, Settings, lines, own, trained
 from aimfair.study.profiles import Profile
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from aimfair import methods
 from aimfair.audit import selection
-from aimfair.methods._partial import BLOCKS
+from aimfair.methods.blocks import BLOCKS
 from aimfair.paper.tables import PROMPTS
 from aimfair.study import Study, open_study
 from aimfair.study.grid.experiments import Experiment, Row, lines, own, trained

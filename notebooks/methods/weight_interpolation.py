@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
+from aimfair.methods.batchnorm_real import reestimate_on_real
 from torch import nn
 
 from aimfair.environment import AimfairError
-from aimfair.methods import Bench, Fitted, Method, full_finetuning
-from aimfair.methods._batchnorm import reestimate_on_real
+from aimfair.methods import Bench, Fitted
+from aimfair.methods.finetuning import FULL
 
 STATISTICS = ("interpolated", "re-estimated")
 
@@ -24,7 +26,9 @@ def between(first: nn.Module, second: nn.Module, a: float) -> nn.Module:
     model, start, end = copy.deepcopy(second), first.state_dict(), second.state_dict()
     model.load_state_dict(
         {
-            name: torch.lerp(start[name].to(value.device), value, a) if value.is_floating_point() else value
+            name: torch.lerp(start[name].to(value.device), value, a)
+            if value.is_floating_point()
+            else value
             for name, value in end.items()
         }
     )
@@ -44,23 +48,23 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """
     a, statistics = hyper["a"], hyper["statistics"]
     if not 0 <= a <= 1 or statistics not in STATISTICS:
-        raise AimfairError(f"a must be 0 to 1 and statistics {' or '.join(STATISTICS)}, got {a!r} and {statistics!r}")
-    tuned = full_finetuning.fit(bench, hyper)
+        raise AimfairError(
+            f"a must be 0 to 1 and statistics {' or '.join(STATISTICS)}, got {a!r} and {statistics!r}"
+        )
+    tuned = FULL.fit(bench, hyper)
     model = between(bench.biased_model(), tuned.model, a)
     if statistics == "re-estimated":
         reestimate_on_real(bench, model)
     return Fitted(model, tuned.history)
 
 
-METHOD = Method(
+METHOD = replace(
+    FULL,
     name="weight-interpolation",
     title="Weight interpolation",
     source="Wortsman et al., CVPR 2022, arXiv 2109.01903 (WiSE-FT); not in the paper's tables",
-    start="biased model",
     fit=fit,
-    needs=frozenset({"synthetic"}),
-    defaults={**full_finetuning.METHOD.defaults, "a": 0.5, "statistics": "interpolated"},
+    defaults={**FULL.defaults, "a": 0.5, "statistics": "interpolated"},
     search={"a": (0.1, 0.3, 0.5, 0.7, 0.9)},
-    options=full_finetuning.METHOD.options,
     beyond=True,
 )

@@ -1,6 +1,7 @@
-"""Fine-tune a random share of the biased model's tensors, or of its single weights."""
+"""Fine-tune what a lot selects: as many tensors as AIM-Fair, or a share of the tensors or of the single weights."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,8 +10,19 @@ from torch import Tensor, nn
 from aimfair import masks
 from aimfair.environment import AimfairError
 from aimfair.methods import CHECKPOINT_RULE, LEARNING_RATES, Bench, Fitted, Method
-from aimfair.methods._finetune import finetune
-from aimfair.methods._partial import finetune_elements, scalar_share
+from aimfair.methods.finetuning import finetune
+from aimfair.repair import choose_mask
+
+
+def fit_same_size(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
+    """The control of any mask: a random set of the size of AIM-Fair's mask at the same ``k`` and seed. ``draw`` numbers
+    the masks, ``lr`` and ``batchnorm`` are those of :func:`aimfair.methods.finetuning.schedule`."""
+    gaps = bench.gaps("absolute", "train")
+    size = len(choose_mask(*gaps, hyper["k"]))
+    mask = masks.random_mask(list(gaps[0]), size, seed=1000 * bench.seed + hyper["draw"])
+    fitted = finetune(bench, hyper, mask, f"random mask {hyper['draw']}")
+    fitted.scores["mask"] = sorted(mask)
+    return fitted
 
 
 def random_elements(model: nn.Module, ratio: float, seed: int) -> dict[str, Tensor]:
@@ -24,10 +36,10 @@ def random_elements(model: nn.Module, ratio: float, seed: int) -> dict[str, Tens
     return {name: part.reshape(shape) for (name, shape), part in zip(sizes.items(), parts, strict=True)}
 
 
-def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
+def fit_share(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """One mask per seed, from a generator of its own; ``draw`` numbers further ones.
 
-    lr, batchnorm  see :func:`aimfair.methods._finetune.schedule`
+    lr, batchnorm  see :func:`aimfair.methods.finetuning.schedule`
     ratio          share that learns, 0 to 1 (the paper: .40, .55, .70, .85): 25, 34, 43 or 53 of ResNet-18's 62 tensors
     unit           "tensor" or "element"; the paper does not say what it drew
     With ratio 1 this is full fine-tuning; with 0 nothing learns, though running statistics may drift.
@@ -40,24 +52,33 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     size = round(len(names) * ratio)
     if unit == "element" or size == 0:
         elements = random_elements(model, ratio if unit == "element" else 0.0, seed)
-        fitted = finetune_elements(bench, hyper, elements, what)
-        moving = sum(int(mask.sum()) for mask in elements.values())
-        fitted.scores["scalar_share"] = moving / sum(mask.numel() for mask in elements.values())
+        fitted = finetune(bench, hyper, elements, what)
+        moving = sum(int(chosen.sum()) for chosen in elements.values())
+        fitted.scores["scalar_share"] = moving / sum(chosen.numel() for chosen in elements.values())
         return fitted
     mask = masks.random_mask(names, size, seed)
-    fitted = finetune(bench, hyper, trainable=mask, what=what)
-    fitted.scores |= {"mask": sorted(mask), "scalar_share": scalar_share(model, mask)}
+    fitted = finetune(bench, hyper, mask, what)
+    fitted.scores |= {"mask": sorted(mask), "scalar_share": masks.scalar_share(model, mask)}
     return fitted
 
 
-METHOD = Method(
-    name="random-ratio",
-    title="Random selection",
-    source="Table 4, 'random'",
+SAME_SIZE = Method(
+    name="random-mask",
+    title="Random mask, same size",
+    source="control; Table 4 compares random selections of other sizes",
     start="biased model",
-    fit=fit,
+    fit=fit_same_size,
     needs=frozenset({"synthetic"}),
-    defaults={"lr": 0.01, "batchnorm": "train", "ratio": 0.7, "unit": "tensor", "draw": 0},
+    defaults={"lr": 0.01, "batchnorm": "train", "k": 55, "draw": 0},
     search={"lr": LEARNING_RATES},
     options=CHECKPOINT_RULE,
 )
+SHARE = replace(
+    SAME_SIZE,
+    name="random-ratio",
+    title="Random selection",
+    source="Table 4, 'random'",
+    fit=fit_share,
+    defaults={"lr": 0.01, "batchnorm": "train", "ratio": 0.7, "unit": "tensor", "draw": 0},
+)
+METHODS = (SAME_SIZE, SHARE)

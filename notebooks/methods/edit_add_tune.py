@@ -10,11 +10,12 @@ from typing import Any
 
 from aimfair.environment import Diverged
 from aimfair.gradients import gap
-from aimfair.methods import LEARNING_RATES, Bench, Fitted, Method, aim_fair_cosine
-from aimfair.methods._gradients import three_gradients
+from aimfair.methods import LEARNING_RATES, Bench, Fitted, Method
+from aimfair.methods.aim_fair import COSINE
 from aimfair.methods.aim_fair import fit as tune
 from aimfair.methods.diga import two_edits
 from aimfair.methods.erm import from_scratch
+from aimfair.methods.finetuning import three_gradients
 
 
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
@@ -22,8 +23,8 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
 
     edit  two edits of every training face that ask for opposite protected values, as in :mod:`aimfair.methods.diga`
     add   the balanced synthetic faces, as in :mod:`aimfair.methods.real_and_synthetic`; ERM from scratch on all together
-    tune  AIM-Fair by the cosine score from there, as in :mod:`aimfair.methods.aim_fair_cosine`, once with each of the
-          learning rates that others search
+    tune  AIM-Fair by the cosine score from there (:mod:`aimfair.methods.aim_fair`), once with each of the learning rates
+          that others search
 
     The result is the best of the six by accuracy on real validation faces: that before tuning, which is kept where it is
     not surpassed, and those of the five rates. They stand in ``scores["by_rate"]``, that before tuning at rate 0; a rate
@@ -45,13 +46,21 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     for lr in LEARNING_RATES:
         part = replace(start, gaps=lambda score, mode: gaps, resume=bench.resume_of(f"{lr:g}"))
         with suppress(Diverged):  # tried, and no candidate
-            found[lr] = tune(part, {**aim_fair_cosine.METHOD.defaults, **hyper, "lr": lr})
+            found[lr] = tune(part, {**COSINE.defaults, **hyper, "lr": lr})
 
-    by_rate = {lr: fitted.history.validation_accuracy[fitted.history.chosen] for lr, fitted in found.items()}
-    rate = max(by_rate, key=by_rate.__getitem__)  # the first of equals: no tuning, then the smallest rate
+    by_rate = {
+        lr: fitted.history.validation_accuracy[fitted.history.chosen]
+        for lr, fitted in found.items()
+    }
+    rate = max(
+        by_rate, key=by_rate.__getitem__
+    )  # the first of equals: no tuning, then the smallest rate
     chosen = found[rate]
-    told = {"rate": rate, "by_rate": {f"{lr:g}": round(accuracy, 3) for lr, accuracy in by_rate.items()}}
-    return Fitted(chosen.model, chosen.history, {"mask": [], **chosen.scores, **told})
+    rates = {
+        "rate": rate,
+        "by_rate": {f"{lr:g}": round(accuracy, 3) for lr, accuracy in by_rate.items()},
+    }
+    return Fitted(chosen.model, chosen.history, {"mask": [], **chosen.scores, **rates})
 
 
 METHOD = Method(
@@ -61,10 +70,7 @@ METHOD = Method(
     start="scratch",
     fit=fit,
     needs=frozenset({"synthetic"}),
-    defaults={
-        "weakest": 0.4,
-        "strongest": 0.8,
-        **{name: aim_fair_cosine.METHOD.defaults[name] for name in ("batchnorm", "k", "gradients")},
-    },
+    defaults={"weakest": 0.4, "strongest": 0.8}
+    | {name: COSINE.defaults[name] for name in ("batchnorm", "k", "gradients")},
     beyond=True,
 )
