@@ -32,10 +32,7 @@ def local_cluster(workers: int, device: str = "cpu") -> Iterator[Client]:
     ``device`` leaves several GPUs to choose from ("auto", "cuda"), each worker sees one of them, as "cuda". A worker
     that dies is replaced, and its task is computed again; a task that kills two workers raises
     ``distributed.KilledWorker``. Leaving the context ends the workers.
-
-    Raises AimfairError if Dask is not installed.
     """
-    _require_dask()
     import dask
     import torch
     from distributed import Client, Nanny, Scheduler, SpecCluster
@@ -62,10 +59,9 @@ def local_cluster(workers: int, device: str = "cpu") -> Iterator[Client]:
 def connect(address: str) -> Client:
     """A client, which is a context manager, of the scheduler at ``address``, such as ``tcp://HOST:8786``.
 
-    Raises AimfairError if Dask is not installed, if no scheduler answers, and for workers that would compute several
-    tasks at once: they would share one GPU and one random state.
+    Raises AimfairError if no scheduler answers, and for workers that would compute several tasks at once: they would
+    share one GPU and one random state.
     """
-    _require_dask()
     from distributed import Client
 
     try:
@@ -86,10 +82,3 @@ def _one_gpu(worker: int, number: int) -> dict[str, str]:
         return {}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(number)))
     return {"CUDA_VISIBLE_DEVICES": visible.split(",")[worker % number]}
-
-
-def _require_dask() -> None:
-    try:
-        import distributed  # noqa: F401
-    except ImportError as error:
-        raise AimfairError("several processes at once need Dask: pip install 'aimfair[dask]'") from error

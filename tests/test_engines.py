@@ -16,7 +16,7 @@ from small_grid import ROWS, draw_pool, machine, some_cells
 
 from aimfair.environment import AimfairError
 from aimfair.progress import in_words
-from aimfair.study import grid, runs, synthetic
+from aimfair.study import grid, runs
 from aimfair.study.grid.engines import (
     BIASED_MODEL,
     POOL,
@@ -31,6 +31,7 @@ from aimfair.study.grid.engines import (
 )
 from aimfair.study.grid.engines import dask as dask_engine
 from aimfair.study.grid.experiments import CHOSEN, Cell, Row
+from aimfair.study.pool import pool_lock
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def test_what_is_shared_and_made_by_another_process_is_left_for_later_for_anothe
     here = machine(tmp_path)
     baseline, other = some_cells(pool, ROWS[:1], settings={"as it is": {}, "other": {"pretrain_lr": 0.02}})
     drawing, training = (replace(baseline, method=method) for method in (POOL, BIASED_MODEL))
-    lock = synthetic.lock(study_of(baseline, here).profile).lock_file
+    lock = pool_lock(study_of(baseline, here).profile).lock_file
     outcomes = serial.run([drawing, training, other], here)
     with held_file(lock), held(baseline, here):
         assert claim(drawing, here) is None and claim(training, here) is None

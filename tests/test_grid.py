@@ -17,7 +17,7 @@ from small_grid import ROWS, changes, draw_pool, machine, some_cells
 
 from aimfair import cli, study
 from aimfair.environment import AimfairError, home
-from aimfair.study import grid, runs, search, synthetic, tables
+from aimfair.study import grid, runs, search, tables
 from aimfair.study.grid import costs
 from aimfair.study.grid.engines import BIASED_MODEL, POOL, available, get, serial
 from aimfair.study.grid.experiments import GAPS, MAPS, Experiment, Row
@@ -98,7 +98,7 @@ def test_what_runs_share_comes_first_even_if_nobody_asked_for_it(pool, tmp_path)
 def test_pools_that_are_not_drawn_come_before_everything_each_once_and_as_large_as_wanted(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "tiny-sd").symlink_to(home() / "data" / "tiny-sd")
-    monkeypatch.setattr(synthetic, "home", lambda: tmp_path)
+    monkeypatch.setattr("aimfair.study.pool.home", lambda: tmp_path)
     here = machine(tmp_path)
     rows = [Row(v, "synthetic-only", changes={"prompts": v}) for v in ("plain", "no-pose")]
     rows += [Row("fewer", "erm", changes={"prompts": "plain", "images_per_group": 10})]

@@ -17,7 +17,7 @@ from aimfair.generate import tiny_sd
 from aimfair.generate.corpora import Corpus
 from aimfair.generate.tiny_sd import autoencoder
 from aimfair.generate.tiny_sd.stage import train_stage
-from aimfair.study import synthetic
+from aimfair.study.pool import 
 
 CAPTIONS = [f"Portrait face photo of a {'smiling' if i % 2 else 'serious'} young female." for i in range(24)]
 LABELS, EVEN = torch.arange(24).view(-1, 1) % 2, torch.ones(1, 1, 32, 32)

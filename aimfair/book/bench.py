@@ -102,19 +102,18 @@ def drawing(n: int = 512) -> list[Row]:
     return rates
 
 
-def generation(folder: str, device: str, steps: int, guidance: float, n: int = 128) -> list[Row]:
-    """A text-to-image pipeline, prompts to pixels, without writing files."""
-    from aimfair.generate import diffusion
+def generation(model: str, device: str, steps: int, guidance: float) -> list[Row]:
+    """A batch of a text-to-image model, prompts to pixels, without writing files."""
+    from aimfair.generate.draw import text_to_image
+    from aimfair.generate.manifest import Job
+    from aimfair.generate.pipelines import load_pipeline, settings_of
 
-    pipeline = diffusion.load_pipeline(folder, device)
-    prompts = ["Portrait face photo of a smiling young female."] * n
-    generators = [torch.Generator().manual_seed(i) for i in range(n)]
-
-    def draw() -> None:
-        pipeline(prompts, num_inference_steps=steps, guidance_scale=guidance, generator=generators, output_type="np")
-
-    seconds, _ = paired(draw, lambda: None, device, 3)
-    return [(f"text to image, {Path(folder).name}, {steps} steps", n / seconds, "images/s")]
+    pipeline = load_pipeline(model, device)
+    n = min(pipeline.compute.batch_size, pipeline.preset.largest_batch or pipeline.compute.batch_size)
+    batch = [Job("", i, "", "Portrait face photo of a smiling young female.", 1, 0, 0, i) for i in range(n)]
+    paint = text_to_image(pipeline, settings_of(pipeline) | {"steps": steps, "guidance": guidance})
+    seconds, _ = paired(lambda: paint(batch), lambda: None, device, 3)
+    return [(f"text to image, {Path(model).name}, {steps} steps", n / seconds, "images/s")]
 
 
 def record(rows: Sequence[Row], device: str, path: Path) -> None:

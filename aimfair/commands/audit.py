@@ -39,15 +39,15 @@ def report(opened: Any, options: argparse.Namespace, out: str | None = None, ski
     from aimfair import plots
     from aimfair.audit import datasheet
     from aimfair.datasets._images import BrokenImage
-    from aimfair.study import synthetic
     from aimfair.study.audit import audit_pool
+    from aimfair.study.pool import pool_folder
 
     try:
         found = audit_pool(opened, options.clip or "", not options.no_training, skip_broken)
     except BrokenImage as error:
-        of_pool = str(error).startswith(str(synthetic.pool_folder(opened.profile)))
+        of_pool = str(error).startswith(str(pool_folder(opened.profile)))
         raise AimfairError(f"{error}{', or leave it out with --skip-broken' if of_pool else ''}") from error
-    name = f"{synthetic.pool_folder(opened.profile).resolve().name}-{opened.profile.task}"
+    name = f"{pool_folder(opened.profile).resolve().name}-{opened.profile.task}"
     if opened.profile.selection != "none":
         name += f"-{opened.profile.selection}"
     place = Path(out).expanduser() if out else home() / "data" / "synthetic" / "audit" / name

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from aimfair.commands._options import add, open_study
-from aimfair.environment import home
 
 # The library is imported inside the functions: `aimfair --help` must not wait for torch.
 
@@ -18,28 +17,22 @@ def command_bench(options: argparse.Namespace) -> None:
 
     $ aimfair bench
     $ aimfair bench --record data/published/benchmarks.json   keep it for the book's appendix
-    $ aimfair bench --text-to-image full    Stable Diffusion 2.1-base in full size, the paper's settings against fewer steps
-    $ aimfair bench --text-to-image tiny    the same measurement with a tiny network, on any device
-
-    Stable Diffusion in full size has random weights here, and needs a GPU."""
+    $ aimfair bench -p generator=sd21-base-fast --text-to-image    only that, with any text-to-image model"""
     from aimfair.book import bench
-    from aimfair.generate.drawing import bench_generation
+    from aimfair.study.pool import model_of
 
     opened = open_study(options)
     p, device = opened.profile, opened.device
     print(bench.machine(device))
     rows = []
-    tiny = options.text_to_image == "tiny"
     parts: Sequence[Callable[[], Iterable[Any]]] = (
         lambda: bench.training(p.backbone, p.image_size, device),
         lambda: bench.training("resnet18", p.image_size, device, rounds=8),
         lambda: bench.passes(p.backbone, p.image_size, device),
         bench.drawing,
-        lambda: bench.generation(str(home() / p.generator), device, p.steps, p.guidance),
+        lambda: bench.generation(model_of(p), device, p.steps, p.guidance),
     )
-    if options.text_to_image:
-        parts = (lambda: bench_generation.measure(device, tiny, compiled=not options.no_compile),)
-    for measure in parts:
+    for measure in parts[-1:] if options.text_to_image else parts:
         for what, value, unit in measure():
             print(f"  {what:50} {value:10.1f} {unit}", flush=True)
             rows.append((what, value, unit))
@@ -51,7 +44,4 @@ def register(commands: Any) -> None:
     """Add it to the commands."""
     bench = add(commands, command_bench, study=True)
     bench.add_argument("--record", metavar="FILE", help="keep the measurement in this JSON file, beside those there")
-    bench.add_argument(
-        "--text-to-image", choices=("full", "tiny"), help="only Stable Diffusion 2.1-base, random weights"
-    )
-    bench.add_argument("--no-compile", action="store_true", help="of that, only what is not compiled")
+    bench.add_argument("--text-to-image", action="store_true", help="measure only the text-to-image model")

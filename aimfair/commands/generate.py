@@ -21,7 +21,7 @@ def command_generate(options: argparse.Namespace) -> None:
     $ aimfair generate --audit                                  and what it shows, as aimfair audit says it
     $ aimfair generate -p images_per_group=50 --out some/folder
     $ aimfair generate --list-models                            models with a short name: licence, memory, settings
-    $ aimfair generate --model sdxl --dry-run                   what is there, and what the rest costs here
+    $ aimfair generate --model sdxl --dry-run                   what is there, and what the rest takes
     $ aimfair generate --model stabilityai/sd-turbo -p steps=4 -p guidance=0 -p image_size=512 --out some/folder
     $ aimfair generate --profile paper-celeba-smiling-male --model sd21-base-fast --data path/to/celeba \\
           --audit --clip openai/clip-vit-base-patch32           a balanced, audited set at the paper's scale
@@ -31,7 +31,7 @@ def command_generate(options: argparse.Namespace) -> None:
     A batch that does not fit the memory is halved. Number format, batch size and the like are chosen for the device unless
     they are given; a short name brings its own steps and guidance. Images are kept at the profile's image_size, drawn for
     its prompts: for large ones choose a profile whose name begins with paper-, or -p image_size=512 -p prompts=contextual."""
-    from aimfair.study import synthetic
+    from aimfair.study.pool import ELSEWHERE, draw_pool, missing_images, pool_folder, pool_jobs
 
     if options.list_models:
         print(model_list(), end="")
@@ -39,24 +39,24 @@ def command_generate(options: argparse.Namespace) -> None:
     about_the_audit(options)
     compute = computing(options)
     opened = open_study(options)
-    folder = out_folder(options.out) or synthetic.pool_folder(opened.profile)
+    folder = out_folder(options.out) or pool_folder(opened.profile)
     if options.dry_run:
-        print(cost(opened, folder, compute, options.processes), end="")
+        print(cost(opened, folder), end="")
         return
-    jobs = synthetic.pool_jobs(opened.profile)
-    before = len(synthetic.lacking(opened.profile, jobs, folder))
+    jobs = pool_jobs(opened.profile)
+    before = len(missing_images(opened.profile, jobs, folder))
     if options.audit:
         audit.check(opened, options)
     if before:
         print(headline(opened.profile, folder, len(jobs), len(jobs) - before), flush=True)
     began = perf_counter()
-    synthetic.generate(opened.profile, folder, opened.device, opened.data_root, compute, options.processes)
+    draw_pool(opened.profile, folder, opened.device, opened.data_root, compute, options.processes)
     took = perf_counter() - began
     if before:
         print(f"{before} images in {took:.0f} seconds, {before / took:.2f} images/s with loading the model")
     print(f"The images and their manifest.csv are in {folder}", flush=True)
     if options.audit:
-        elsewhere = {"generator": f"{synthetic.ELSEWHERE}{folder.resolve()}"} if options.out else {}
+        elsewhere = {"generator": f"{ELSEWHERE}{folder.resolve()}"} if options.out else {}
         audit.report(opened.varied(**elsewhere), options)
 
 
@@ -65,7 +65,7 @@ def register(commands: Any) -> None:
     sub = add(commands, command_generate, study=True, pool=True)
     sub.add_argument("--out", metavar="FOLDER", help="where the images go (data/synthetic/...)")
     sub.add_argument("--list-models", action="store_true", help="show the models that have a short name, and stop")
-    sub.add_argument("--dry-run", action="store_true", help="say what is there and what the rest would cost, and stop")
+    sub.add_argument("--dry-run", action="store_true", help="say what is there and what the rest takes, and stop")
     sub.add_argument("--processes", type=int, metavar="N", help="how many draw at once (one per GPU)")
     sub.add_argument("--batch-size", type=int, metavar="N", help="images at a time")
     sub.add_argument("--dtype", help="float32, float16 or bfloat16")
@@ -109,7 +109,7 @@ def out_folder(given: str | None) -> Path | None:
 
 def computing(options: argparse.Namespace) -> Any:
     """What the options say about how to compute; the rest is chosen for the device."""
-    from aimfair.generate.drawing.pipelines import Compute
+    from aimfair.generate.pipelines import Compute
 
     names = ("dtype", "attention", "slicing", "tiling", "compile", "offload", "batch_size")
     return Compute(**{name: getattr(options, name) for name in names})
@@ -144,23 +144,37 @@ def headline(profile: Any, folder: Path, images: int, there: int) -> str:
     )
 
 
-def cost(opened: Any, folder: Path, compute: Any, processes: int | None) -> str:
-    """What ``--dry-run`` says."""
-    from aimfair.generate.drawing.forecast import forecast
-    from aimfair.study.grid.costs import in_space, in_time
+def cost(opened: Any, folder: Path) -> str:
+    """What ``--dry-run`` says: images missing, disk space, and whether the model is here.
 
-    f = forecast(opened.profile, folder, opened.device, compute, processes, opened.data_root)
-    lines = [headline(opened.profile, folder, f.images, f.there)]
-    if f.missing:
-        by = f"{f.processes} processes" if f.processes > 1 else "one process"
+    Raises AimfairError where drawing would, as far as that is known without loading the model.
+    """
+    import shutil
+
+    from aimfair.generate import pipelines
+    from aimfair.study.corpus import corpus_root
+    from aimfair.study.pool import missing_images, model_of, pool_jobs, will_be_trained
+
+    profile, jobs = opened.profile, pool_jobs(opened.profile)
+    missing = len(missing_images(profile, jobs, folder))
+    lines = [headline(profile, folder, len(jobs), len(jobs) - missing)]
+    if missing:
+        fetch = 0.0
+        if will_be_trained(profile):
+            corpus_root(profile, opened.data_root)
+            lines += [f"The generator is trained on {profile.corpus} first, for {profile.generator_minutes:g} minutes"]
+        else:
+            model = pipelines.locate(model_of(profile))
+            if not pipelines.at_hand(model_of(profile)):
+                fetch = model.fetch or model.gigabytes
+                size = f"about {fetch:g} GB" if fetch else "their size is not known"
+                lines += [f"The weights are fetched first: {size}"]
+        sizes = [path.stat().st_size for path in folder.rglob("*.png")] or [1.6 * profile.image_size**2]  # of a PNG
+        needed = missing * sum(sizes) / len(sizes) / 1e9
+        free = shutil.disk_usage(next(p for p in (folder, *folder.absolute().parents) if p.exists())).free / 1e9
         lines += [
-            f"About {in_time(f.seconds)} on {f.where} ({by}) and {in_space(f.gigabytes)} of {f.free:.0f} GB free",
-            f"The time is {f.basis}",
+            f"The images take about {needed:.2g} GB of {free:.0f} GB free; the first batch tells how long they take"
         ]
-    if f.training:
-        lines += [f"{in_time(f.training)} of it train the generator on {opened.profile.corpus} first"]
-    if f.missing and f.fetch != 0:
-        lines += [f"The weights are fetched first: {f'about {f.fetch:g} GB' if f.fetch else 'their size is not known'}"]
-    if f.gigabytes + (f.fetch or 0) > f.free:
-        lines += ["The disk is too small for that: make room, or name another folder with --out"]
+        if needed + fetch > free:
+            lines += ["The disk is too small for that: make room, or name another folder with --out"]
     return "\n".join(lines) + "\n"

@@ -28,7 +28,7 @@ def command_train_sd(options: argparse.Namespace) -> None:
     come with the book have 64 and 15 MB of weights. Wider ones want a GPU, or many hours; beyond 60 MB (a width of 128 has
     less) they are for your machine only and are not published with the book."""
     from aimfair.generate import tiny_sd
-    from aimfair.study import synthetic
+    from aimfair.study.pool import train_generator
 
     if options.width is not None and not options.out:
         raise AimfairError("--width makes another model than the profile's: name a folder for it with --out")
@@ -50,7 +50,7 @@ def command_train_sd(options: argparse.Namespace) -> None:
         size > tiny_sd.PUBLISHED
     )
     print(f"Weights of {size:.0f} MB{beyond}", flush=True)
-    print(f"The pipeline is in {synthetic.train(p, opened.device, opened.data_root, width, steps)}")
+    print(f"The pipeline is in {train_generator(p, opened.device, opened.data_root, width, steps)}")
 
 
 def register(commands: Any) -> None:

@@ -49,7 +49,7 @@ class Bench:
     shares             of the four groups of ``train``, as the study assumes them: prior knowledge, no label is read
     pool               all synthetic faces, of which ``balanced`` and ``biased`` are drawn; None where there are no more
     edited             (draw, weakest, strongest) -> ``train`` in its order, each face redrawn by the text-to-image model
-                       at a random strength (:func:`aimfair.generate.editing.edited`); None where there is none
+                       at a random strength (:func:`aimfair.study.pool.edited_faces`); None where there is none
     """
 
     seed: int

@@ -19,7 +19,7 @@ from aimfair.generate import corpora, diffusion
 from aimfair.generate.classifier import Classifier, Judge, load_classifier
 from aimfair.generate.tiny_sd import autoencoder
 from aimfair.prompts import coverage, wording
-from aimfair.study import synthetic
+from aimfair.study.pool import is_tiny, model_of, pool_catalogue, pool_folder, take_faces
 from aimfair.study.corpus import corpus_root, load_corpus
 from aimfair.study.profiles import Profile
 
@@ -165,9 +165,9 @@ def audit_pool(study: Study, clip: str = "", training: bool = True, skip_broken:
     """
     p, device = study.profile, study.device
     judge, second = choose_judges(study, clip)
-    catalogue = synthetic.catalogue(p, device, study.data_root, on_error="skip" if skip_broken else "raise")
+    catalogue = pool_catalogue(p, device, study.data_root, on_error="skip" if skip_broken else "raise")
     if skip_broken:
-        study.pool = synthetic.taken(p, catalogue)
+        study.pool = take_faces(p, catalogue)
     faces = study.selected(study.seed)
     manifest = catalogue.attributes.iloc[pd.Index(catalogue.names).get_indexer(faces.names)].reset_index(drop=True)
     made = {name: sorted(map(str, manifest[name].dropna().unique())) for name in MADE if name in manifest}
@@ -187,7 +187,7 @@ def audit_pool(study: Study, clip: str = "", training: bool = True, skip_broken:
     fields = ("profile", "dataset", "target", "protected", "selection")
     found.about.update(
         {name: getattr(p, name) for name in fields},
-        folder=str(synthetic.pool_folder(p)),
+        folder=str(pool_folder(p)),
         seed=study.seed,
         made=made,
         skipped=catalogue.skipped,
@@ -246,7 +246,7 @@ def inspect_pool(study: Study, seed: int) -> dict[str, Any]:
 
 def _training_record(profile: Profile) -> dict[str, Any]:
     """The training record of a generator of this book's own, without its loss curves; {} of any other."""
-    path = Path(synthetic.model_of(profile), "training.json") if synthetic.is_tiny(profile) else None
+    path = Path(model_of(profile), "training.json") if is_tiny(profile) else None
     if path is None or not path.exists():
         return {}
     record = json.loads(path.read_text())
@@ -275,7 +275,7 @@ def _judge_with_bounds(
     judge, held = judges.train_corpus_judge(corpus, device=device)
     target, protected = (corpus.labels[held, corpus.names.index(name)] for name in names.values())
     kept = FaceSet(corpus.images[held], target, protected, held.numpy().astype(str))
-    vae = diffusion.load_pipeline(synthetic.model_of(profile), device).vae
+    vae = load_pipeline(model_of(profile), device).vae
     some = kept.subset(torch.arange(min(RECONSTRUCTED, len(kept))))
     again = FaceSet(autoencoder.reconstruct(vae, some.images, device), some.target, some.protected, some.names)
     return judge, {

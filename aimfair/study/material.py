@@ -11,9 +11,8 @@ from aimfair.audit import selection
 from aimfair.datasets import Catalogue
 from aimfair.environment import AimfairError, resolve
 from aimfair.faces import FaceSet
-from aimfair.generate import editing
-from aimfair.study import synthetic
 from aimfair.study.audit import judge_of
+from aimfair.study.pool import edited_faces, synthetic_faces
 from aimfair.study.profiles import Profile
 
 REAL = ("dataset", "target", "protected", "image_size", "train_images", "minority", "validation_images", "split")
@@ -80,7 +79,7 @@ class Material:
     @cached_property
     def pool(self) -> FaceSet:
         """The synthetic faces from which every seed draws: found on disk, or generated now (resumable)."""
-        return synthetic.pool(self.profile, self.device, self.data_root)
+        return synthetic_faces(self.profile, self.device, self.data_root)
 
     def selected(self, seed: int) -> FaceSet:
         """What of the pool a seed draws its sets from: all of it, or the faces that the profile's rule selects."""
@@ -119,13 +118,13 @@ class Material:
         return pool.subset(balanced), pool.subset(biased)
 
     def edited(self, draw: int, weakest: float, strongest: float) -> FaceSet:
-        """The training faces redrawn by the generator, see :func:`aimfair.generate.editing.edited`: found on disk, or made now.
+        """The training faces redrawn by the generator, see :func:`aimfair.study.pool.edited_faces`: found on disk, or made now.
 
         They are the same for every seed, as the training faces are.
         """
         key = (draw, weakest, strongest)
         if key not in self._edited:
-            self._edited[key] = editing.edited(
+            self._edited[key] = edited_faces(
                 self.profile,
                 self.faces("train").without_protected(),
                 self.device,

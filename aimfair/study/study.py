@@ -21,10 +21,11 @@ from aimfair import environment, methods, models
 from aimfair.environment import AimfairError, Diverged, home, resolve
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench
-from aimfair.study import measurements, profiles, runs, search, synthetic, tables
+from aimfair.study import measurements, profiles, runs, search, tables
 from aimfair.study.audit import judge_identity
 from aimfair.study.material import REAL, Material
 from aimfair.study.measurements import SCORES
+from aimfair.study.pool import generator_identity
 from aimfair.study.profiles import SEEDS, Profile
 from aimfair.study.runs import Run
 from aimfair.training import History
@@ -118,7 +119,7 @@ class Study(Material):
     @cached_property
     def _generator(self) -> str:
         """What tells its images from others, once and for all: it may take reading a folder."""
-        return synthetic.generator_identity(self.profile)
+        return generator_identity(self.profile)
 
     def find(self, config: Mapping[str, Any]) -> Run | None:
         """A finished run: with ``reuse`` a published one, else this machine's.

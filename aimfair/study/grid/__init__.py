@@ -17,11 +17,12 @@ import pandas as pd
 from aimfair import methods
 from aimfair.environment import AimfairError
 from aimfair.progress import progress, quiet
-from aimfair.study import runs, search, synthetic, tables
+from aimfair.study import runs, search, tables
 from aimfair.study.grid import costs
 from aimfair.study.grid.engines import BIASED_MODEL, POOL, Engine, Machine, Outcome, study_of
 from aimfair.study.grid.experiments import CHOSEN, GAPS, Cell, Experiment
 from aimfair.study.measurements import MEASUREMENTS
+from aimfair.study.pool import pool_folder
 
 _COLUMNS = pd.MultiIndex.from_tuples(
     [("n", "seeds"), ("wst of means", "mean"), *product(tables.METRICS, ("mean", "low", "high"))]
@@ -109,7 +110,7 @@ def plan(cells: Mapping[str, Cell], machine: Machine) -> list[Cell]:
     for these in _together(cells, lambda cell: (cell.profile, cell.changes)):
         opened = study_of(these[0], machine)
         lacking = costs.images_missing(opened.profile)
-        folder = (synthetic.pool_folder(opened.profile), opened.profile.task)
+        folder = (pool_folder(opened.profile), opened.profile.task)
         if any(map(_draws, these)) and lacking > pools.get(folder, (0,))[0]:
             pools[folder] = (lacking, replace(these[0], method=POOL, hyper=()))
         ordered += sorted([*these, *_shared(these, machine)], key=_rank)

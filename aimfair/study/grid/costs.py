@@ -12,10 +12,11 @@ from typing import Any
 
 from aimfair import methods
 from aimfair.environment import home
-from aimfair.study import runs, synthetic
+from aimfair.study import runs
 from aimfair.study.grid.engines import BIASED_MODEL, POOL, Machine, study_of
 from aimfair.study.grid.experiments import Cell
 from aimfair.study.measurements import MEASUREMENTS
+from aimfair.study.pool import is_made_elsewhere, is_tiny, missing_images, pool_folder, pool_jobs, will_be_trained
 from aimfair.study.profiles import Profile
 
 SECONDS_PER_FACE = 0.001
@@ -82,19 +83,19 @@ def images_missing(profile: Profile) -> int:
 
     Raises AimfairError where images lie in their place that were made with other settings.
     """
-    if synthetic.made_elsewhere(profile):
+    if is_made_elsewhere(profile):
         return 0
-    return len(synthetic.lacking(profile, synthetic.pool_jobs(profile), synthetic.pool_folder(profile)))
+    return len(missing_images(profile, pool_jobs(profile), pool_folder(profile)))
 
 
 def training_seconds(p: Profile) -> float:
     """For the training of the profile's generator, if it is missing and trained here."""
-    return 60 * p.generator_minutes if synthetic.to_train(p) else 0.0
+    return 60 * p.generator_minutes if will_be_trained(p) else 0.0
 
 
 def seconds_per_image(p: Profile) -> tuple[float, str]:
     """A guess without the model, and in words for what: a tiny one of this book, or any other."""
-    if synthetic.is_tiny(p):
+    if is_tiny(p):
         return SECONDS_PER_IMAGE["tiny"] * p.steps / 8, "two processor cores"
     return SECONDS_PER_IMAGE["any"], "a GPU"
 

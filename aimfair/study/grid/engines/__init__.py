@@ -22,9 +22,10 @@ from filelock import FileLock, Timeout
 
 from aimfair import methods, study
 from aimfair.environment import AimfairError, cores, gpus, home
-from aimfair.study import Study, runs, search, synthetic
+from aimfair.study import Study, runs, search
 from aimfair.study.grid.experiments import CHOSEN, Cell
 from aimfair.study.measurements import MEASUREMENTS
+from aimfair.study.pool import pool_lock, synthetic_faces, will_be_trained
 
 __all__ = ["Engine", "Machine", "Outcome", "available", "claim", "cores", "get", "gpus", "perform", "study_of"]
 
@@ -119,7 +120,7 @@ def claim(cell: Cell, machine: Machine) -> AbstractContextManager | None:
         lacking = any(opened.find(opened.config(cell.method, hyper, seed)) is None for seed in first for hyper in among)
         return None if lacking else nullcontext()
     if cell.method == POOL:
-        lock = synthetic.lock(opened.profile)
+        lock = pool_lock(opened.profile)
     elif cell.method == BIASED_MODEL:
         lock = opened.lock(opened.config("erm", methods.get("erm").hyper(), cell.seed))
     else:
@@ -137,7 +138,7 @@ def _compute(opened: Study, cell: Cell) -> str:
     """Returns what the method noted of the run."""
     if cell.method == POOL:
         with _generator_lock(opened):
-            synthetic.pool(opened.profile, opened.device, opened.data_root)
+            synthetic_faces(opened.profile, opened.device, opened.data_root)
     elif cell.method == BIASED_MODEL:
         opened.biased_model(cell.seed)
     elif cell.method in MEASUREMENTS:
@@ -151,7 +152,7 @@ def _compute(opened: Study, cell: Cell) -> str:
 def _generator_lock(opened: Study) -> FileLock | nullcontext:
     """Pools of several prompt variants wait for one training of the generator that they share."""
     generator = home() / opened.profile.generator
-    if not synthetic.to_train(opened.profile):
+    if not will_be_trained(opened.profile):
         return nullcontext()
     generator.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{generator}.lock")

@@ -1,5 +1,6 @@
-"""Pools: where they lie, what is refused to be mixed, when a generator is trained, what tells one from another."""
+"""Pools: where they lie, what is refused to be mixed, when a generator is trained, what tells one from another, the command."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -8,8 +9,10 @@ from tiny_pipelines import pictures, stable_diffusion
 
 from aimfair import cli, study
 from aimfair.environment import AimfairError, home
-from aimfair.generate import corpora, diffusion, editing, tiny_sd
-from aimfair.study import profiles, synthetic
+from aimfair.generate import corpora, edit, presets, tiny_sd
+from aimfair.generate.manifest import jobs, read_manifest
+from aimfair.generate.pipelines import fingerprint
+from aimfair.study import pool, profiles
 
 FEW = {"images_per_group": 2, "image_size": 16}
 
@@ -38,7 +41,7 @@ def test_a_folder_that_lacks_a_group_is_no_pool(tmp_path):
         (tmp_path / group).mkdir()
         Image.new("RGB", (16, 16), "white").save(tmp_path / group / "0.png")
     with pytest.raises(AimfairError, match=r"has no image of some group: \[1, 1, 1, 0\] of \(0,0\) \(0,1\)"):
-        synthetic.pool(smoke(f"folder:{tmp_path}"))
+        pool.synthetic_faces(smoke(f"folder:{tmp_path}"))
 
 
 def test_a_pool_of_other_settings_is_refused_though_every_image_is_there(model, tmp_path, capsys):
@@ -67,50 +70,48 @@ def test_a_pool_of_other_settings_is_refused_though_every_image_is_there(model, 
 def test_a_model_that_was_trained_again_does_not_go_on_with_the_old_ones_images(model, checkout):
     profile = smoke("data/mine", images_per_group=1)
     (checkout / "data" / "mine").symlink_to(model)
-    synthetic.pool(profile)
+    pool.synthetic_faces(profile)
     weights = next((model / "unet").glob("*.safetensors"))
     kept = weights.read_bytes()
     try:
         weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
         with pytest.raises(AimfairError, match="made with revision"):
-            synthetic.pool(profile)
+            pool.synthetic_faces(profile)
     finally:
         weights.write_bytes(kept)
-    synthetic.pool(profile)
+    pool.synthetic_faces(profile)
     (checkout / "data" / "mine").unlink()  # what was drawn stays of use
-    assert len(synthetic.pool(profile)) == 4
+    assert len(pool.synthetic_faces(profile)) == 4
 
 
 def test_the_folder_tells_apart_what_must_not_be_mixed_and_is_shared_by_tasks():
     demo = profiles.load("demo")
-    assert synthetic.pool_folder(demo).name == "faceworld-tiny-sd-faceworld-contextual-64-8-4"
+    assert pool.pool_folder(demo).name == "faceworld-tiny-sd-faceworld-contextual-64-8-4"
     same = replace(demo, target="Young", images_per_group=9, train_images=80)
-    assert synthetic.pool_folder(same) == synthetic.pool_folder(demo)
+    assert pool.pool_folder(same) == pool.pool_folder(demo)
     changes = {"image_size": 32, "steps": 9, "guidance": 5.0, "prompts": "plain", "generator": "sdxl", "draw": 1}
     others = [replace(demo, **{name: value}) for name, value in (*changes.items(), ("dataset", "celeba"))]
-    assert len({synthetic.pool_folder(p) for p in (demo, *others)}) == 8
-    assert synthetic.pool_folder(replace(demo, draw=3)).name.endswith("-8-4-draw3")
+    assert len({pool.pool_folder(p) for p in (demo, *others)}) == 8
+    assert pool.pool_folder(replace(demo, draw=3)).name.endswith("-8-4-draw3")
 
 
 def test_edits_of_other_settings_are_refused_though_every_one_is_there(model, tmp_path):
     profile = smoke(model, train_images=20, validation_images=10)
     real = study.Study(profile, device="cpu").faces("train").subset(range(3))
-    todo = editing.edits(
-        real.without_protected(), editing.prompts.bank("faceworld/Smiling_Male"), "x_y", 0, 2, 0.4, 0.9
-    )
-    editing.draw_missing(profile, real, todo, tmp_path, "cpu", "")
-    editing.draw_missing(profile, real, todo, tmp_path, "cpu", "")
+    todo = edit.edits(real.without_protected(), pool.prompts.bank("faceworld/Smiling_Male"), "x_y", 0, 2, 0.4, 0.9)
+    pool.draw_edits(profile, real, todo, tmp_path, "cpu", "")
+    pool.draw_edits(profile, real, todo, tmp_path, "cpu", "")
     with pytest.raises(AimfairError, match=r"made with guidance 4\.0, not 5\.0"):
-        editing.draw_missing(replace(profile, guidance=5.0), real, todo, tmp_path, "cpu", "")
+        pool.draw_edits(replace(profile, guidance=5.0), real, todo, tmp_path, "cpu", "")
 
 
 def test_another_draw_has_other_seeds_in_a_folder_of_its_own_and_the_first_is_what_it_was(model, checkout):
     profile = smoke(model)
-    first, second = synthetic.pool_jobs(profile), synthetic.pool_jobs(replace(profile, draw=1))
-    assert first == diffusion.jobs(synthetic.prompts.bank("faceworld/Smiling_Male"), 2, "Smiling_Male")
+    first, second = pool.pool_jobs(profile), pool.pool_jobs(replace(profile, draw=1))
+    assert first == jobs(pool.prompts.bank("faceworld/Smiling_Male"), 2, "Smiling_Male")
     assert [job.path for job in first] == [job.path for job in second]
     assert len({job.seed for job in first + second}) == 16
-    ours, theirs = (synthetic.pool(p).images for p in (profile, replace(profile, draw=1)))
+    ours, theirs = (pool.synthetic_faces(p).images for p in (profile, replace(profile, draw=1)))
     assert (ours != theirs).any()
     assert len(list((checkout / "data" / "synthetic").glob("*/manifest.csv"))) == 2
 
@@ -129,15 +130,15 @@ def test_only_a_generator_below_data_is_trained(checkout, model, monkeypatch, tm
     trained = []
     monkeypatch.setattr(tiny_sd, "train", lambda images, captions, out, **given: trained.append(out) or out)
     monkeypatch.setitem(corpora.CORPORA, "faceworld", lambda root, size: corpora.faceworld(root, 8, 4))
-    assert synthetic.generator(smoke("data/cache/mine"), "cpu", "") == checkout / "data" / "cache" / "mine"
+    assert pool.generator(smoke("data/cache/mine"), "cpu", "") == checkout / "data" / "cache" / "mine"
     assert trained == [checkout / "data" / "cache" / "mine"]
     for name in ("sdxl", "owner/name", "somewhere", "../data-of-mine", str(tmp_path / "nowhere")):
-        assert synthetic.generator(smoke(name), "cpu", "") == name and not synthetic.to_train(smoke(name))
-    assert synthetic.generator(smoke(model), "cpu", "") == model
+        assert pool.generator(smoke(name), "cpu", "") == name and not pool.will_be_trained(smoke(name))
+    assert pool.generator(smoke(model), "cpu", "") == model
     monkeypatch.chdir(model.parent)
-    assert str(synthetic.generator(smoke("model"), "cpu", "")) == "model"
+    assert str(pool.generator(smoke("model"), "cpu", "")) == "model"
     with pytest.raises(AimfairError, match="the images of folder:x were made elsewhere"):
-        synthetic.generator(smoke("folder:x"), "cpu", "")
+        pool.generator(smoke("folder:x"), "cpu", "")
     assert len(trained) == 1 and not list(checkout.glob("somewhere*"))
 
 
@@ -176,21 +177,100 @@ def test_shipped_generators_and_the_one_of_celeba_keep_the_identity_of_their_pub
         "utkface": "data/tiny-sd/fairface@df7ac191",
         "celeba-smiling-male": "data/cache/tiny-sd-celeba@celeba-60",
     }
-    assert {name: synthetic.generator_identity(profiles.load(name)) for name in known} == known
+    assert {name: pool.generator_identity(profiles.load(name)) for name in known} == known
 
 
 def test_other_images_are_other_runs(model, tmp_path):
-    assert synthetic.generator_identity(smoke("sdxl")) == "sdxl@462165984030"
-    assert synthetic.generator_identity(smoke("owner/name")) == "owner/name"
-    assert synthetic.generator_identity(smoke("folder:nowhere")) == "folder:nowhere"
-    assert synthetic.generator_identity(smoke(model)) == f"{model}@{diffusion.fingerprint(model)}"
+    assert pool.generator_identity(smoke("sdxl")) == "sdxl@462165984030"
+    assert pool.generator_identity(smoke("owner/name")) == "owner/name"
+    assert pool.generator_identity(smoke("folder:nowhere")) == "folder:nowhere"
+    assert pool.generator_identity(smoke(model)) == f"{model}@{fingerprint(model)}"
     made = tmp_path / "made"
-    synthetic.generate(smoke(model), made, "cpu", "")
-    first = synthetic.generator_identity(smoke(f"folder:{made}"))
-    assert first.startswith(f"folder:{made}@") and first == synthetic.generator_identity(smoke(f"folder:{made}"))
+    pool.draw_pool(smoke(model), made, "cpu", "")
+    first = pool.generator_identity(smoke(f"folder:{made}"))
+    assert first.startswith(f"folder:{made}@") and first == pool.generator_identity(smoke(f"folder:{made}"))
     (made / "Young_Male" / "0_0").mkdir(parents=True)
     (made / "Young_Male" / "0_0" / "0.png").write_bytes(b"of another task")
-    assert synthetic.generator_identity(smoke(f"folder:{made}")) == first
+    assert pool.generator_identity(smoke(f"folder:{made}")) == first
     image = made / "Smiling_Male" / "1_1" / "00000.png"
     image.write_bytes(image.read_bytes() + b" ")
-    assert synthetic.generator_identity(smoke(f"folder:{made}")) != first
+    assert pool.generator_identity(smoke(f"folder:{made}")) != first
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    ("generator", "corpus", "says"),
+    [
+        ("sdxxl", "faceworld", "no folder sdxxl, and a model on the Hugging Face hub is called owner/name"),
+        ("/no/such/folder", "faceworld", "no folder /no/such/folder"),
+        ("data/prompts", "faceworld", "holds no diffusers pipeline"),
+        ("data/cache/none", "fairface", "set corpus_root to the folder that holds fairface"),
+        ("data/cache/none", "celeba", "set corpus_root to the folder that holds celeba"),
+        ("folder:some/where", "faceworld", "were made elsewhere, and no more can be drawn: name a text-to-image model"),
+    ],
+)
+def test_what_drawing_would_refuse_a_dry_run_refuses_in_the_same_words(generator, corpus, says, tmp_path, capsys):
+    profile = "celeba-smiling-male" if corpus == "celeba" else "smoke"
+    few = ["-p", "images_per_group=1", "-p", f"generator={generator}", "-p", f"corpus={corpus}", "--device", "cpu"]
+    said = []
+    for more in ([], ["--dry-run"]):
+        assert cli.main(["generate", "--profile", profile, "--out", str(tmp_path / "pool"), *few, *more]) == 2
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1] and says in said[0] and said[0].count("\n") == 1
+    assert not (tmp_path / "pool").exists()
+
+
+def test_the_command_tells_what_is_missing_draws_and_lists_models(model, tmp_path, monkeypatch, capsys):
+    few = ["-p", "images_per_group=2", "-p", "image_size=16", "-p", "steps=2", "--device", "cpu"]
+    generate = ["generate", "--profile", "smoke", "--model", str(model), "--out", str(tmp_path / "pool"), *few]
+    assert cli.main([*generate, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "8 images by" in said and "0 are there, 8 to draw: 2 steps each" in said and "fetched" not in said
+    assert "prompts contextual, kept at 16 px" in said and "The images take about 3.3e-06 GB of" in said
+    assert not (tmp_path / "pool").exists()
+    assert cli.main([*generate, "--batch-size", "3", "--processes", "1"]) == 0
+    assert "8 images in" in capsys.readouterr().out and len(read_manifest(tmp_path / "pool")) == 8
+    found = pool.pool_catalogue(smoke(f"folder:{tmp_path / 'pool'}")).attributes  # with its settings, for an audit
+    assert {"prompt", "model", "steps", "guidance"} <= set(found) and set(found["model"]) == {"model"}
+    assert cli.main([*generate, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "8 are there, 0 to draw" in said and "GB" not in said
+    assert cli.main([*generate, "--dtype", "float8"]) == 2 and "dtype is one of" in capsys.readouterr().err
+    assert cli.main(["generate", "--list-models"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"{name} " in said and presets.find(name).licence in said for name in presets.available())
+
+
+@pytest.mark.parametrize(
+    ("generator", "free", "says"),
+    [
+        ("sdxl", 100, "30 steps each, guidance 5, prompts contextual, drawn at 1024 px, kept at 64 px"),
+        ("sdxl", 100, "The weights are fetched first: about 13.9 GB"),
+        ("sdxl", 10, "The disk is too small for that: make room"),
+        ("some/model", 100, "The weights are fetched first: their size is not known"),
+        ("data/cache/none", 100, "The generator is trained on faceworld first, for 0.1 minutes"),
+    ],
+)
+def test_a_dry_run_tells_of_a_training_a_download_and_a_small_disk(
+    generator, free, says, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, int(free * 1e9)))
+    given = ["-p", f"generator={generator}", "-p", "corpus=faceworld", "-p", "generator_minutes=0.1", "--device", "cpu"]
+    assert cli.main(["generate", "--profile", "smoke", "--dry-run", "--out", str(tmp_path / "pool"), *given]) == 0
+    said = capsys.readouterr().out
+    assert says in said and ("The disk is too small" in said) is (free == 10)
+
+
+def test_options_that_would_do_nothing_and_files_in_place_of_folders_are_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    for given, says in (
+        (["--seed", "3"], "--seed: only with --audit; another set of images is --draw 1"),
+        (["--runs", "x", "--no-training"], "--no-training and --runs: only with --audit"),
+        (["--out", str(tmp_path / "file")], f"--out {tmp_path / 'file'} is a file: name a folder"),
+        (["--draw", "-1"], "draw must be 0 or more, got -1"),
+        (["--offload", "--out", str(tmp_path / "pool")], "--offload has the parts of a model wait"),
+    ):
+        assert cli.main(["generate", "--profile", "smoke", "--device", "cpu", *given]) == 2
+        assert says in capsys.readouterr().err

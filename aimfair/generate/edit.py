@@ -8,7 +8,7 @@ lot: which value the face has is never asked.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -16,24 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from filelock import FileLock
-from torch import Tensor
 from torch.nn import functional as F
 
-from aimfair import datasets, prompts
-from aimfair.environment import AimfairError, home
+from aimfair import datasets
+from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
-from aimfair.generate import diffusion
+from aimfair.generate import draw
+from aimfair.generate.manifest import Job, hash_of
 from aimfair.prompts import Prompt
-from aimfair.study import synthetic
-from aimfair.study.profiles import Profile
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 @dataclass(frozen=True)
-class Edit(diffusion.Job):
+class Edit(Job):
     """One face to redraw; ``replicate`` numbers the edits of one face.
 
     face      name of the real face
@@ -59,22 +56,19 @@ def edits(
 
     Raises AimfairError for a bank without a prompt for some group, or a range of strengths that is none.
     """
-    steps_taken = strengths(steps, weakest, strongest)
-    places: dict[tuple[int, int], list[Prompt]] = {}
-    for prompt in bank:
-        places.setdefault((prompt.target, prompt.protected), []).append(prompt)
+    possible = strengths(steps, weakest, strongest)
     todo = []
     for number, (name, target, image) in enumerate(zip(faces.names, faces.target.tolist(), faces.images, strict=True)):
         face = f"{pair}|{name}|{hashlib.blake2b(image.numpy().tobytes(), digest_size=8).hexdigest()}"
-        protected = (_lot(face, "protected") + draw) % 2
-        if (target, protected) not in places:
+        protected = (hash_of(f"{face}|protected") + draw) % 2
+        texts = [prompt for prompt in bank if (prompt.target, prompt.protected) == (target, protected)]
+        if not texts:
             raise AimfairError(
                 f"no prompt for group ({target}, {protected}) of {pair}: editing needs some for all four"
             )
-        texts = places[target, protected]
-        prompt = texts[_lot(face, draw, "prompt") % len(texts)]
-        strength = steps_taken[_lot(face, draw, "strength") % len(steps_taken)]
-        seed = _lot(face, draw, prompt.text, strength)
+        prompt = texts[hash_of(f"{face}|{draw}|prompt") % len(texts)]
+        strength = possible[hash_of(f"{face}|{draw}|strength") % len(possible)]
+        seed = hash_of(f"{face}|{draw}|{prompt.text}|{strength}")
         todo.append(Edit(pair, number, prompt.id, prompt.text, target, protected, draw, seed, str(name), strength))
     return todo
 
@@ -88,10 +82,15 @@ def strengths(steps: int, weakest: float, strongest: float) -> list[float]:
     return inside or [min(possible, key=lambda value: abs(value - (weakest + strongest) / 2))]
 
 
-def image_to_image(originals: Mapping[str, Tensor]) -> Callable[[Any, Mapping[str, Any]], diffusion.Painter]:
-    """The painter of edits for :func:`aimfair.generate.diffusion.generate`; ``originals`` are (3, H, W) uint8 by :attr:`Edit.path`."""
+def edit(pipeline: Any, faces: FaceSet, todo: Sequence[Edit], folder: Path, **settings: Any) -> None:
+    """Draw those edits of ``todo``, one for each of ``faces``, that are not in ``folder`` yet.
 
-    def painter(pipeline: Any, settings: Mapping[str, Any]) -> diffusion.Painter:
+    ``settings`` are those of :func:`aimfair.generate.draw.draw`. Raises AimfairError as
+    :func:`aimfair.generate.draw.generate` does, and for a pipeline without an image-to-image form.
+    """
+    originals = {edit.path: image for edit, image in zip(todo, faces.images, strict=True)}
+
+    def image_to_image(pipeline: Any, settings: Mapping[str, Any]) -> draw.Painter:
         from diffusers import AutoPipelineForImage2Image
 
         try:
@@ -103,7 +102,7 @@ def image_to_image(originals: Mapping[str, Tensor]) -> Callable[[Any, Mapping[st
             ) from error
         editor.set_progress_bar_config(disable=True)
         size = (units * editor.vae_scale_factor,) * 2
-        arguments = diffusion.prompt_arguments(pipeline, settings)
+        arguments = draw.prompt_arguments(pipeline, settings)
 
         def paint(batch: Sequence[Any]) -> list[Image]:
             painted: list[Image] = []
@@ -125,84 +124,18 @@ def image_to_image(originals: Mapping[str, Tensor]) -> Callable[[Any, Mapping[st
 
         return paint
 
-    return painter
-
-
-def edited(
-    profile: Profile,
-    faces: FaceSet,
-    device: str = "cpu",
-    data_root: str = "",
-    *,
-    draw: int = 0,
-    weakest: float = 0.4,
-    strongest: float = 0.8,
-) -> FaceSet:
-    """``faces``, in their order, redrawn by the profile's text-to-image model; see :func:`edits` for the draws.
-
-    ``protected`` of the result is what the prompts ask for, drawn by lot: no label of a real face. Images are made where
-    they are missing and kept under ``data/synthetic/``; processes that want the same ones wait for each other. The edit
-    of a face is the same in every set that holds the face. Where an edit came out black the face stays as it was.
-
-    Raises AimfairError for a profile whose synthetic images were made elsewhere.
-    """
-    if synthetic.made_elsewhere(profile):
-        raise AimfairError(
-            f"profile {profile.profile} takes its synthetic images from {profile.generator}, and a folder cannot edit faces: "
-            "set generator to a text-to-image model"
-        )
-    bank = prompts.bank(f"{profile.dataset}/{profile.task}", profile.prompts)
-    todo = edits(faces.without_protected(), bank, profile.task, draw, profile.steps, weakest, strongest)
-    folder = edits_folder(profile)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        draw_missing(profile, faces, todo, folder, device, data_root)
-    return read(faces, todo, folder)
-
-
-def edits_folder(profile: Profile) -> Path:
-    """Where edits lie: one folder per data set, size, generator, steps and guidance; never committed."""
-    settings = f"{profile.image_size}-{profile.steps}-{profile.guidance:g}"
-    name = f"edited-{profile.dataset}-{synthetic.in_a_name(profile.generator)}-{settings}"
-    return home() / "data" / "synthetic" / name
-
-
-def draw_missing(
-    profile: Profile, faces: FaceSet, todo: Sequence[Edit], folder: Path, device: str, data_root: str
-) -> None:
-    """Draw the edits of ``todo`` (one per face) that are not in ``folder`` yet, those of one strength together.
-
-    Raises AimfairError for edits there that were made with other settings.
-    """
-    if not synthetic.lacking(profile, todo, folder):
-        return
-    pipeline = diffusion.load_pipeline(str(synthetic.generator(profile, device, data_root)), device)
-    painter = image_to_image({edit.path: image for edit, image in zip(todo, faces.images, strict=True)})
     in_order = sorted(todo, key=lambda edit: edit.strength)
-    diffusion.generate(
-        pipeline,
-        in_order,
-        folder,
-        steps=profile.steps,
-        guidance=profile.guidance,
-        size=profile.image_size,
-        painter=painter,
-    )
+    draw.generate(pipeline, in_order, folder, painter=image_to_image, **settings)
 
 
-def read(faces: FaceSet, todo: Sequence[Edit], folder: Path) -> FaceSet:
-    """The edits of ``faces`` that lie in ``folder``, labelled by their prompts and named after face and draw."""
+def read_edits(faces: FaceSet, todo: Sequence[Edit], folder: Path) -> FaceSet:
+    """``faces`` as they were edited in ``folder``, labelled by the prompts and named after face and draw; where there is
+    no edit, because it came out black, the face as it was."""
     catalogue = datasets.load("folder", str(folder / todo[0].pair))
     place = {f"{todo[0].pair}/{name}": row for row, name in enumerate(catalogue.names)}
-    there = torch.tensor([edit.path in place for edit in todo])
+    is_drawn = torch.tensor([edit.path in place for edit in todo])
     images = faces.images.clone()
     rows = np.array([place[edit.path] for edit in todo if edit.path in place])
-    images[there] = catalogue.read(rows, images.shape[-1])
+    images[is_drawn] = catalogue.read(rows, images.shape[-1])
     names = np.array([f"{edit.face}/edit-{edit.replicate}" for edit in todo])
     return FaceSet(images, faces.target, torch.tensor([edit.protected for edit in todo]), names)
-
-
-def _lot(*key: object) -> int:
-    """63 bits that look random and depend on the key alone."""
-    digest = hashlib.blake2b("|".join(map(str, key)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1

@@ -11,9 +11,12 @@ import torch
 from aimfair import datasets, environment, prompts, study
 from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
-from aimfair.generate import diffusion, editing
+from aimfair.generate import edit
 from aimfair.generate.classifier import Classifier, load_classifier
+from aimfair.generate.manifest import read_manifest
+from aimfair.generate.pipelines import load_pipeline
 from aimfair.study import profiles
+from aimfair.study.pool import edited_faces
 
 PAIR = "Smiling_Male"
 BANK = prompts.bank(f"faceworld/{PAIR}")
@@ -31,7 +34,7 @@ def real() -> FaceSet:
 
 @pytest.fixture(scope="module")
 def pipeline():
-    return diffusion.load_pipeline(MODEL)
+    return load_pipeline(MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +43,14 @@ def judge() -> Classifier:
 
 
 def plan(faces, draw=0, steps=8, weakest=0.4, strongest=0.8):
-    return editing.edits(faces.without_protected(), BANK, PAIR, draw, steps, weakest, strongest)
+    return edit.edits(faces.without_protected(), BANK, PAIR, draw, steps, weakest, strongest)
 
 
 def redraw(pipeline, faces, todo, folder, steps=8, batch_size=32):
-    painter = editing.image_to_image({e.path: image for e, image in zip(todo, faces.images, strict=True)})
-    settings = {"steps": steps, "guidance": 4.0, "size": faces.images.shape[-1], "batch_size": batch_size}
-    diffusion.generate(pipeline, todo, folder, painter=painter, **settings)
-    return editing.read(faces, todo, folder)
+    edit.edit(
+        pipeline, faces, todo, folder, steps=steps, guidance=4.0, size=faces.images.shape[-1], batch_size=batch_size
+    )
+    return edit.read_edits(faces, todo, folder)
 
 
 def change(edited, faces):
@@ -68,8 +71,8 @@ def test_a_face_is_edited_in_the_same_way_in_every_set(real):
 def test_the_protected_label_of_a_face_plays_no_part(real):
     turned = replace(real, protected=1 - real.protected)
     arguments = (BANK, PAIR, 0, 8, 0.4, 0.8)
-    without = editing.edits(real.without_protected(), *arguments)
-    assert editing.edits(real, *arguments) == editing.edits(turned, *arguments) == without
+    without = edit.edits(real.without_protected(), *arguments)
+    assert edit.edits(real, *arguments) == edit.edits(turned, *arguments) == without
     asked = torch.tensor([edit.protected for edit in without])
     assert 0.25 < asked.double().mean() < 0.75
     assert 0.25 < (asked == real.protected).double().mean() < 0.75
@@ -86,12 +89,12 @@ def test_prompts_name_the_target_that_the_face_has_and_two_draws_ask_for_opposit
 
 
 def test_strengths_are_what_the_steps_allow():
-    assert editing.strengths(8, 0.4, 0.8) == [0.5, 0.625, 0.75]
-    assert editing.strengths(2, 0.6, 0.8) == [0.5] and editing.strengths(1, 0.1, 0.2) == [1.0]
-    assert editing.strengths(3, 1 / 3, 1) == [0.3333, 0.6667, 1.0]
+    assert edit.strengths(8, 0.4, 0.8) == [0.5, 0.625, 0.75]
+    assert edit.strengths(2, 0.6, 0.8) == [0.5] and edit.strengths(1, 0.1, 0.2) == [1.0]
+    assert edit.strengths(3, 1 / 3, 1) == [0.3333, 0.6667, 1.0]
     for wrong in ((0.0, 0.5), (0.8, 0.4), (0.5, 1.1)):
         with pytest.raises(AimfairError, match="strengths of edits lie above 0"):
-            editing.strengths(8, *wrong)
+            edit.strengths(8, *wrong)
 
 
 def test_neither_the_batch_size_nor_an_interruption_changes_an_edit(pipeline, real, tmp_path):
@@ -106,7 +109,7 @@ def test_neither_the_batch_size_nor_an_interruption_changes_an_edit(pipeline, re
         assert (whole.images.int() - other.images.int()).abs().max() <= 1
         assert torch.equal(whole.protected, other.protected) and (whole.names == other.names).all()
     assert len(kept) == 3 and all(path.stat().st_mtime_ns == at for path, at in kept.items())
-    rows = diffusion.read_manifest(tmp_path / "parts").set_index("path")
+    rows = read_manifest(tmp_path / "parts").set_index("path")
     assert len(rows) == 8 and set(rows["face"]) == set(faces.names)
     assert all(rows.loc[edit.path, name] == getattr(edit, name) for edit in todo for name in ("strength", "seed"))
 
@@ -149,7 +152,7 @@ def test_a_face_whose_edit_is_not_there_stays_as_it_was(pipeline, real, tmp_path
     faces = real.subset([0, 20, 40])
     todo = plan(faces, steps=2)
     redraw(pipeline, faces.subset([0, 2]), [todo[0], todo[2]], tmp_path, steps=2)
-    edited = editing.read(faces, todo, tmp_path)
+    edited = edit.read_edits(faces, todo, tmp_path)
     same = (edited.images == faces.images).flatten(1).all(1)
     assert same.tolist() == [False, True, False]
 
@@ -163,13 +166,14 @@ def test_a_model_without_an_image_to_image_form_is_refused(pipeline, real, tmp_p
     from diffusers import DDPMPipeline, DDPMScheduler
 
     plain = DDPMPipeline(pipeline.unet, DDPMScheduler())
+    plain.source, plain.preset, plain.scheduler_name = pipeline.source, pipeline.preset, "DDPMScheduler"
     with pytest.raises(AimfairError, match="DDPMPipeline has no image-to-image form"):
         redraw(plain, real.subset([0]), plan(real.subset([0])), tmp_path)
 
 
 def test_a_bank_without_a_group_is_refused(real):
     with pytest.raises(AimfairError, match=r"no prompt for group \(1, [01]\) of Smiling_Male"):
-        editing.edits(real, [p for p in BANK if p.target == 0], PAIR, 0, 8, 0.4, 0.8)
+        edit.edits(real, [p for p in BANK if p.target == 0], PAIR, 0, 8, 0.4, 0.8)
 
 
 def test_a_study_edits_its_training_faces_once(tmp_path, monkeypatch):
@@ -196,4 +200,4 @@ def test_images_made_elsewhere_cannot_edit(real):
     with pytest.raises(
         AimfairError, match="takes its synthetic images from folder:some/where, and a folder cannot edit"
     ):
-        editing.edited(profile, real)
+        edited_faces(profile, real)

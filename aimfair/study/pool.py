@@ -1,4 +1,4 @@
-"""The synthetic pool of a profile: prompts -> images on disk -> FaceSet, with a generator that is trained if need be."""
+"""The synthetic faces of a profile: its prompts -> images on disk -> FaceSet, with a generator that is trained if need be."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +18,9 @@ from aimfair.datasets import Catalogue
 from aimfair.datasets import folder as image_folder
 from aimfair.environment import AimfairError, home, resolve
 from aimfair.faces import FaceSet
-from aimfair.generate import diffusion, presets, tiny_sd
-from aimfair.generate.drawing import manifest, pipelines, sharing
-from aimfair.generate.drawing.jobs import Job
-from aimfair.generate.drawing.manifest import AnyJob
-from aimfair.generate.drawing.pipelines import Compute
+from aimfair.generate import draw, edit, manifest, pipelines, presets, tiny_sd
+from aimfair.generate.manifest import AnyJob, Job
+from aimfair.generate.pipelines import Compute
 from aimfair.study.corpus import load_corpus
 from aimfair.study.profiles import Profile
 
@@ -29,34 +28,38 @@ ELSEWHERE = "folder:"
 """How a generator begins that is none: a folder of images made elsewhere."""
 
 
-def pool(profile: Profile, device: str = "cpu", data_root: str = "") -> FaceSet:
+def synthetic_faces(profile: Profile, device: str = "cpu", data_root: str = "") -> FaceSet:
     """``images_per_group`` synthetic faces of each group, in a fixed order.
 
     Images are generated where they are missing and kept under ``data/synthetic/``; two processes that want the same
     pool wait for each other. ``generator: folder:PATH`` takes images made elsewhere.
     """
-    return taken(profile, catalogue(profile, device, data_root))
+    return take_faces(profile, pool_catalogue(profile, device, data_root))
 
 
-def catalogue(profile: Profile, device: str = "cpu", data_root: str = "", on_error: str = "raise") -> Catalogue:
+def pool_catalogue(profile: Profile, device: str = "cpu", data_root: str = "", on_error: str = "raise") -> Catalogue:
     """Names, labels and manifest of the images from which the pool is taken, drawn now where they are missing.
 
     For ``on_error`` see :func:`aimfair.datasets._images.build`.
     """
     folder = pool_folder(profile)
-    if not made_elsewhere(profile):
+    if not is_made_elsewhere(profile):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with lock(profile):
-            generate(profile, folder, device, data_root)
-    return datasets.load("folder", str(folder), target=profile.target, protected=profile.protected, on_error=on_error)
+        with pool_lock(profile):
+            draw_pool(profile, folder, device, data_root)
+    found = datasets.load("folder", str(folder), target=profile.target, protected=profile.protected, on_error=on_error)
+    if not (folder / "settings.json").exists():
+        return found
+    settings = {name: value for name, value in manifest.read_settings(folder).items() if value != ""}
+    return replace(found, attributes=found.attributes.assign(**settings))
 
 
-def lock(profile: Profile) -> FileLock:
+def pool_lock(profile: Profile) -> FileLock:
     """Held by the process that draws the pool, while all others that want it wait; who holds it may ask for the pool."""
     return FileLock(f"{pool_folder(profile)}.lock", is_singleton=True)
 
 
-def taken(profile: Profile, catalogue: Catalogue) -> FaceSet:
+def take_faces(profile: Profile, catalogue: Catalogue) -> FaceSet:
     """The first ``images_per_group`` faces of each group. Raises AimfairError where a group has none."""
     group = 2 * catalogue.labels(profile.target) + catalogue.labels(profile.protected)
     wanted = [np.flatnonzero(group == g)[: profile.images_per_group] for g in range(4)]
@@ -67,7 +70,7 @@ def taken(profile: Profile, catalogue: Catalogue) -> FaceSet:
     return catalogue.faces(np.concatenate(wanted), profile.target, profile.protected, profile.image_size)
 
 
-def made_elsewhere(profile: Profile) -> bool:
+def is_made_elsewhere(profile: Profile) -> bool:
     """Whether the profile takes its synthetic images from a folder and draws none."""
     return profile.generator.startswith(ELSEWHERE)
 
@@ -78,36 +81,31 @@ def pool_folder(profile: Profile) -> Path:
     One folder per data set, generator, prompt variant, size, steps, guidance and draw; the tasks share it, each with
     sub-folders of its own. Images made elsewhere lie where the profile says.
     """
-    if made_elsewhere(profile):
+    if is_made_elsewhere(profile):
         return resolve(profile.generator.removeprefix(ELSEWHERE))
     made = f"{profile.prompts}-{profile.image_size}-{profile.steps}-{profile.guidance:g}"
     draw = f"-draw{profile.draw}" if profile.draw else ""
-    return home() / "data" / "synthetic" / f"{profile.dataset}-{in_a_name(profile.generator)}-{made}{draw}"
-
-
-def in_a_name(generator: str) -> str:
-    """A generator as part of the name of a folder."""
-    return generator.strip("/").replace("data/", "", 1).replace("/", "-")
+    return home() / "data" / "synthetic" / f"{profile.dataset}-{_in_a_name(profile.generator)}-{made}{draw}"
 
 
 def pool_jobs(profile: Profile) -> list[Job]:
-    """Every image of the pool, whether it is there or not."""
+    """Every image of the pool, whether it is drawn or not."""
     bank = prompts.bank(f"{profile.dataset}/{profile.task}", profile.prompts)
-    return diffusion.jobs(bank, profile.images_per_group, profile.task, profile.draw)
+    return manifest.jobs(bank, profile.images_per_group, profile.task, profile.draw)
 
 
-def lacking(profile: Profile, todo: Sequence[AnyJob], folder: Path) -> list[AnyJob]:
+def missing_images(profile: Profile, todo: Sequence[AnyJob], folder: Path) -> list[AnyJob]:
     """Those of ``todo`` (of the pool, or of edits) that have no image in ``folder`` yet.
 
-    Raises AimfairError where an image is there that was made with other settings, and for images made elsewhere, of
-    which none can be drawn. Nothing is loaded: what only the loaded model knows is compared by :func:`diffusion.draw`.
+    Raises AimfairError where images lie there that were made with other settings, and for images made elsewhere, of
+    which none can be drawn. Nothing is loaded: what only the loaded model knows is compared when it draws.
     """
     settings = {"steps": profile.steps, "guidance": profile.guidance, "size": profile.image_size}
-    manifest.same_settings(folder, todo, pipelines.expected(model_of(profile)) | settings)
+    manifest.check_same(folder, todo, pipelines.expected_settings(model_of(profile)) | settings)
     return manifest.missing(todo, folder)
 
 
-def generate(
+def draw_pool(
     profile: Profile,
     folder: Path,
     device: str,
@@ -115,29 +113,68 @@ def generate(
     compute: Compute | None = None,
     processes: int | None = None,
 ) -> None:
-    """Draw what is missing of the pool; see :func:`aimfair.generate.drawing.sharing.generate` for several processes.
+    """Draw what is missing of the pool, as :func:`aimfair.generate.draw.generate_in_processes` does.
 
-    Raises AimfairError as that function and :func:`lacking` do.
+    Raises AimfairError as that function and :func:`missing_images` do.
     """
     jobs = pool_jobs(profile)
-    if lacking(profile, jobs, folder):
-        name = str(generator(profile, device, data_root))
-        sharing.generate(
-            partial(diffusion.load_pipeline, name, compute=compute),
-            jobs,
-            folder,
-            device=device,
-            processes=processes,
-            steps=profile.steps,
-            guidance=profile.guidance,
-            size=profile.image_size,
+    if missing_images(profile, jobs, folder):
+        load = partial(pipelines.load_pipeline, str(generator(profile, device, data_root)), compute=compute)
+        settings = {"steps": profile.steps, "guidance": profile.guidance, "size": profile.image_size}
+        draw.generate_in_processes(load, jobs, folder, device=device, processes=processes, **settings)
+
+
+def edited_faces(
+    profile: Profile,
+    faces: FaceSet,
+    device: str = "cpu",
+    data_root: str = "",
+    *,
+    draw: int = 0,
+    weakest: float = 0.4,
+    strongest: float = 0.8,
+) -> FaceSet:
+    """``faces``, in their order, redrawn by the profile's text-to-image model; see :func:`aimfair.generate.edit.edits`.
+
+    ``protected`` of the result is what the prompts ask for, drawn by lot: no label of a real face. Images are made where
+    they are missing and kept under ``data/synthetic/``; processes that want the same ones wait for each other. The edit
+    of a face is the same in every set that holds the face. Where an edit came out black the face stays as it was.
+
+    Raises AimfairError for a profile whose synthetic images were made elsewhere, and for edits made with other settings.
+    """
+    if is_made_elsewhere(profile):
+        raise AimfairError(
+            f"profile {profile.profile} takes its synthetic images from {profile.generator}, and a folder cannot edit faces: "
+            "set generator to a text-to-image model"
         )
+    bank = prompts.bank(f"{profile.dataset}/{profile.task}", profile.prompts)
+    todo = edit.edits(faces.without_protected(), bank, profile.task, draw, profile.steps, weakest, strongest)
+    settings = f"{profile.image_size}-{profile.steps}-{profile.guidance:g}"
+    name = f"edited-{profile.dataset}-{_in_a_name(profile.generator)}-{settings}"
+    folder = home() / "data" / "synthetic" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        draw_edits(profile, faces, todo, folder, device, data_root)
+    return edit.read_edits(faces, todo, folder)
+
+
+def draw_edits(
+    profile: Profile, faces: FaceSet, todo: Sequence[edit.Edit], folder: Path, device: str, data_root: str
+) -> None:
+    """Draw the edits of ``todo`` (one per face) that are not in ``folder`` yet.
+
+    Raises AimfairError for edits there that were made with other settings.
+    """
+    if missing_images(profile, todo, folder):
+        pipeline = pipelines.load_pipeline(str(generator(profile, device, data_root)), device)
+        settings = {"steps": profile.steps, "guidance": profile.guidance, "size": profile.image_size}
+        edit.edit(pipeline, faces, todo, folder, **settings)
 
 
 def generator(profile: Profile, device: str, data_root: str) -> Path | str:
     """The profile's text-to-image pipeline; a tiny one is first trained on the profile's external corpus if missing."""
-    if to_train(profile):
-        return train(profile, device, data_root)
+    if will_be_trained(profile):
+        return train_generator(profile, device, data_root)
     name = model_of(profile)
     return Path(name) if Path(name).is_dir() else name
 
@@ -148,7 +185,7 @@ def model_of(profile: Profile) -> str:
     Raises AimfairError for images made elsewhere: nobody can draw more of them.
     """
     name = profile.generator
-    if made_elsewhere(profile):
+    if is_made_elsewhere(profile):
         raise AimfairError(
             f"the images of {name} were made elsewhere, and no more can be drawn: name a text-to-image model instead, "
             "such as --model sd21-base, or look at them with aimfair audit --images"
@@ -160,7 +197,7 @@ def model_of(profile: Profile) -> str:
     return str(there[0] if there else home() / given if _below_data(profile) else name)
 
 
-def to_train(profile: Profile) -> bool:
+def will_be_trained(profile: Profile) -> bool:
     """Whether the generator is missing and a tiny one will be trained in its place: below ``data/`` of the checkout only,
     so that no misspelt model is answered by a training."""
     return bool(profile.corpus) and _below_data(profile) and not (home() / profile.generator).exists()
@@ -168,10 +205,10 @@ def to_train(profile: Profile) -> bool:
 
 def is_tiny(profile: Profile) -> bool:
     """Whether the generator is one of this book's own: below ``data/`` of the checkout, shipped or trained here."""
-    return not made_elsewhere(profile) and profile.generator not in presets.available() and _below_data(profile)
+    return not is_made_elsewhere(profile) and profile.generator not in presets.available() and _below_data(profile)
 
 
-def train(
+def train_generator(
     profile: Profile, device: str, data_root: str, width: int = tiny_sd.WIDTH, steps: tuple[int, int] | None = None
 ) -> Path:
     """The tiny Stable Diffusion of the profile, trained on its corpus and saved in its place; see :func:`tiny_sd.train`."""
@@ -199,7 +236,7 @@ def generator_identity(profile: Profile) -> str:
     another folder that of its weights. Nothing more for other models of the hub, and for what is not there.
     """
     name = profile.generator
-    if made_elsewhere(profile):
+    if is_made_elsewhere(profile):
         return _named(name, image_folder.fingerprint(pool_folder(profile), profile.target, profile.protected))
     record = home() / name / "training.json"
     if name.startswith("data/tiny-sd/") and record.exists():
@@ -220,3 +257,8 @@ def _named(name: str, what: str) -> str:
 def _below_data(profile: Profile) -> bool:
     place = Path(os.path.abspath(home() / Path(profile.generator).expanduser()))
     return place.is_relative_to(os.path.abspath(home() / "data"))
+
+
+def _in_a_name(generator: str) -> str:
+    """A generator as part of the name of a folder."""
+    return generator.strip("/").replace("data/", "", 1).replace("/", "-")

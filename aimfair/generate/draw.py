@@ -1,0 +1,337 @@
+"""Text to image: prompts -> labelled images on disk, with any text-to-image pipeline of diffusers.
+
+Every image is a job with a seed of its own, so that a pool can be drawn in parts or by several processes, killed and
+resumed, or enlarged later, and is always the same pool.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from aimfair.cluster import local_cluster
+from aimfair.environment import AimfairError, gpus
+from aimfair.generate import manifest
+from aimfair.generate.manifest import Job, missing
+from aimfair.generate.pipelines import settings_of, unknown_arguments
+from aimfair.generate.presets import Preset
+from aimfair.progress import progress
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Painter = Callable[[Sequence[Job]], "list[Image]"]
+"""Draws one image for each job of a batch."""
+
+MakePainter = Callable[[Any, Mapping[str, Any]], Painter]
+"""(pipeline, settings of the manifest) -> painter."""
+
+GPU_IS_FULL = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""Words of libraries for a full GPU beside those that accelerate knows."""
+
+
+def generate(pipeline: Any, todo: Sequence[Job], folder: str | Path, **settings: Any) -> Path:
+    """Draw what is missing of ``todo`` below ``folder`` with a loaded pipeline; returns the manifest.
+
+    ``settings`` are those of :func:`draw`. One run at a time draws into a folder; whatever stops it, starting it again
+    draws the rest. Images that come out black (the safety checker of Stable Diffusion 1.x, or an overflow) are left out
+    with a warning.
+
+    Raises AimfairError as :func:`draw` does, if nothing can be written, and if all images are black.
+    """
+    folder = Path(folder)
+    with _writing(folder, todo):
+        rest = missing(todo, folder)
+        images = draw(pipeline, todo, folder, **settings)
+        black = [path for path in progress(images, "generating", len(todo), "image", len(todo) - len(rest)) if path]
+    _report_black(black, len(rest))
+    return folder / "manifest.csv"
+
+
+def generate_in_processes(
+    load: Callable[[str], Any],
+    todo: Sequence[Job],
+    folder: str | Path,
+    *,
+    device: str = "cpu",
+    processes: int | None = None,
+    **settings: Any,
+) -> Path:
+    """:func:`generate`, with the list shared out among ``processes``; None is one per GPU, and one on a processor.
+
+    load  (device) -> pipeline; it goes to other processes, so it is a function of a module or a ``functools.partial`` of
+          one. A single process draws in place.
+
+    A process that dies is replaced, and the new one draws what its part still lacks. Raises AimfairError as
+    :func:`generate` does, and where the same part has cost two processes their life.
+    """
+    folder = Path(folder)
+    rest = missing(todo, folder)
+    number = min(process_count(device, processes), max(1, len(rest)))
+    if number == 1:
+        return generate(load(device), todo, folder, **settings)
+    from distributed import KilledWorker
+
+    with _writing(folder, todo), local_cluster(number, device) as client:
+        own = "cuda" if gpus(device) else device
+        parts = [
+            client.submit(_draw_part, load, rest[n::number], folder, own, settings, pure=False) for n in range(number)
+        ]
+        for _ in progress(_arrivals(parts, rest, folder), "generating", len(todo), "image", len(todo) - len(rest)):
+            pass
+        try:
+            black = [path for part in parts for path in part.result()]
+        except KilledWorker as error:
+            raise AimfairError(
+                f"processes died, and {len(missing(rest, folder))} of {len(rest)} images are missing: the others are kept; "
+                f"is the memory enough for {number} processes? Start again to go on"
+            ) from error
+    _report_black(black, len(rest))
+    return folder / "manifest.csv"
+
+
+def process_count(device: str, processes: int | None) -> int:
+    """How many processes draw: as asked, else one per GPU that ``device`` leaves to choose from; one inside a worker.
+
+    Raises AimfairError for less than one.
+    """
+    if processes is not None and processes < 1:
+        raise AimfairError(f"--processes {processes}: at least one is needed")
+    if multiprocessing.current_process().daemon:  # a worker may start no processes
+        return 1
+    return processes or max(1, gpus(device))
+
+
+def _draw_part(
+    load: Callable[[str], Any], todo: Sequence[Job], folder: Path, device: str, settings: Mapping[str, Any]
+) -> list[str]:
+    """What a worker does with its part of the list, of which one that died may have drawn some; returns what is black."""
+    return [path for path in draw(load(device), todo, folder, **settings) if path]
+
+
+def _arrivals(parts: Sequence[Any], rest: Sequence[Job], folder: Path, every: float = 1.0) -> Iterator[None]:
+    """Yields once for each image of ``rest`` that appears in ``folder``, until all ``parts`` are done or have failed."""
+    from distributed import wait
+
+    drawn, done = 0, False
+    while not done:
+        with suppress(TimeoutError):
+            done = bool(wait(parts, timeout=every))
+        before, drawn = drawn, len(rest) - len(missing(rest, folder))
+        yield from [None] * (drawn - before)
+
+
+@contextmanager
+def _writing(folder: Path, todo: Sequence[Job]) -> Iterator[None]:
+    """Around a run that draws into ``folder``: one run at a time, on a tidy manifest with the columns of ``todo``.
+
+    Raises AimfairError in place of an OSError: a full disk, a folder that is read-only.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "manifest.lock"):
+            manifest.tidy(folder, todo)
+            yield
+    except OSError as error:
+        raise AimfairError(
+            f"cannot write to {folder} ({error.strerror or error}): images already there are kept; make room and start "
+            "again"
+        ) from error
+
+
+def _report_black(black: Sequence[str], drawn: int) -> None:
+    """Warn about images that came out black and were left out. Raises AimfairError if all of those drawn did."""
+    if not black:
+        return
+    what = f"{len(black)} of {drawn} images came out black and were left out ({black[0]}, ...)"
+    if len(black) == drawn:
+        raise AimfairError(f"{what}: is a safety checker or a half-precision overflow at work?")
+    warnings.warn(what, stacklevel=3)
+
+
+def draw(
+    pipeline: Any,
+    todo: Sequence[Job],
+    folder: Path,
+    *,
+    steps: int,
+    guidance: float,
+    size: int,
+    batch_size: int | None = None,
+    painter: MakePainter | None = None,
+) -> Iterator[str]:
+    """Draw what is missing of ``todo`` as PNG files of ``size`` x ``size`` pixels; yields for each its path if it is black,
+    else "".
+
+    The model draws at its own size and the image is resized (Lanczos). An image appears whole or not at all, and its
+    row follows. Each image has its own CPU generator, so that neither order nor batch matters; only the order of
+    floating-point sums inside the network depends on the size of a batch, which may change a pixel by one grey level.
+    The last batch is filled up to the same size. Where a batch does not fit the memory it is halved, and those after it
+    stay so.
+
+    batch_size  None is what was chosen for the device when the pipeline was loaded
+    painter     None is :func:`text_to_image`
+
+    Raises AimfairError if the folder holds images of other settings, and if one image alone does not fit the memory.
+    """
+    settings = settings_of(pipeline) | {"steps": steps, "guidance": float(guidance), "size": size}
+    manifest.write_settings(folder, todo, settings)
+    paint = (painter or text_to_image)(pipeline, settings)
+    rest, start = missing(todo, folder), 0
+    wide = min(_batch_size(pipeline, batch_size), len(rest))
+    with ThreadPoolExecutor(4) as pool:  # a batch is drawn while the one before it is written
+        written: list[tuple[Job, Future]] = []
+        try:
+            while start < len(rest):
+                batch = rest[start : start + wide]
+                images = paint_batch(pipeline, paint, batch + batch[-1:] * (wide - len(batch)))
+                if images is None:
+                    wide = _halved(wide)
+                    continue
+                done, written = written, []
+                _record(folder, done)
+                start += len(batch)
+                for job, image in zip(batch, images[: len(batch)], strict=True):
+                    black = image.getbbox() is None
+                    if not black:
+                        written.append((job, pool.submit(_write, image, folder / job.path, size)))
+                    yield job.path if black else ""
+        finally:
+            _record(folder, written)
+
+
+def _batch_size(pipeline: Any, batch_size: int | None) -> int:
+    """How many images a batch has: as asked, else as chosen for the device, but no more than the preset allows."""
+    wanted, most = batch_size or pipeline.compute.batch_size, pipeline.preset.largest_batch
+    if most and (batch_size or 0) > most:
+        warnings.warn(f"this model draws {most} at a time, not {batch_size}: see its preset", stacklevel=3)
+    return min(wanted, most or wanted)
+
+
+def paint_batch(pipeline: Any, paint: Painter, batch: Sequence[Job]) -> list[Image] | None:
+    """The images of a batch, or None where they do not fit the memory; the pipeline can be called again.
+
+    As accelerate's ``find_executable_batch_size`` goes on; that one frees memory while the failed call still holds it.
+    """
+    autoencoder = pipeline.vae.dtype
+    try:
+        return paint(batch)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+    # Outside the handler, which holds on to the tensors of the failed call. Stable Diffusion XL takes float32 for the
+    # decoding and, if that fails, stays there; with offloading whatever part was at work is still on the GPU.
+    pipeline.vae.to(dtype=autoencoder)
+    pipeline.maybe_free_model_hooks()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that the memory of the GPU or of the machine is full."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return should_reduce_batch_size(error) or any(text in str(error) for text in GPU_IS_FULL)  # type: ignore[arg-type]
+
+
+def _halved(batch_size: int) -> int:
+    """The next smaller batch after one that does not fit. Raises AimfairError where it is one image already."""
+    if batch_size == 1:
+        raise AimfairError(
+            "the memory is too small for one image at a time: images already there are kept; choose a smaller model, "
+            "--dtype float16 or --tiling, or free memory, and start again"
+        )
+    smaller = (batch_size + 1) // 2
+    warnings.warn(f"{batch_size} images at a time do not fit the memory: going on with {smaller}", stacklevel=3)
+    return smaller
+
+
+def _write(image: Image, path: Path, size: int) -> None:
+    """Write one PNG under its final name only when it is whole."""
+    from PIL.Image import Resampling
+
+    if image.size != (size, size):
+        image = image.resize((size, size), Resampling.LANCZOS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    try:
+        image.convert("RGB").save(partial, format="PNG", compress_level=4)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _record(folder: Path, written: Sequence[tuple[Job, Future]]) -> None:
+    """Append a row for each image that was written; then raise what went wrong with the others, if anything did."""
+    rows = [vars(job) | {"path": job.path} for job, future in written if future.exception() is None]
+    if rows:
+        manifest.append(folder, rows)
+    for _, future in written:
+        future.result()
+
+
+def text_to_image(pipeline: Any, settings: Mapping[str, Any]) -> Painter:
+    """Draws each job's image from its prompt and seed alone.
+
+    Raises AimfairError for a pipeline that does not take what its preset or the settings ask it for.
+    """
+    arguments = prompt_arguments(pipeline, settings)
+    fixed = call_arguments(pipeline.preset, settings["steps"], settings["guidance"])
+    if unknown := unknown_arguments(type(pipeline), fixed):
+        raise AimfairError(f"{type(pipeline).__name__} takes no {', '.join(unknown)}: it needs a preset of its own")
+
+    def paint(batch: Sequence[Job]) -> list[Image]:
+        noise = [torch.Generator().manual_seed(job.seed) for job in batch]
+        return pipeline(**arguments(batch), **fixed, generator=noise, output_type="pil").images
+
+    return paint
+
+
+def call_arguments(preset: Preset, steps: int, guidance: float) -> dict[str, Any]:
+    """What the pipeline of ``preset`` is called with, beside prompts and noise."""
+    side = {"height": preset.size, "width": preset.size} if preset.size else {}
+    return {"num_inference_steps": steps, preset.guidance_argument: guidance, **side, **preset.arguments}
+
+
+def prompt_arguments(pipeline: Any, settings: Mapping[str, Any]) -> Callable[[Sequence[Job]], dict[str, Any]]:
+    """(jobs) -> the pipeline's arguments for their prompts; Stable Diffusion encodes each distinct prompt only once."""
+    from diffusers import StableDiffusionPipeline
+
+    negative = settings["negative_prompt"]
+    if not isinstance(pipeline, StableDiffusionPipeline):
+        if negative and unknown_arguments(type(pipeline), {"negative_prompt": negative}):
+            raise AimfairError(f"{type(pipeline).__name__} takes no negative prompt")
+        return lambda batch: (
+            {"prompt": [job.prompt for job in batch]}
+            | ({"negative_prompt": [negative] * len(batch)} if negative else {})
+        )
+    known: dict[str, Tensor] = {}
+
+    @torch.inference_mode()
+    def encode(text: str) -> Tensor:
+        if text not in known:
+            where = pipeline._execution_device
+            known[text] = pipeline.encode_prompt(text, where, 1, do_classifier_free_guidance=False)[0][0]
+        return known[text]
+
+    def arguments(batch: Sequence[Job]) -> dict[str, Any]:
+        embedded = {"prompt_embeds": torch.stack([encode(job.prompt) for job in batch])}
+        if settings["guidance"] <= 1:
+            return embedded
+        return embedded | {"negative_prompt_embeds": encode(negative).expand(len(batch), -1, -1)}
+
+    return arguments
