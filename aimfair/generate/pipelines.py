@@ -99,8 +99,8 @@ def load_pipeline(
     transformers.utils.logging.disable_progress_bar()
     wanted = compute or Compute()
     if torch.device(device).type != "cpu":  # a preset is written for GPUs
-        own = {"dtype": preset.dtype or None, "batch_size": preset.batch_size}
-        wanted = replace(wanted, **{key: getattr(wanted, key) or value for key, value in own.items()})
+        dtype, batch_size = wanted.dtype or preset.dtype or None, wanted.batch_size or preset.batch_size
+        wanted = replace(wanted, dtype=dtype, batch_size=batch_size)
     elif wanted.offload:
         raise AimfairError(
             "--offload has the parts of a model wait for their turn on a GPU, and the device is cpu: leave it out"
@@ -108,9 +108,9 @@ def load_pipeline(
     where: dict[str, Any] = {"revision": preset.revision or None, "local_files_only": local_files_only}
     try:
         unet = "unet" in diffusers.DiffusionPipeline.load_config(name, **where)
-        dtype = getattr(torch, choose(wanted, device, unet).dtype or "")
-        loader = diffusers.AutoPipelineForText2Image
-        pipeline = loader.from_pretrained(name, **where, use_safetensors=True, dtype=dtype)
+        pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
+            name, **where, use_safetensors=True, dtype=getattr(torch, choose(wanted, device, unet).dtype or "")
+        )
     except (OSError, ValueError, ImportError, KeyError, AttributeError) as error:
         reason = repr(error) if isinstance(error, KeyError) else str(error)
         raise AimfairError(

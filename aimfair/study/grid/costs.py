@@ -25,9 +25,6 @@ SECONDS_PER_FACE = 0.001
 SECONDS_PER_IMAGE = {"tiny": 0.04, "any": 4.0}
 """Of a synthetic face: by a tiny Stable Diffusion in 8 steps on two cores; by one at 512 px on a GPU."""
 
-UNITS = (("second", 1.0), ("minute", 60.0), ("hour", 3600.0), ("day", 86400.0), ("year", 365 * 86400.0))
-"""In which an estimate of time is told."""
-
 BYTES_PER_RUN = 150_000
 """Predictions and scores, where no run lies on this machine."""
 
@@ -104,19 +101,6 @@ def _drawing(p: Profile) -> float:
     """Seconds for what is missing of a pool, and for the training of its generator if that is missing too."""
     missing = images_missing(p)
     return (training_seconds(p) + seconds_per_image(p)[0] * missing) if missing else 0.0
-
-
-def in_time(seconds: float) -> str:
-    """An estimate in the unit that fits: "8 seconds", "1.5 hours", "12 days", "2 years"."""
-    name, each = next((unit for unit in reversed(UNITS) if seconds >= 1.5 * unit[1]), UNITS[0])
-    number = round(seconds / each, 1 if seconds < 9.95 * each and each > 60 else None)
-    return f"{number:g} {name}" + ("" if number == 1 else "s") if seconds >= 0.5 else "less than a second"
-
-
-def in_space(gigabytes: float) -> str:
-    """Likewise of a disk: "40 kB", "3.2 MB", "6.4 GB"."""
-    name, each = next((unit for unit in (("GB", 1.0), ("MB", 1e-3)) if gigabytes >= unit[1]), ("kB", 1e-6))
-    return f"{gigabytes / each:.{0 if gigabytes >= 10 * each else 1}f} {name}"
 
 
 def _work(method: str, faces: int, pretrain_epochs: int, finetune_epochs: int) -> int:
