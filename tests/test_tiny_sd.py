@@ -17,7 +17,6 @@ from aimfair.generate import tiny_sd
 from aimfair.generate.corpora import Corpus
 from aimfair.generate.tiny_sd import autoencoder
 from aimfair.generate.tiny_sd.stage import train_stage
-from aimfair.study.pool import 
 
 CAPTIONS = [f"Portrait face photo of a {'smiling' if i % 2 else 'serious'} young female." for i in range(24)]
 LABELS, EVEN = torch.arange(24).view(-1, 1) % 2, torch.ones(1, 1, 32, 32)
@@ -69,7 +68,7 @@ def test_steps_give_the_same_weights_again(folder, tmp_path):
 
 def test_one_command_takes_as_many_steps_as_a_training_record_says(tmp_path, monkeypatch, capsys):
     few = Corpus(corpus(), CAPTIONS, EVEN, LABELS, ("Smiling",))
-    monkeypatch.setattr(synthetic, "load_corpus", lambda profile, data_root="": few)
+    monkeypatch.setattr("aimfair.study.pool.load_corpus", lambda profile, data_root="": few)
     command = ["train-sd", "--profile", "smoke", "--out", str(tmp_path / "made")]
     for wrong in (["--steps", "0", "2"], ["--steps", "2", "2", "--minutes", "1"]):
         assert cli.main(command + wrong) == 2 and "--steps takes two numbers" in capsys.readouterr().err

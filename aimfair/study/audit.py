@@ -15,12 +15,13 @@ from aimfair import prompts
 from aimfair.audit import judges, measures, nuisances, report
 from aimfair.environment import AimfairError, home
 from aimfair.faces import GROUPS, FaceSet
-from aimfair.generate import corpora, diffusion
+from aimfair.generate import corpora
 from aimfair.generate.classifier import Classifier, Judge, load_classifier
+from aimfair.generate.pipelines import load_pipeline
 from aimfair.generate.tiny_sd import autoencoder
 from aimfair.prompts import coverage, wording
-from aimfair.study.pool import is_tiny, model_of, pool_catalogue, pool_folder, take_faces
 from aimfair.study.corpus import corpus_root, load_corpus
+from aimfair.study.pool import is_tiny, model_of, pool_catalogue, pool_folder, take_faces
 from aimfair.study.profiles import Profile
 
 if TYPE_CHECKING:
