@@ -6,7 +6,7 @@ import pytest
 from aimfair import paper
 from aimfair.environment import AimfairError
 from aimfair.metrics import CELLS
-from aimfair.paper.rule import PROPOSED
+from aimfair.paper.comparisons import PROPOSED
 
 SUMS = [[2026.32, 1586.37, 573.39], [2088.94, 1742.76, 484.93]]
 COPIES = {("CelebA", "Smiling", "Male"): 5, ("CelebA", "Smiling", "Young"): 2, ("UTKFace", "Female", "White"): 3}

@@ -130,9 +130,9 @@ def judged() -> pd.DataFrame:
         (metric, theirs, here, here - 1, here + 1.5, word)
         for metric in ("acc", "wst", "eo")
         for theirs, here, word in (
-            (3, 2, "stands"),
+            (3, 2, "holds"),
             (-4, 2, "contradicted"),
-            (1, 0, "cannot be judged"),
+            (1, 0, "undecided"),
             (9, np.nan, ""),
         )
     ]

@@ -8,13 +8,10 @@ from small_grid import SMALL, changes, draw_pool, machine
 from aimfair import cli, methods, paper, study
 from aimfair.environment import AimfairError
 from aimfair.metrics import CELLS
-from aimfair.paper import beside, comparisons, reading, rule
-from aimfair.paper import claims as paper_claims
+from aimfair.paper import comparisons, reading, report
 from aimfair.paper import tables as paper_tables
-from aimfair.paper.claims import PaperClaim, Part
-from aimfair.paper.comparisons import METRICS
-from aimfair.paper.reading import Reading
-from aimfair.paper.rule import INCONSISTENT, MISSING, NOISE, NOTHING, OPPOSITE, ZERO, Verdict, together, verdict
+from aimfair.paper.comparisons import INCONSISTENT, MISSING, NOISE, NOTHING, OPPOSITE, ZERO, PaperClaim
+from aimfair.paper.reading import EARLY, LATE, Reading
 from aimfair.stats import Difference
 from aimfair.study import grid, profiles, tables
 from aimfair.study.grid import experiments
@@ -27,73 +24,66 @@ def ours(low: float, high: float) -> Difference:
     return Difference((low + high) / 2, low, high, 0.01, 10)
 
 
-# ------------------------------------------------------------------------------------------------------- the rule
+# The rule
 
 
 @pytest.mark.parametrize(
-    ("theirs", "noise", "difference", "consistent", "word", "why"),
+    ("theirs", "noise", "difference", "consistent", "verdict", "why"),
     [
-        (2, 1, ours(0.1, 3), True, "stands", "same sign"),
-        (-2, 1, ours(-3, -0.1), True, "stands", "same sign"),
+        (2, 1, ours(0.1, 3), True, "holds", "same sign"),
+        (-2, 1, ours(-3, -0.1), True, "holds", "same sign"),
         (2, 1, ours(-3, -0.1), True, "contradicted", "opposite sign"),
         (-2, 1, ours(0.1, 3), True, "contradicted", "opposite sign"),
-        (2, 1, ours(-0.1, 3), True, "cannot be judged", ZERO),
-        (2, 1, ours(0, 3), True, "cannot be judged", ZERO),
-        (2, 1, None, True, "cannot be judged", MISSING),
-        (1, 1, ours(0.1, 3), True, "cannot be judged", NOISE),
-        (-0.5, 1, None, True, "cannot be judged", NOISE),
-        (9, 1, ours(0.1, 3), False, "cannot be judged", INCONSISTENT),
-        (0, 1, None, False, "cannot be judged", INCONSISTENT),
+        (2, 1, ours(-0.1, 3), True, "undecided", ZERO),
+        (2, 1, ours(0, 3), True, "undecided", ZERO),
+        (2, 1, None, True, "undecided", MISSING),
+        (1, 1, ours(0.1, 3), True, "undecided", NOISE),
+        (-0.5, 1, None, True, "undecided", NOISE),
+        (9, 1, ours(0.1, 3), False, "undecided", INCONSISTENT),
+        (0, 1, None, False, "undecided", INCONSISTENT),
     ],
 )
-def test_the_rule_in_all_its_branches(theirs, noise, difference, consistent, word, why):
-    assert verdict(theirs, noise, difference, consistent) == Verdict(word, why)
+def test_the_rule_in_all_its_branches(theirs, noise, difference, consistent, verdict, why):
+    assert comparisons.judge(theirs, noise, difference, consistent) == (verdict, why)
 
 
 @pytest.mark.parametrize(
-    ("whys", "word", "counts"),
+    ("kinds", "verdict", "counts"),
     [
-        (["stands"] * 3, "stands", "3 stand"),
-        (["stands", "contradicted", MISSING], "contradicted", "1 stand, 1 contradicted, 1 not run"),
-        (["stands", MISSING], "cannot be judged", "1 stand, 1 not run"),
-        (["stands", ZERO], "cannot be judged", "1 stand, 1 undecided"),
+        (["holds"] * 3, "holds", "3 stand"),
+        (["holds", "contradicted", MISSING], "contradicted", "1 stand, 1 contradicted, 1 not run"),
+        (["holds", MISSING], "undecided", "1 stand, 1 not run"),
+        (["holds", ZERO], "undecided", "1 stand, 1 undecided"),
         (
-            ["stands", NOISE, INCONSISTENT, OPPOSITE],
-            "stands",
+            ["holds", NOISE, INCONSISTENT, OPPOSITE],
+            "holds",
             "1 stand, 1 within the paper's noise, 1 misprinted, 1 against its own table",
         ),
-        ([NOISE, NOISE], "cannot be judged", "2 within the paper's noise"),
-        ([], "cannot be judged", NOTHING),
+        ([NOISE, NOISE], "undecided", "2 within the paper's noise"),
+        ([], "undecided", NOTHING),
     ],
 )
-def test_a_claim_of_several_comparisons(whys, word, counts):
-    parts = [
-        Verdict(why, "") if why in ("stands", "contradicted") else Verdict("cannot be judged", why) for why in whys
-    ]
-    assert together(parts) == Verdict(word, counts)
+def test_a_claim_of_several_comparisons(kinds, verdict, counts):
+    parts = [(kind, "") if kind in ("holds", "contradicted") else ("undecided", kind) for kind in kinds]
+    assert comparisons.judge_together(parts) == (verdict, counts)
 
 
-# --------------------------------------------------------------------------------------------- the paper's own noise
+# The paper's own noise
 
 
 def test_standard_errors_by_hand():
-    row = paper.row(3, "AIM-Fair")
+    error = comparisons.standard_error
+    row, without_cells = paper.row(3, "AIM-Fair"), paper.row(1, "DiGA")
     # 100 sqrt(p (1 - p) / n) of .842 of 3094 and .9025 of 6893
-    assert rule.standard_error(row, "wst") == pytest.approx(0.656, abs=1e-3)
-    assert rule.standard_error(row, "eo") == pytest.approx(np.hypot(0.656, 0.357), abs=1e-3)
-    assert rule.standard_error(row, "acc") < 100 * np.sqrt(0.8902 * 0.1098 / 19962)  # groups differ
-    in_table_8 = paper.row(8, "Selective fine-tuning")
-    assert rule.standard_error(in_table_8, "eo") == pytest.approx(
-        0.5 * np.sqrt(sum(100**2 * p * (1 - p) / n for p, n in zip(
-            (0.8990, 0.9120, 0.9284, 0.8779), (5354, 4621, 6893, 3094), strict=True
-        )))
-    )  # fmt: skip
-    without_cells = paper.row(1, "DiGA")
-    assert rule.standard_error(without_cells, "acc") == pytest.approx(100 * np.sqrt(0.884 * 0.116 / 19962))
-    assert rule.standard_error(without_cells, "wst") == pytest.approx(100 * np.sqrt(0.819 * 0.181 / 3094))
-    assert rule.standard_error(without_cells, "eo") == pytest.approx(
-        np.sqrt(2) * rule.standard_error(without_cells, "wst")
-    )
+    assert error(row, "wst") == pytest.approx(0.656, abs=1e-3)
+    assert error(row, "eo") == pytest.approx(np.hypot(0.656, 0.357), abs=1e-3)
+    assert error(row, "acc") < 100 * np.sqrt(0.8902 * 0.1098 / 19962)  # groups differ
+    cells = zip((0.8990, 0.9120, 0.9284, 0.8779), (5354, 4621, 6893, 3094), strict=True)
+    in_table_8 = 0.5 * np.sqrt(sum(100**2 * p * (1 - p) / n for p, n in cells))
+    assert error(paper.row(8, "Selective fine-tuning"), "eo") == pytest.approx(in_table_8)
+    assert error(without_cells, "acc") == pytest.approx(100 * np.sqrt(0.884 * 0.116 / 19962))
+    assert error(without_cells, "wst") == pytest.approx(100 * np.sqrt(0.819 * 0.181 / 3094))
+    assert error(without_cells, "eo") == pytest.approx(np.sqrt(2) * error(without_cells, "wst"))
 
 
 def test_a_printed_row_by_its_names():
@@ -105,15 +95,15 @@ def test_a_printed_row_by_its_names():
 
 def test_the_noise_of_rows_from_two_pipelines_is_what_their_baselines_differ_by():
     diga, erm, aim = (paper.row(1, name) for name in ("DiGA", "ERM", "AIM-Fair"))
-    assert rule.pipelines_apart("Smiling", "Male", "acc") == pytest.approx(89.23 - 88.20)
-    assert rule.noise(aim, diga, "acc") == pytest.approx(1.03)
-    assert rule.noise(diga, erm, "acc") < 0.4  # both quoted from the same source
-    assert rule.pipelines_apart("Young", "Male", "wst") == pytest.approx(78.72 - 71.50)  # the larger of two
-    chance = rule.noise(paper.row(3, "AIM-Fair"), paper.row(3, "Full fine-tuning"), "wst")
+    assert comparisons.pipelines_apart("Smiling", "Male", "acc") == pytest.approx(89.23 - 88.20)
+    assert comparisons.noise(aim, diga, "acc") == pytest.approx(1.03)
+    assert comparisons.noise(diga, erm, "acc") < 0.4  # both quoted from the same source
+    assert comparisons.pipelines_apart("Young", "Male", "wst") == pytest.approx(78.72 - 71.50)  # the larger of two
+    chance = comparisons.noise(paper.row(3, "AIM-Fair"), paper.row(3, "Full fine-tuning"), "wst")
     assert chance == pytest.approx(np.hypot(0.656, 0.679), abs=1e-2)
 
 
-# ----------------------------------------------------------------------------------- readings of studies made by hand
+# Readings of studies made by hand
 
 
 def a_reading(values, profile="demo", **more) -> Reading:
@@ -169,7 +159,9 @@ def test_comparisons_are_of_every_row_with_the_baseline_and_of_the_proposed_one_
     for block in a_reading({}).blocks:
         by_table.setdefault(next(iter(block.values()))["table"], comparisons.pairs(block))
     assert len(by_table[3]) == 6 + 5 and (AIM, FULL) in by_table[3] and ("Linear probing", ERM) in by_table[3]
-    assert by_table[7] == [("AIM-Fair, as many", f"AIM-Fair, {n}") for n in paper_claims.AMOUNTS]
+    assert by_table[7] == [
+        ("AIM-Fair, as many", f"AIM-Fair, {n}") for n in ("half as many", "1.5 times as many", "twice as many")
+    ]
     assert by_table[9] == [("LTGC-style mixing", ERM), (AIM, ERM), (AIM, "LTGC-style mixing")]
     assert by_table[5][0] == ("25 contextual prompts", "Plain prompt") and len(by_table[5]) == 3 + 2
     assert ("AIM-Fair, 1:9", "AIM-Fair, 4:6") in by_table[6] and ("AIM-Fair, 4:6", FULL) in by_table[6]
@@ -180,14 +172,14 @@ def test_a_comparison_is_the_printed_difference_beside_the_paired_one():
     frame = comparisons.comparisons(a_reading(up)).set_index(["table", "task", "row", "against", "metric"])
     line = frame.loc["Table 3", "Smiling / Male", AIM, ERM, "wst"]
     assert line["paper"] == pytest.approx(84.20 - 71.52) and line["ours"] == pytest.approx(5.0) and line["seeds"] == 3
-    assert line["low"] < 5 < line["high"] and line["verdict"] == "stands"
+    assert line["low"] < 5 < line["high"] and line["verdict"] == "holds"
     assert frame.loc["Table 3", "Smiling / Male", AIM, ERM, "eo"]["verdict"] == "contradicted"  # ours grew by 5 as well
     assert frame.loc["Table 3", "Smiling / Male", AIM, ERM, "acc"]["why"] == NOISE  # 89.02 against 89.23
     assert frame.loc["Table 3", "Smiling / Male", AIM, FULL, "wst"][["why", "seeds"]].tolist() == [MISSING, 2]
     assert frame.loc["Table 3", "Smiling / Young", AIM, ERM, "wst"]["why"] == MISSING
     misprinted = frame.loc["Table 7"].reset_index().query("against == 'AIM-Fair, twice as many'")
     assert set(misprinted["why"]) == {INCONSISTENT} and len(misprinted) == 3
-    counts = comparisons.tally(frame.reset_index())
+    counts = report.tally(frame.reset_index())
     assert counts.loc[("Table 3", "demo"), ["stand", "contradicted"]].tolist() == [1, 1]
     assert counts.to_numpy().sum() == len(frame)
 
@@ -214,41 +206,41 @@ def test_orders_are_rank_correlations_with_the_paper():
     assert np.isnan(frame.loc["Table 3", "Smiling / Young", "wst"]["rho"])
     few = {at(3, row): [60.0 + i] * 3 for i, row in enumerate(rows[:3])}
     assert comparisons.orders(a_reading(few))["rho"].isna().all()
-    assert beside.orders(comparisons.orders(a_reading(same)))["WST"].tolist() == ["+1.00 [+1.00,\u00a0+1.00]"]
+    assert report.orders(comparisons.orders(a_reading(same)))["WST"].tolist() == ["+1.00 [+1.00,\u00a0+1.00]"]
 
 
-# --------------------------------------------------------------------------------------------------------- the claims
+# The claims
 
 
 def test_claims_name_rows_and_tables_that_there_are():
     p = profiles.load("demo")
     titles = {e.name: {row.title for row in e.rows} for e in paper_tables.all_of(p).values()}
-    titles["Figure 8"] = {paper_claims.EARLY, paper_claims.LATE}
+    titles["Figure 8"] = {EARLY, LATE}
     for block in a_reading({}).blocks:
         titles[f"Table {next(iter(block.values()))['table']}"] |= set(block)
-    for claim in paper_claims.CLAIMS:
-        for part in claim.parts:
-            assert all({part.row, part.against} <= titles[where] for where in claim.where), (claim.text, part)
+    for claim in comparisons.paper_claims():
+        for row, against, *_ in claim.parts:
+            assert all({row, against} <= titles[where] for where in claim.where), (claim.text, row)
 
 
 def test_a_claim_is_judged_in_every_task_of_a_study():
-    fair = PaperClaim("AIM-Fair's worst group is higher", ("Table 3",), (Part(AIM, ERM, "wst", 1),))
+    fair = PaperClaim("AIM-Fair's worst group is higher", ("Table 3",), ((AIM, ERM, "wst", 1, 0.0),))
     one = {at(3, ERM): [70.0, 71.0, 72.0], at(3, AIM): [75.1, 76.0, 76.9]}
-    assert paper_claims.judge(fair, a_reading(one)) == Verdict("cannot be judged", "1 stand, 1 not run")
+    assert comparisons.judge_claim(fair, a_reading(one)) == ("undecided", "1 stand, 1 not run")
     young = "Smiling / Young"
     both = one | {at(3, ERM, young): [80.0, 81.0, 82.0], at(3, AIM, young): [75.1, 76.0, 76.9]}
-    assert paper_claims.judge(fair, a_reading(both)) == Verdict("contradicted", "1 stand, 1 contradicted; Holm p 0.500")
-    assert paper_claims.judge(fair, a_reading({}, "celeba-young-male")) == Verdict("cannot be judged", NOTHING)
+    assert comparisons.judge_claim(fair, a_reading(both)) == ("contradicted", "1 stand, 1 contradicted; Holm p 0.500")
+    assert comparisons.judge_claim(fair, a_reading({}, "celeba-young-male")) == ("undecided", NOTHING)
 
 
 def test_the_p_value_beside_a_contradiction_is_adjusted_for_all_judged_parts():
     ten = np.linspace(70, 71, 10)
     rivals = {"Data supplementation": -3.0, "Data repairing": 2.0}  # AIM-Fair is above the first and below the second
     values = {at(3, AIM): ten} | {at(3, row): ten + shift for row, shift in rivals.items()}
-    claim = PaperClaim("ahead", ("Table 3",), tuple(Part(AIM, row, "wst", 1) for row in rivals))
-    assert paper_claims.judge(claim, a_reading(values)).why.endswith(f"; Holm p {2 * 2 / 1024:.3f}")
+    claim = PaperClaim("ahead", ("Table 3",), tuple((AIM, row, "wst", 1, 0.0) for row in rivals))
+    assert comparisons.judge_claim(claim, a_reading(values))[1].endswith(f"; Holm p {2 * 2 / 1024:.3f}")
     alone = PaperClaim("ahead", ("Table 3",), claim.parts[1:])
-    assert paper_claims.judge(alone, a_reading(values)).why == "1 contradicted, 1 not run; Holm p 0.002"
+    assert comparisons.judge_claim(alone, a_reading(values))[1] == "1 contradicted, 1 not run; Holm p 0.002"
 
 
 def test_the_worst_group_can_be_taken_of_the_mean_cells():
@@ -267,52 +259,52 @@ def test_a_margin_is_added_on_both_sides_and_the_printed_sign_must_be_the_claime
         b for b in a_reading(values).blocks if next(iter(b.values()))["task"] == "Smiling / Male" and FULL in b
     )
     kept = comparisons.compared(a_reading(values), block, AIM, ERM, "acc", margin=1.0, sign=1)
-    assert kept["verdict"] == "stands" and kept["ours"] == pytest.approx(-0.5) and kept["paper"] == pytest.approx(-0.21)
+    assert kept["verdict"] == "holds" and kept["ours"] == pytest.approx(-0.5) and kept["paper"] == pytest.approx(-0.21)
     lost = comparisons.compared(a_reading(values), block, AIM, ERM, "acc", margin=0.6, sign=1)
-    assert lost["verdict"] == "cannot be judged" and lost["high"] < 0  # .6 is within the interval
+    assert lost["verdict"] == "undecided" and lost["high"] < 0  # .6 is within the interval
     wrong = comparisons.compared(a_reading(values), block, FULL, ERM, "acc", sign=1)
     assert wrong["paper"] == pytest.approx(-0.46) and wrong["why"] == OPPOSITE
 
 
 def test_claims_about_figures_have_a_sign_only():
-    early = next(claim for claim in paper_claims.CLAIMS if claim.where == ("Figure 8",))
+    early = next(claim for claim in comparisons.paper_claims() if claim.where == ("Figure 8",))
     own = "Smiling / Male"
-    where = {("Figure 8", own, paper_claims.EARLY): [30, 31, 29], ("Figure 8", own, paper_claims.LATE): [20, 19, 20]}
-    assert paper_claims.judge(early, a_reading(where)) == Verdict("stands", "1 stand")
+    where = {("Figure 8", own, EARLY): [30, 31, 29], ("Figure 8", own, LATE): [20, 19, 20]}
+    assert comparisons.judge_claim(early, a_reading(where)) == ("holds", "1 stand")
     turned = dict(zip(where, reversed(where.values()), strict=True))
-    assert paper_claims.judge(early, a_reading(turned)).word == "contradicted"
-    frozen = next(claim for claim in paper_claims.CLAIMS if claim.where == ("Figure 2",))
-    assert paper_claims.judge(frozen, a_reading({})).why == "8 not run"
-    assert paper_claims.judge(frozen, a_reading({}, "utkface")).why == NOTHING  # the figure is of Smiling / Male
+    assert comparisons.judge_claim(early, a_reading(turned))[0] == "contradicted"
+    frozen = next(claim for claim in comparisons.paper_claims() if claim.where == ("Figure 2",))
+    assert comparisons.judge_claim(frozen, a_reading({}))[1] == "8 not run"
+    assert comparisons.judge_claim(frozen, a_reading({}, "utkface"))[1] == NOTHING  # the figure is of Smiling / Male
 
 
-# ---------------------------------------------------------------------------------------------------------- for reading
+# For reading
 
 
 def test_numbers_and_differences_in_words():
     up = {at(3, ERM): [70.0, 71.0, 72.0], at(3, AIM): [75.1, 76.0, 76.9], at(3, "Linear probing"): [50.0]}
     made = a_reading(up)
-    shown = beside.numbers([made], 3).query("task == 'Smiling / Male'").set_index("row")
+    shown = report.numbers([made], 3).query("task == 'Smiling / Male'").set_index("row")
     assert shown.loc[AIM, "WST, paper"] == "84.2" and shown.loc[AIM, "WST, here"].startswith("76.0 [")
     assert shown.loc["Linear probing", ["seeds", "ACC, here"]].tolist() == [1, "50.0"]
     assert shown.loc[FULL, ["seeds", "EO (max), here"]].tolist() == [0, "not run"]
     every = comparisons.comparisons(made)
-    (line,) = beside.differences(every[every["table"] == "Table 3"]).to_dict("records")
+    (line,) = report.differences(every[every["table"] == "Table 3"]).to_dict("records")
     assert line["difference"] == "AIM-Fair − Baseline (ERM)" and line["WST"].startswith("+12.7 → +5.0 [")
     assert [line[m][-1] for m in ("ACC", "WST", "EO")] == ["~", "✓", "✗"]
-    assert beside.counted(every[every["table"] == "Table 9"]) == "9 comparisons: 6 not run, 3 within the paper's noise."
-    assert beside.counted(every.iloc[:0]) == "No comparison of this kind."
-    lacking = beside.without_runs([made]).set_index("table")["rows without any run"]
+    assert report.count(every[every["table"] == "Table 9"]) == "9 comparisons: 6 not run, 3 within the paper's noise."
+    assert report.count(every.iloc[:0]) == "No comparison of this kind."
+    lacking = report.without_runs([made]).set_index("table")["rows without any run"]
     assert "AIM-Fair (Smiling / Young)" in lacking["Table 3"] and "AIM-Fair (Smiling / Male)" not in lacking["Table 3"]
-    lines = beside.html(shown.reset_index()).splitlines()
+    lines = report.html(shown.reset_index()).splitlines()
     assert len(lines) <= len(shown) + 8 and sum("<tr" in line for line in lines) == len(shown) + 1
-    assert beside.html(shown).count("<td") == shown.size
-    table = beside.claims([made, a_reading({}, "utkface")], "#repro-{}")
-    assert len(table) == len(paper_claims.CLAIMS) and table["paper"][0] == '<a href="#repro-table-3">Table 3</a>'
+    assert report.html(shown).count("<td") == shown.size
+    table = report.claims([made, a_reading({}, "utkface")], "#repro-{}")
+    assert len(table) == len(comparisons.paper_claims()) and table["paper"][0] == '<a href="#repro-table-3">Table 3</a>'
     assert table["utkface"].str.startswith("–").sum() >= 5
 
 
-# ------------------------------------------------------------------------------------------------------ from real runs
+# From real runs
 
 
 @pytest.fixture(scope="module")
@@ -341,7 +333,7 @@ def test_what_is_read_is_what_the_grid_has(given, tmp_path, capsys):
     best = tables.choose(tables.frame(tried)).set_index("seed")["wst"]
     assert made.values("Table 3", "Smiling / Male", AIM, "wst").to_dict() == best.to_dict()
     assert made.values("Table 3", "Smiling / Male", FULL, "wst").empty
-    picked = made.values("Figure 8", "Smiling / Male", paper_claims.EARLY, "tensors")
+    picked = made.values("Figure 8", "Smiling / Male", EARLY, "tensors")
     assert picked.index.tolist() == [100] and 0 < picked[100] <= 30
     frame = comparisons.comparisons(made)
     done = frame.query("table == 'Table 3' and row == 'Trained on synthetic only' and task == 'Smiling / Male'")
@@ -363,7 +355,7 @@ def test_what_is_read_is_what_the_grid_has(given, tmp_path, capsys):
     assert len(written) == len(frame) and written["why"].tolist() == frame["why"].tolist()
     assert cli.main(["grid", "report", *options]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[1] == "| claim | paper | smoke |" and len(said) == 3 + len(paper_claims.CLAIMS)
+    assert said[1] == "| claim | paper | smoke |" and len(said) == 3 + len(comparisons.paper_claims())
 
 
 def test_the_best_share_is_the_best_of_all_shares_and_needs_them_all():
@@ -388,8 +380,8 @@ def test_fields_that_a_notebook_was_given_are_told_from_those_of_the_file():
 
 
 def test_any_table_in_words_is_exported_as_it_is(tmp_path):
-    frame = beside.numbers([a_reading({})], 9)
+    frame = report.numbers([a_reading({})], 9)
     assert len(pd.read_csv(tables.export(frame, tmp_path / "t.csv"))) == 3
     assert tables.export(frame, tmp_path / "t.md").read_text().startswith("| study | task | row | seeds | ACC, paper |")
     assert r"\toprule" in tables.export(frame, tmp_path / "t.tex").read_text()
-    assert list(METRICS) == ["acc", "wst", "eo"]
+    assert list(comparisons.METRICS) == ["acc", "wst", "eo"]

@@ -164,7 +164,7 @@ def command_grid_report(options: argparse.Namespace) -> None:
     Nothing is computed: what has no run is counted as not run. The rule is that of the reproduction chapter."""
     import pandas as pd
 
-    from aimfair.paper import beside, comparisons, reading
+    from aimfair.paper import comparisons, reading, report
     from aimfair.study import profiles, tables
 
     changes = {k: v for k, v in common_parameters(options).items() if k not in profiles.COMMON}
@@ -173,9 +173,10 @@ def command_grid_report(options: argparse.Namespace) -> None:
     readings += [reading.read(name, machine=machine) for name in options.beside]
     if options.out:
         every = pd.concat([comparisons.comparisons(reading) for reading in readings])
+        every["verdict"] = every["verdict"].map(comparisons.WORDS)
         print(f"{len(every)} comparisons are in {tables.export(every, options.out)}")
     else:
-        print(tables.text(beside.claims(readings)), end="")
+        print(tables.text(report.claims(readings)), end="")
 
 
 def part(text: str) -> tuple[int, int]:

@@ -11,7 +11,11 @@ from matplotlib.figure import Figure
 
 from aimfair.plots._style import COLOURS, GREY, WIDTH, as_frame, styled
 
-KINDS = {"stands": (COLOURS[2], "o"), "contradicted": (COLOURS[3], "X"), "cannot be judged": (GREY, ".")}
+KINDS = {
+    "holds": ("stands", COLOURS[2], "o"),
+    "contradicted": ("contradicted", COLOURS[3], "X"),
+    "undecided": ("cannot be judged", GREY, "."),
+}
 NAMES = {"acc": "ACC", "wst": "WST", "eo": "EO"}
 
 
@@ -30,11 +34,11 @@ def effects(comparisons: pd.DataFrame, metric: Sequence[str] = ("acc", "wst", "e
         for sign in (-1, 1):
             axes.fill_between([0, sign * across], 0, sign * up, color="#EFF3F8", linewidth=0, zorder=0)
         axes.axline((0, 0), slope=1, color=GREY, ls="--", lw=1)
-        for kind, (colour, marker) in KINDS.items():
+        for kind, (label, colour, marker) in KINDS.items():
             rows = mine[mine["verdict"] == kind]
             spread = np.array([rows["ours"] - rows["low"], rows["high"] - rows["ours"]])
             look = {"color": colour, "marker": marker, "ls": "", "elinewidth": 0.8, "alpha": 0.8}
-            axes.errorbar(rows["paper"], rows["ours"], yerr=spread, label=kind, **look)
+            axes.errorbar(rows["paper"], rows["ours"], yerr=spread, label=label, **look)
         axes.set(xlim=(-across, across), ylim=(-up, up), title=NAMES.get(name, name), xlabel="the paper's difference")
     panels[0][0].set_ylabel("our difference")
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
