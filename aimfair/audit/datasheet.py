@@ -13,7 +13,6 @@ from torch import Tensor
 
 from aimfair import stats
 from aimfair.audit import nuisances
-from aimfair.audit.measures import ALIKE
 from aimfair.audit.report import ALL, PoolAudit
 from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
@@ -57,22 +56,6 @@ CAVEATS = {
 }
 """What a user of a set should know; :func:`caveats` fills in the numbers."""
 
-LEGEND = {
-    "set": "Rows: groups as target_protected; `synthetic` is the set, `real` as many real validation faces.",
-    "both": "Per cent: how often the judge sees the label that was asked for (`both`: target and protected label); `low` "
-    "and `high`: the ends of its 95 % interval (Wilson).",
-    "face": "`face`: in how many per cent a detector finds a face, upright and from the front; compare with the real row.",
-    "compared": "`vendi`: effective number of different faces; `distance`: mean distance of two faces; `frechet`: distance "
-    "to one half of the real faces, in the `real` row that of the other half; all three of `compared` faces, in the "
-    "judge's features.",
-    "duplicates": f"`duplicates`: faces that differ from another by less than {ALIKE:g} grey levels; `copies`: from a real "
-    "training face.",
-    "measured gap": "`gap`: the largest difference over the target of what prompts said (points), the judge saw (points), "
-    "pixels measured (standard deviations).",
-    "trained": "`trained`: accuracy on real validation faces of a classifier trained on the set alone, per cent.",
-}
-"""What a column of the table means."""
-
 PAGE = """# Datasheet of a synthetic set: {target} / {protected}
 
 ## How it was made
@@ -83,14 +66,11 @@ PAGE = """# Datasheet of a synthetic set: {target} / {protected}
 
 {table}
 
-{legend}
+Rows are groups, target_protected. The chapter on audit and selection of the book says what the columns mean.
 
 ## Nuisances with the largest gaps
 
 {nuisances}
-
-A gap is the difference between target 0 and 1 within protected 0 or 1; of what is measured, in standard deviations. \
-As large as `chance` it may be where nothing differs, among so many faces and so many gaps.
 
 ## Caveats
 
@@ -154,13 +134,11 @@ def framed(images: Tensor, wrong: Tensor) -> Tensor:
 def page(found: PoolAudit) -> str:
     """The datasheet in Markdown: how the faces were made, counts, agreement, variety, copies, nuisances, caveats."""
     about = {"target": "target", "protected": "protected"} | found.about
-    table = with_intervals(found.table)
     return PAGE.format(
         target=about["target"],
         protected=about["protected"],
         made=_listed(_made(about)),
-        table=_markdown(table),
-        legend=_listed(line for column, line in LEGEND.items() if column in table),
+        table=_markdown(with_intervals(found.table)),
         nuisances=_markdown(found.nuisances.groupby("kind", observed=True).head(5)),
         caveats=_listed(caveats(found)),
     )

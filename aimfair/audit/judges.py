@@ -75,17 +75,12 @@ def kept_judge(name: str, train: Callable[[], Classifier], device: str = "cpu") 
 
 
 def train_faceworld_judge(
-    style: str = "web",
-    world: int = 7,
-    images: int = 20_000,
-    seed: int = 0,
-    attributes: Sequence[str] = JUDGED,
-    epochs: int = 12,
+    world: int = 7, images: int = 20_000, seed: int = 0, attributes: Sequence[str] = JUDGED, epochs: int = 12
 ) -> Classifier:
-    """A judge of FaceWorld's looks, from another world than the generator's corpus."""
+    """A judge of FaceWorld's web style, from another world than the generator's corpus."""
     from aimfair.datasets import faceworld
 
-    fresh = faceworld.catalogue(style=style, seed=world, train=0, validation=0, test=0, corpus=images)
+    fresh = faceworld.catalogue(style="web", seed=world, train=0, validation=0, test=0, corpus=images)
     labels = torch.from_numpy(fresh.attributes[list(attributes)].to_numpy(np.int64, copy=True))
     return train_classifier(fresh.read(np.arange(images), 64), labels, attributes, epochs=epochs, seed=seed)
 

@@ -78,11 +78,11 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
 def nearest(features: Tensor, among: Tensor, k: int = 5) -> Tensor:
     """(N,) mean Euclidean distance of each of (N, d) ``features`` to the ``k`` nearest of (M, d) ``among``, or to all."""
     k, among = min(k, len(_some(among))), among.float()
-    parts = [torch.cdist(block, among).topk(k, largest=False).values.mean(1) for block in features.float().split(BLOCK)]
-    return torch.cat(parts) if parts else torch.empty(0)
+    blocks = features.float().split(BLOCK)
+    return torch.cat([torch.cdist(block, among).topk(k, largest=False).values.mean(1) for block in blocks])
 
 
-def near_duplicates(images: Tensor, others: Tensor | None = None, alike: float = ALIKE) -> pd.DataFrame:
+def near_duplicates(images: Tensor, others: Tensor | None = None) -> pd.DataFrame:
     """Pairs of pictures that are all but the same: columns first, second (places), difference (grey levels), by it.
 
     images  (N, 3, H, W) uint8, compared with each other, or with ``others`` (M, 3, H, W)
@@ -92,16 +92,15 @@ def near_duplicates(images: Tensor, others: Tensor | None = None, alike: float =
     """
     left = _thumbnails(images)
     right = left if others is None else _thumbnails(others)
-    squares, limit, found = right.square().sum(1), alike**2 * left.shape[1], []
-    for start in range(0, len(left), BLOCK):
+    squares, limit, found = right.square().sum(1), ALIKE**2 * left.shape[1], []
+    for start in range(0, max(1, len(left)), BLOCK):
         rows = left[start : start + BLOCK]
         first = start if others is None else 0  # each pair of one set is looked at once
         apart = rows.square().sum(1)[:, None] + squares[first:] - 2 * rows @ right[first:].T
         i, j = torch.nonzero(apart < limit, as_tuple=True)
         difference = (apart[i, j].clamp(min=0) / left.shape[1]).sqrt()
         found.append(pd.DataFrame({"first": i + start, "second": j + first, "difference": difference.double()}))
-    empty = pd.DataFrame({"first": np.empty(0, int), "second": np.empty(0, int), "difference": np.empty(0)})
-    table = pd.concat(found) if found else empty
+    table = pd.concat(found)
     if others is None:
         table = table[table["first"] < table["second"]]
     return table.sort_values(["difference", "first", "second"], ignore_index=True)
@@ -110,11 +109,8 @@ def near_duplicates(images: Tensor, others: Tensor | None = None, alike: float =
 def _thumbnails(images: Tensor) -> Tensor:
     """(N, 3, H, W) uint8 -> (N, 3072) float32 without the mean of each colour."""
     size = (THUMBNAIL, THUMBNAIL)
-    small = [
-        F.interpolate(block.float(), size, mode="bilinear", antialias=True, align_corners=False)
-        for block in images.split(BLOCK)
-    ]
-    pixels = torch.cat(small) if small else torch.empty(0, 3, *size)
+    blocks = images.split(BLOCK)
+    pixels = torch.cat([F.interpolate(b.float(), size, mode="bilinear", antialias=True) for b in blocks])
     return (pixels - pixels.mean((2, 3), keepdim=True)).flatten(1)
 
 

@@ -81,12 +81,9 @@ def examine(
     near = [] if looked_real is None else [looked_real.features[places] for places in half]
     balance = nuisances.balance(faces, said, seen)
     twins = _named(measures.near_duplicates(faces.images), faces.names, faces.names, "each other")
-    copies = _named(
-        pd.DataFrame() if train is None else measures.near_duplicates(faces.images, train),
-        faces.names,
-        np.arange(0 if train is None else len(train)).astype(str),
-        "real",
-    )
+    others = faces.images[:0] if train is None else train
+    copies = measures.near_duplicates(faces.images, others)
+    copies = _named(copies, faces.names, np.arange(len(others)).astype(str), "real")
     rows = _rows("synthetic", looked, drawn, near)
     for group, row in enumerate(rows):
         member = faces.names if group == 4 else faces.names[(faces.groups == group).numpy()]
@@ -175,6 +172,4 @@ def _spread(places: Tensor, n: int) -> Tensor:
 
 
 def _named(pairs: pd.DataFrame, first: np.ndarray, second: np.ndarray, of: str) -> pd.DataFrame:
-    if pairs.empty:
-        return pd.DataFrame(columns=["first", "second", "difference", "of"])
     return pairs.assign(first=first[pairs["first"]], second=second[pairs["second"]], of=of)
