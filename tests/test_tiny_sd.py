@@ -80,7 +80,9 @@ def test_one_command_takes_as_many_steps_as_a_training_record_says(tmp_path, mon
 def test_another_width_is_another_size_and_takes_no_state_of_the_default_one(tmp_path):
     from diffusers import StableDiffusionPipeline
 
-    autoencoder.train(corpus(), tmp_path / "narrow.partial", steps=1, batch_size=8)  # of the default width, stopped
+    autoencoder.train(
+        corpus(), folder=tmp_path / "narrow.partial", steps=1, batch_size=8
+    )  # of the default width, stopped
     out = tiny_sd.train(corpus(), CAPTIONS, tmp_path / "narrow", steps=(1, 1), batch_size=8, width=32)
     pipeline = StableDiffusionPipeline.from_pretrained(out)
     assert pipeline.vae.config.block_out_channels == [8, 16, 32, 64]
@@ -122,7 +124,7 @@ def test_the_autoencoder_learns_best_where_the_focus_is(tmp_path):
     focus[..., 16:] = 50.0
     wrong = []
     for name, weights in (("plain", None), ("focused", focus)):
-        vae, _ = autoencoder.train(images, tmp_path / name, steps=30, batch_size=8, focus=weights)
+        vae, _ = autoencoder.train(images, weights, folder=tmp_path / name, steps=30, batch_size=8)
         wrong.append((autoencoder.reconstruct(vae, images)[..., 16:].float() - images[..., 16:]).abs().mean())
     assert wrong[1] < wrong[0]
 

@@ -86,34 +86,20 @@ def train(
     if out.exists():
         raise AimfairError(f"{out} exists: move it away, or choose another folder for the new pipeline")
     folder = out.with_name(out.name + ".partial")
-    budgets: list[dict[str, Any]] = (
-        [{"minutes": minutes / 2}] * 2 if steps is None else [{"steps": number} for number in steps]
-    )
-    shared: dict[str, Any] = {"folder": folder, "seed": seed, "device": device}
-    vae, vae_record = autoencoder.train(
-        images, focus=focus, labels=labels, channels=vae_channels, **shared, **budgets[0]
-    )
+    first, second = (0, 0) if steps is None else steps
+    shared: dict[str, Any] = {"folder": folder, "seed": seed, "device": device, "minutes": minutes / 2}
+    vae, vae_record = autoencoder.train(images, focus, labels, channels=vae_channels, steps=first, **shared)
     latents = autoencoder.encode(vae, images, device)
     tokenizer = train_tokenizer(captions, folder / "tokenizer")
     text_encoder, unet = build(len(tokenizer), images.shape[-1] // 8, seed, unet_channels)
-    shared |= {"batch_size": batch_size}
-    record = train_unet(text_encoder, unet, tokenizer, latents, captions, **shared, **budgets[1])
+    shared |= {"batch_size": batch_size, "steps": second}
+    record = train_unet(text_encoder, unet, tokenizer, latents, captions, **shared)
     save(folder / "pipeline", vae, text_encoder, tokenizer, unet)
-    settings = {
-        "about": about,
-        "images": len(images),
-        "size": images.shape[-1],
-        "minutes": minutes if steps is None else None,
-        "steps": steps,
-        "batch_size": batch_size,
-        "lr": LR,
-        "width": width,
-        "seed": seed,
-        "device": torch.device(device).type,
-        "threads": torch.get_num_threads(),
-        "autoencoder": vae_record | {"scalars": _scalars(vae)},
-        "unet": record | {"scalars": _scalars(unet), "text_encoder_scalars": _scalars(text_encoder)},
-    }
+    settings = {"about": about, "images": len(images), "size": images.shape[-1]}
+    settings |= {"minutes": minutes if steps is None else None, "steps": steps, "batch_size": batch_size, "lr": LR}
+    settings |= {"width": width, "seed": seed, "device": torch.device(device).type, "threads": torch.get_num_threads()}
+    settings["autoencoder"] = vae_record | {"scalars": _scalars(vae)}
+    settings["unet"] = record | {"scalars": _scalars(unet), "text_encoder_scalars": _scalars(text_encoder)}
     (folder / "pipeline" / "training.json").write_text(json.dumps(settings, indent=1) + "\n")
     out.parent.mkdir(parents=True, exist_ok=True)
     os.replace(folder / "pipeline", out)
@@ -248,9 +234,7 @@ def train_unet(
         v = unet(alpha * latent + sigma * noise, t.to(device), text_encoder(text)[0]).sample
         return nn.functional.mse_loss(v.float(), alpha * noise - sigma * latent)
 
-    level = unet.config.block_out_channels[0]
-    name = "denoiser" if level == WIDTH else f"denoiser-{level}"
-    return train_stage(name, both, loss, n=len(mean), weight_decay=0.01, device=device, **stage)
+    return train_stage("denoiser", both, loss, n=len(mean), weight_decay=0.01, device=device, **stage)
 
 
 def save(

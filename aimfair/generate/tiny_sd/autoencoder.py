@@ -65,10 +65,10 @@ def feature_distance(model: ResNet18, ours: Tensor, theirs: Tensor) -> Tensor:
 
 def train(
     images: Tensor,
-    folder: Path,
-    *,
     focus: Tensor | None = None,
     labels: Tensor | None = None,
+    *,
+    folder: Path,
     batch_size: int = 16,
     seed: int = 0,
     device: str = "cpu",
@@ -97,9 +97,8 @@ def train(
         total = error.mean() + KL_WEIGHT * kl
         return total if features is None else total + FEATURE_WEIGHT * feature_distance(features, drawn, x)
 
-    name = "autoencoder" if channels == CHANNELS else f"autoencoder-{channels[0]}"
     shared: dict[str, Any] = {"folder": folder, "batch_size": batch_size, "seed": seed, "device": device}
-    record = train_stage(name, vae, loss, n=len(images), **shared, **budget)
+    record = train_stage("autoencoder", vae, loss, n=len(images), **shared, **budget)
     standardise(vae, images, device)
     return vae, record
 
