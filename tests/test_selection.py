@@ -5,15 +5,14 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from small_grid import SMALL, changes, draw_pool, machine, some_cells
+from small_grid import SMALL, changes, draw_pool
 
 from aimfair import study
 from aimfair.audit import selection
 from aimfair.audit.selection import Candidates
 from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
-from aimfair.study import grid, profiles, runs
-from aimfair.study.grid.experiments import Row
+from aimfair.study import profiles, runs
 
 
 def given(features, agreement=None, distance=None):
@@ -145,20 +144,19 @@ def opened(pool, runs_root, **more):
     return lab
 
 
-def test_ids_are_those_from_before_there_was_a_selection(pool, tmp_path):
-    plain = opened(pool, tmp_path)
-    assert not set(profiles.SELECTION) & set(plain.config("aim-fair", {}, 100)["study"])
-    unused = opened(pool, tmp_path, selected_per_group=5)
-    faithful, lot = (opened(pool, tmp_path, selection=rule) for rule in ("faithful", "random"))
-    by_hand = opened(pool, tmp_path, selection="faithful", selected_per_group=SMALL["images_per_group"] // 2)
-
-    def identity(lab, method):
-        return runs.run_id(lab.config(method, {}, 100))
-
-    assert identity(plain, "aim-fair") == identity(unused, "aim-fair")
-    assert len({identity(lab, "aim-fair") for lab in (plain, faithful, lot)}) == 3
-    assert identity(faithful, "aim-fair") == identity(by_hand, "aim-fair")
-    assert len({identity(lab, "erm") for lab in (plain, faithful, lot)}) == 1  # ERM is given no synthetic face
+def test_a_run_id_holds_the_selection_where_it_decides_something(pool, tmp_path):
+    half = SMALL["images_per_group"] // 2
+    lab = {
+        "plain": opened(pool, tmp_path),
+        "unused": opened(pool, tmp_path, selected_per_group=5),
+        "random": opened(pool, tmp_path, selection="random"),
+        "faithful": opened(pool, tmp_path, selection="faithful"),
+        "by hand": opened(pool, tmp_path, selection="faithful", selected_per_group=half),
+    }
+    ids = {name: runs.run_id(study.config("aim-fair", {}, 100)) for name, study in lab.items()}
+    assert ids["plain"] == ids["unused"] and ids["faithful"] == ids["by hand"] and len(set(ids.values())) == 3
+    assert len({runs.run_id(study.config("erm", {}, 100)) for study in lab.values()}) == 1  # given no synthetic face
+    assert not set(profiles.SELECTION) & set(lab["plain"].config("aim-fair", {}, 100)["study"])
 
 
 def test_a_pool_is_the_first_images_of_each_group(pool, tmp_path):
@@ -186,14 +184,3 @@ def test_both_protocols_run_on_as_many_selected_faces_as_drawn_by_lot(pool, tmp_
     assert set(labs["faithful"].selected(100).names) == set(labs["faithful"].selected(200).names)
     trained = [run.config["method"] for run in runs.all_runs(tmp_path)]
     assert sorted(trained) == ["aim-fair"] * 2 + ["erm"] + ["gradient-gaps"] * 2 + ["synthetic-only"] * 2
-
-
-def test_a_grid_finds_the_runs_of_a_selection(pool, tmp_path):
-    lab = study.open_study(
-        "smoke", changes=changes(pool) | {"selection": "random"}, device="cpu", runs_root=str(tmp_path)
-    )
-    cells = some_cells(
-        pool, [Row("Baseline", "erm"), Row("Synthetic", "synthetic-only")], (100,), {"": {"selection": "random"}}
-    )
-    ids = grid.identified(cells, machine(tmp_path))
-    assert list(ids) == [runs.run_id(lab.config(c.method, {}, 100)) for c in cells]
