@@ -61,7 +61,7 @@ def test_parameters_go_to_the_chapters_that_declare_them(checkout):
     for wrong, says in (
         ({"face_shown": 4}, "unknown parameter 'face_shown'"),
         ({"faces_shown": "many"}, "02_b.ipynb: parameter faces_shown must be int"),
-        ({"minority": 1.5}, "minority must be a ratio above 0, at most 1"),
+        ({"minority": 1.5}, "minority must be less than or equal to 1"),
         ({"profile": "domo"}, "no profile 'domo'"),
     ):
         with pytest.raises(AimfairError, match=says):

@@ -48,7 +48,7 @@ def test_what_the_user_can_mend_is_one_line_and_status_2(capsys):
         (["run", "erm", "--seed", "-3"], "--seed -3: a seed is a whole number, 0 or more"),
         (["run", "erm", "-p", "seed=one"], "--seed one: a seed is a whole number, 0 or more"),
         (["run", "erm", "-p", "train_images"], "'train_images' is not of the form name=value"),
-        (["run", "erm", "-p", "train_images=many"], "train_images must be int"),
+        (["run", "erm", "-p", "train_images=many"], "train_images must be a valid integer"),
         (["run", "erm", "-p", "train_image=3"], "unknown key 'train_image'"),
         (["run", "erm", "--device", "tpu"], "device"),
         (["train-sd", "--out", "data/prompts"], "data/prompts exists: name another folder with --out"),

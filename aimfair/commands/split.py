@@ -51,11 +51,11 @@ def known() -> dict[str, str]:
 
 
 def _compared_with_book(p: Any, named: str, digest: str) -> int:
-    from aimfair.study import material, profiles
+    from aimfair.study import profiles
 
     usual = profiles.load(named)
     expected = known().get(usual.profile)
-    if any(getattr(p, field) != getattr(usual, field) for field in material.REAL):
+    if any(getattr(p, field) != getattr(usual, field) for field in profiles.REAL):
         print("The book has no such split to compare with: what decides it was changed.")
     elif expected is None:
         print(f"{KNOWN} has no split of this profile.")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
-import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic.dataclasses import dataclass
 
 from aimfair import datasets
 from aimfair.audit import selection
@@ -36,19 +38,35 @@ SYNTHETIC = (
 )
 """Fields of :class:`Profile` that decide nothing for a method that is given no synthetic face."""
 
+REAL = ("dataset", "target", "protected", "image_size", "train_images", "minority", "validation_images", "split")
+"""Fields of :class:`Profile` that decide its real faces."""
+
 COMMON = {"profile": str, "seed": int, "device": str, "data_root": str, "runs_root": str, "reuse": bool}
 """Parameters that every notebook declares; the fields of :class:`Profile` may be given beside them."""
 
 
-@dataclass(frozen=True)
+if typing.TYPE_CHECKING:
+    Dataset: typing.TypeAlias = str
+    Backbone: typing.TypeAlias = str
+    Split: typing.TypeAlias = str
+    Rule: typing.TypeAlias = str
+else:  # what there is, is found in folders
+    Dataset, Backbone = Literal[tuple(datasets.available())], Literal[tuple(BACKBONES)]
+    Split, Rule = Literal["official", "identities", "balanced-test"], Literal[("none", *selection.RULES)]
+Count = Annotated[int, Field(ge=1)]
+Ratio = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Profile:
     """Everything that decides the numbers of a study, apart from the seed. Flat, so that papermill can set each.
 
     dataset, target, protected   which faces, which task
     train_images, minority       size of the biased training set; minority : majority ratio (the paper: 1/9)
     validation_images            0: the data set's whole validation split
-    generator                    a text-to-image pipeline: folder, hub name, or name of a preset (:mod:`aimfair.generate.presets`), which
-                                 brings its own steps and guidance; or "folder:PATH" for images made elsewhere
+    generator                    a text-to-image pipeline: folder, hub name, or name of a preset, which brings its own steps
+                                 and guidance (:mod:`aimfair.generate.presets`); or "folder:PATH" for images made elsewhere
     corpus, generator_minutes    data set (and CPU minutes) on which a tiny generator is trained if its folder below data/ is
                                  missing; and on which the audit's judge learns
     images_per_group             size of the synthetic pool; each seed draws its balanced and biased set from it
@@ -64,81 +82,58 @@ class Profile:
     """
 
     profile: str
-    dataset: str = "faceworld"
+    dataset: Dataset = "faceworld"
     target: str = "Smiling"
     protected: str = "Male"
-    image_size: int = 64
-    train_images: int = 4000
-    minority: float = 1 / 9
-    validation_images: int = 0
-    split: str = "official"
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 64
+    train_images: Count = 4000
+    minority: Ratio = 1 / 9
+    validation_images: Annotated[int, Field(ge=0)] = 0
+    split: Split = "official"
     generator: str = "data/tiny-sd/faceworld"
     corpus: str = ""
     corpus_root: str = ""
-    generator_minutes: float = 45.0
+    generator_minutes: Annotated[float, Field(ge=0)] = 45.0
     prompts: str = "contextual"
-    images_per_group: int = 2000
-    steps: int = 8
+    images_per_group: Count = 2000
+    steps: Count = 8
     guidance: float = 4.0
-    backbone: str = "resnet18-slim"
+    backbone: Backbone = "resnet18-slim"
     weights: str = "scratch"
-    crop_scale_min: float = 0.08
-    batch_size: int = 128
-    pretrain_epochs: int = 15
-    pretrain_lr: float = 0.01
+    crop_scale_min: Ratio = 0.08
+    batch_size: Count = 128
+    pretrain_epochs: Count = 15
+    pretrain_lr: Positive = 0.01
     pretrain_decay_at: int = 10
-    finetune_epochs: int = 10
-    seeds: int = 10
-    selection: str = "none"
-    selected_per_group: int = 0
-    assumed_minority: float = 0.0
-    synthetic_ratio: float = 1.0
-    draw: int = 0
+    finetune_epochs: Count = 10
+    seeds: Annotated[int, Field(ge=1, le=100)] = 10
+    selection: Rule = "none"
+    selected_per_group: Annotated[int, Field(ge=0)] = 0
+    assumed_minority: Annotated[float, Field(ge=0, le=1)] = 0.0
+    synthetic_ratio: Positive = 1.0
+    draw: Annotated[int, Field(ge=0)] = 0
 
-    def __post_init__(self) -> None:
-        checks = {
-            "dataset": (self.dataset in datasets.available(), f"one of {', '.join(datasets.available())}"),
-            "backbone": (self.backbone in BACKBONES, f"one of {', '.join(BACKBONES)}"),
-            "split": (
-                self.split in ("official", "identities", "balanced-test"),
-                "official, identities or balanced-test",
-            ),
-            "prompts": (self.prompts.partition("@")[0] in VARIANTS, f"one of {', '.join(VARIANTS)}"),
-            "selection": (
-                self.selection in ("none", *selection.RULES),
-                f"none or one of {', '.join(selection.RULES)}",
-            ),
-            "selected_per_group": (
-                0 <= self.selected_per_group <= self.images_per_group,
-                f"between 0 and images_per_group ({self.images_per_group})",
-            ),
-            "minority": (0 < self.minority <= 1, "a ratio above 0, at most 1"),
-            "assumed_minority": (0 <= self.assumed_minority <= 1, "a ratio, at most 1, or 0 for the true one"),
-            "crop_scale_min": (0 < self.crop_scale_min <= 1, "a share above 0, at most 1"),
-            "image_size": (8 <= self.image_size <= 1024, "between 8 and 1024 pixels"),
-            "seeds": (1 <= self.seeds <= 100, "between 1 and 100"),
-            "draw": (self.draw >= 0, "0 or more"),
-            "target": (self.target != self.protected, "another attribute than protected"),
-        }
-        if self.backbone in IMAGE_SIZES:
-            size = IMAGE_SIZES[self.backbone]
-            checks["image_size"] = (self.image_size == size, f"{size} for {self.backbone}")
-        positive = (
-            "train_images",
-            "images_per_group",
-            "steps",
-            "batch_size",
-            "pretrain_epochs",
-            "finetune_epochs",
-            "pretrain_lr",
-            "synthetic_ratio",
-        )
-        checks |= {name: (getattr(self, name) > 0, "above 0") for name in positive}
-        endless = [name for name, value in vars(self).items() if isinstance(value, float) and not math.isfinite(value)]
-        checks |= dict.fromkeys(endless, (False, "a finite number"))
-        for name, (good, allowed) in checks.items():
-            if not good:
-                raise AimfairError(f"profile {self.profile}: {name} must be {allowed}, got {getattr(self, name)!r}")
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError("must be text or a finite number")
+        return value
+
+    @field_validator("protected", "prompts", "backbone", "selected_per_group")
+    @classmethod
+    def _fits(cls, value: Any, info: ValidationInfo) -> Any:
+        """What a field may be beside those above it."""
+        name, above = info.field_name, info.data
+        if name == "protected" and value == above.get("target"):
+            raise ValueError("must be another attribute than target")
+        if name == "prompts" and value.partition("@")[0] not in VARIANTS:
+            raise ValueError(f"must be one of {', '.join(VARIANTS)}")
+        if name == "backbone" and IMAGE_SIZES.get(value) not in (None, above.get("image_size")):
+            raise ValueError(f"needs image_size {IMAGE_SIZES[value]}")
+        if name == "selected_per_group" and value > above.get("images_per_group", value):
+            raise ValueError("must be at most images_per_group")
+        return value
 
     @property
     def task(self) -> str:
@@ -198,12 +193,22 @@ def available() -> list[str]:
     return sorted(path.stem for path in folder().glob("*.yaml"))
 
 
+def write_schema() -> Path:
+    """Write the JSON schema by which editors check profiles, ``notebooks/profiles/schema.json``; returns its path."""
+    schema = TypeAdapter(Profile).json_schema()
+    schema["properties"] |= {name: TypeAdapter(kind).json_schema() for name, kind in COMMON.items()}
+    schema.pop("required")  # the name of the file stands for the name of the profile
+    path = folder() / "schema.json"
+    path.write_text(json.dumps(schema, indent=1) + "\n")
+    return path
+
+
 def load(name: str, **changes: Any) -> Profile:
     """The profile ``name`` (or the path of a YAML file), with fields overridden by ``changes``.
 
     A preset that file or ``changes`` name as generator brings its own steps and guidance, unless the same place gives them.
 
-    Raises AimfairError that names the key and what is allowed: unknown key, wrong type, impossible value.
+    Raises AimfairError with a line for each mistake: an unknown key, a wrong type, an impossible value.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder() / f"{name}.yaml"
     if not path.exists():
@@ -215,11 +220,27 @@ def load(name: str, **changes: Any) -> Profile:
     if not isinstance(content, dict):
         raise AimfairError(f"{path} must hold one flat mapping of names to values")
     own = {k: v for k, v in content.items() if k not in COMMON or k == "profile"}
-    values = with_preset(own) | with_preset(changes)
-    for key, value in values.items():
-        values[key] = _checked(key, value, FIELDS.get(key), path.name)
-    settings: dict[str, Any] = {"profile": path.stem} | values
-    return Profile(**settings)
+    return _made({"profile": path.stem} | with_preset(own) | with_preset(changes), path.name)
+
+
+def changed(profile: Profile, **changes: Any) -> Profile:
+    """``profile`` with some fields changed; otherwise as :func:`load`."""
+    return _made(asdict(profile) | with_preset(changes), profile.profile)
+
+
+def _made(values: Mapping[str, Any], where: str) -> Profile:
+    try:
+        return Profile(**values)
+    except ValidationError as error:
+        raise AimfairError("\n".join(f"{where}: {_mistake(each)}" for each in error.errors())) from error
+
+
+def _mistake(error: Mapping[str, Any]) -> str:
+    name = error["loc"][0]
+    if error["type"] == "unexpected_keyword_argument":
+        return f"unknown key {name!r}; allowed are: {', '.join([*FIELDS, *(c for c in COMMON if c not in FIELDS)])}"
+    said = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return f"{name} {said}, got {error['input']!r}"
 
 
 def from_parameters(variables: Mapping[str, Any]) -> tuple[Profile, dict[str, Any]]:
@@ -234,19 +255,17 @@ def from_parameters(variables: Mapping[str, Any]) -> tuple[Profile, dict[str, An
     simple = {
         name: value
         for name, value in variables.items()
-        if not name.startswith("_")
-        and isinstance(value, (str, int, float, list, dict, type(None)))
+        if name[0] != "_"
         and name not in ("In", "Out")
+        and isinstance(value, str | int | float | list | dict | type(None))
     }
     for name, value in simple.items():
-        if name not in COMMON and name not in FIELDS and name not in declared:
-            allowed = ", ".join(
-                [*COMMON, *(d for d in declared if d not in COMMON), *(f for f in FIELDS if f != "profile")]
-            )
+        if name not in {*COMMON, *FIELDS, *declared}:
+            allowed = ", ".join(dict.fromkeys([*COMMON, *declared, *FIELDS]))
             raise AimfairError(f"unknown parameter {name!r}; allowed are: {allowed}")
-        expected = COMMON.get(name)
-        if expected is not None:
-            _checked(name, value, expected, "the notebook's parameters")
+        kind = COMMON.get(name, object)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise AimfairError(f"the notebook's parameter {name} must be {kind.__name__}, got {value!r}")
     common: dict[str, Any] = {name: simple[name] for name in COMMON if name in simple}
     changes = {name: value for name, value in simple.items() if name in FIELDS and name not in COMMON}
     return load(common.get("profile", "demo"), **changes), common
@@ -257,16 +276,3 @@ def with_preset(given: Mapping[str, Any]) -> dict[str, Any]:
     preset = presets.find(given.get("generator", ""))
     own = {"steps": preset.steps, "guidance": preset.guidance} if preset.steps else {}
     return own | dict(given)
-
-
-def _checked(key: str, value: Any, expected: Any, where: str) -> Any:
-    if expected is None:
-        raise AimfairError(
-            f"{where}: unknown key {key!r}; allowed are: {', '.join([*FIELDS, *(c for c in COMMON if c not in FIELDS)])}"
-        )
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if (isinstance(value, bool) and expected is not bool) or not isinstance(value, expected):
-        shown = expected.__name__ if not isinstance(expected, types.UnionType) else str(expected)
-        raise AimfairError(f"{where}: {key} must be {shown}, got {value!r} ({type(value).__name__})")
-    return value

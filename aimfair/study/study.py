@@ -17,15 +17,17 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from aimfair import environment, methods, models
+from aimfair import datasets, environment, methods, models
+from aimfair.audit import selection
+from aimfair.datasets import Catalogue
 from aimfair.environment import AimfairError, Diverged, home, resolve
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench
 from aimfair.study import measurements, profiles, runs, search, tables
-from aimfair.study.audit import judge_identity
-from aimfair.study.material import REAL, Material
+from aimfair.study.audit import judge_identity, judge_of
+from aimfair.study.faces import splits, synthetic_sets
 from aimfair.study.measurements import SCORES
-from aimfair.study.pool import generator_identity
+from aimfair.study.pool import edited_faces, generator_identity, synthetic_faces
 from aimfair.study.profiles import SEEDS, Profile
 from aimfair.study.runs import Run
 from aimfair.training import History
@@ -43,8 +45,11 @@ WITH_LOGITS = ("erm", "full-finetuning", "aim-fair")
 Found = TypeVar("Found")
 
 
-class Study(Material):
-    """Everything a profile means on this machine: its faces, and what is trained on them when it is asked for."""
+class Study:
+    """Everything a profile means on this machine: its faces, and what is trained on them.
+
+    Nothing is read, generated or trained before it is asked for.
+    """
 
     def __init__(
         self,
@@ -56,27 +61,95 @@ class Study(Material):
         reuse: bool = True,
     ) -> None:
         """See :func:`open_study`."""
-        super().__init__(profile, device, data_root)
+        self.profile = profile
         self.seed = seed
+        self.device = environment.choose_device(device)
+        self.data_root = data_root
         self.runs_root = resolve(runs_root) if runs_root else runs.default_root()
         self.published_root = home() / "data" / "published"
         self.reuse = reuse
+        self._faces: dict[str, FaceSet] = {}
+        self._selected: dict[int, FaceSet] = {}
+        self._edited: dict[tuple[int, float, float], FaceSet] = {}
         self._gaps: dict[int, Run] = {}
 
     def varied(self, **changes: Any) -> Study:
         """This study with some fields of its profile changed. Both share the real faces that either has decoded, unless
-        a field of :data:`REAL` changes. Raises AimfairError for an impossible value."""
+        a field of :data:`aimfair.study.profiles.REAL` changes. Raises AimfairError for an impossible value.
+        """
         other = Study(
-            replace(self.profile, **profiles.with_preset(changes)),
+            profiles.changed(self.profile, **changes),
             self.seed,
             self.device,
             self.data_root,
             str(self.runs_root),
             self.reuse,
         )
-        if all(getattr(self.profile, name) == getattr(other.profile, name) for name in REAL):
+        if all(getattr(self.profile, name) == getattr(other.profile, name) for name in profiles.REAL):
             other._faces = self._faces
         return other
+
+    # Faces
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """Names and attributes of the profile's data set."""
+        return datasets.load(self.profile.dataset, str(resolve(self.data_root)) if self.data_root else None)
+
+    @cached_property
+    def split(self) -> dict[str, np.ndarray]:
+        """Indices of the biased training set, the validation set and the test set, and of the external corpus."""
+        return splits(self.catalogue, self.profile)
+
+    def faces(self, split: str) -> FaceSet:
+        """The faces of "train", "validation" or "test", decoded once and kept."""
+        if split not in self._faces:
+            p = self.profile
+            self._faces[split] = self.catalogue.faces(self.split[split], p.target, p.protected, p.image_size)
+        return self._faces[split]
+
+    @cached_property
+    def pool(self) -> FaceSet:
+        """The synthetic faces from which every seed draws: found on disk, or generated now (resumable)."""
+        return synthetic_faces(self.profile, self.device, self.data_root)
+
+    def selected(self, seed: int) -> FaceSet:
+        """What of the pool a seed draws its sets from: all of it, or the faces that the profile's rule selects."""
+        p = self.profile
+        if p.selection == "none":
+            return self.pool
+        if seed not in self._selected:
+            places = selection.select(p.selection, self._candidates, self.pool.groups, p.budget(), seed)
+            self._selected[seed] = self.pool.subset(places)
+        return self._selected[seed]
+
+    @cached_property
+    def _candidates(self) -> selection.Candidates:
+        judge = judge_of(self.profile, self.device, self.data_root)
+        names = {"target": self.profile.target, "protected": self.profile.protected}
+        return selection.candidates(self.pool, judge, names, self.faces("train").images)
+
+    def synthetic_sets(self, seed: int) -> tuple[FaceSet, FaceSet]:
+        """The balanced and the biased set of a seed, see :func:`aimfair.study.faces.synthetic_sets`."""
+        return synthetic_sets(self.selected(seed), self.profile, len(self.split["train"]), seed)
+
+    def edited(self, draw: int, weakest: float, strongest: float) -> FaceSet:
+        """The training faces redrawn by the generator, the same for every seed: found on disk, or made now.
+
+        See :func:`aimfair.study.pool.edited_faces`.
+        """
+        key = (draw, weakest, strongest)
+        if key not in self._edited:
+            self._edited[key] = edited_faces(
+                self.profile,
+                self.faces("train").without_protected(),
+                self.device,
+                self.data_root,
+                draw=draw,
+                weakest=weakest,
+                strongest=strongest,
+            )
+        return self._edited[key]
 
     # Benches and runs
 
