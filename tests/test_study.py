@@ -241,7 +241,7 @@ def test_a_varied_study_differs_where_it_is_told_and_shares_the_faces(lab):
         lab.profile, selection="random", selected_per_group=20
     )
     assert (other.runs_root, other.reuse, other.device) == (lab.runs_root, lab.reuse, lab.device)
-    with pytest.raises(AimfairError, match="selection must be none or one of"):
+    with pytest.raises(AimfairError, match="selection must be 'none'"):
         lab.varied(selection="best")
 
 
