@@ -4,84 +4,56 @@ import json
 import re
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
-import write_banks as grammar
+import write_banks
 
 from aimfair.prompts import sentence
 
 
 class Stub:
-    """``answers`` is called with each request's body and the number of requests before it; it returns a reply in words, or
-    one of the faults below. ``bodies`` and ``headers`` keep what was received."""
+    """What was received: ``bodies`` and ``headers`` of the requests; ``url`` is the server's address."""
 
-    def __init__(self, answers):
-        self.answers, self.bodies, self.headers, self.url = answers, [], [], ""
-
-
-def status(code, body="", **headers):
-    """An answer that is no success."""
-    return ("status", code, body, headers)
+    def __init__(self):
+        self.bodies, self.headers, self.url = [], [], ""
 
 
-def silence(seconds):
-    """Nothing for so long, then a reply that nobody waits for."""
-    return ("silence", seconds)
-
-
-def body(text):
-    """A success whose body is ``text``, whatever that is."""
-    return ("body", text)
-
-
-def broken(text):
-    """A body that is announced to be longer than what comes."""
-    return ("broken", text)
+def answer(text, code=200, seconds=0, longer=0, **headers):
+    """An HTTP answer: ``text`` as its body, after so many ``seconds``, announced as so many bytes ``longer`` than it is."""
+    return text, code, seconds, longer, headers
 
 
 def completion(text, finish="stop"):
-    """The JSON of a chat completion."""
-    return json.dumps({"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": finish}]})
-
-
-def cut_off(text):
-    """A reply that reached its longest length."""
-    return body(completion(text, "length"))
+    """A chat completion that says ``text``."""
+    message = {"role": "assistant", "content": text}
+    return answer(json.dumps({"choices": [{"message": message, "finish_reason": finish}]}))
 
 
 @contextmanager
 def serving(answers):
-    """The stub while it serves; ``answers`` is a list, whose last item is repeated, or a function (body, number)."""
-    if not callable(answers):
-        listed = list(answers)
-
-        def answers(request, number):
-            return listed[min(number, len(listed) - 1)]
-
-    stub = Stub(answers)
+    """The stub while it serves. ``answers`` is a list, whose last item is repeated, or a function (body, number of requests
+    before); an item is a reply in words, or an :func:`answer`."""
+    stub = Stub()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
+            number = len(stub.bodies)
             received = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            answer = stub.answers(received, len(stub.bodies))
+            given = answers(received, number) if callable(answers) else answers[min(number, len(answers) - 1)]
             stub.bodies.append(received)
-            stub.headers.append({**self.headers, "path": self.path})
-            kind, *rest = ("body", completion(answer)) if isinstance(answer, str) else answer
-            if kind == "silence":
-                time.sleep(rest[0])
-                kind, rest = "body", [completion("too late")]
-            code, text, headers = (rest[0], rest[1], rest[2]) if kind == "status" else (200, rest[0], {})
-            try:
+            stub.headers.append({name.title(): value for name, value in self.headers.items()} | {"path": self.path})
+            text, code, seconds, longer, headers = completion(given) if isinstance(given, str) else given
+            time.sleep(seconds)
+            fixed = {"Content-Type": "application/json", "Retry-After-Ms": "1"}
+            with suppress(OSError):  # the other side may have gone
                 self.send_response(code)
-                for name, value in headers.items():
-                    self.send_header(name.replace("_", "-"), value)
-                self.send_header("Content-Length", str(len(text.encode()) + 100 * (kind == "broken")))
+                for name, value in (fixed | headers).items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(text.encode()) + longer))
                 self.end_headers()
                 self.wfile.write(text.encode())
-            except OSError:
-                pass  # the other side has gone
 
         def log_message(self, *arguments):
             pass
@@ -109,7 +81,7 @@ def asked_for(request):
     return int(number), target, protected
 
 
-def writes(request, seed=0, slots=grammar.CELEBA):
+def writes(request, seed=0):
     """What a language model that knows English, but not how to count, would write for Smiling_Male: ``number`` sentences
     with attributes drawn independently; it leaves out what it is told to leave out, most of the time."""
     rng = np.random.default_rng((seed, len(request["messages"][0]["content"])))
@@ -118,12 +90,12 @@ def writes(request, seed=0, slots=grammar.CELEBA):
     man = protected == "male"
     lines = []
     for _ in range(number):
-        said = [options[rng.integers(len(options))][man] for options in slots.values()]
+        said = [options[rng.integers(len(options))][man] for options in write_banks.CELEBA.values()]
         if forbidden and rng.random() < 0.8:
             said = [s for s in said if s not in forbidden[1].split(", ")]
         smile = ("neutral", "serious")[rng.integers(2)] if "neutral" in target else target
         age = ("young ", "old ", "")[rng.integers(3)]
-        pose = grammar.POSES[rng.integers(len(grammar.POSES))]
+        pose = write_banks.POSES[rng.integers(len(write_banks.POSES))]
         lines.append(sentence(f"{smile} {age}{protected}", [*filter(None, said), pose]))
     return lines
 

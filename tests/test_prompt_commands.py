@@ -8,7 +8,7 @@ from test_writing import KEY, good, recorded
 
 from aimfair import prompts
 from aimfair.cli import main
-from aimfair.prompts.writers import openai_compatible
+from aimfair.prompts import writers
 
 TASK = "celeba/Smiling_Male"
 
@@ -47,7 +47,7 @@ def test_check(capsys, tmp_path):
 
 
 def test_write(capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv(openai_compatible.KEY, KEY)
+    monkeypatch.setenv(writers.KEY, KEY)
     out = tmp_path / "Smiling_Male@mine.json"
     command = ["prompts", "write", "--task", TASK, "--writer", "openai_compatible", "--model", "m", "--out", str(out)]
     with serving(lambda request, n: good(request) if n < 2 else "I am tired.") as stub:

@@ -139,14 +139,14 @@ def test_a_model_that_knows_nothing_ends_in_one_line_and_a_record_of_what_it_sai
 
 
 def test_the_same_seed_gives_the_same_words(ignorant):
-    ask = writers.get("huggingface")(writers.Setup(TASK, model=str(ignorant), device="cpu")).ask
+    ask = writers.huggingface(writers.Setup(TASK, model=str(ignorant), device="cpu")).ask
     one, same, other = (ask(writers.Request("1_0", 1, "Write prompts.", seed)) for seed in (1, 1, 2))
     assert one == same != other
 
 
 def test_models_that_cannot_be_asked(ignorant, tmp_path):
     def connect(**setup):
-        return writers.get("huggingface")(writers.Setup(TASK, device="cpu", **setup))
+        return writers.huggingface(writers.Setup(TASK, device="cpu", **setup))
 
     with pytest.raises(AimfairError, match="which model"):
         connect()

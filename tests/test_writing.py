@@ -6,12 +6,12 @@ import socket
 
 import pytest
 import stub_llm
-from stub_llm import asked_for, body, broken, completion, cut_off, numbered, serving, silence, status
+from openai import _base_client
+from stub_llm import answer, asked_for, completion, numbered, serving
 
 from aimfair import prompts
 from aimfair.environment import AimfairError
 from aimfair.prompts import writers, writing
-from aimfair.prompts.writers import openai_compatible
 
 TASK = "celeba/Smiling_Male"
 KEY = "sk-a-very-secret-key"
@@ -20,8 +20,8 @@ SMALL = {"per_group": 4, "model": "tiny"}
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(openai_compatible, "PAUSE", 0)
-    monkeypatch.delenv(openai_compatible.KEY, raising=False)
+    monkeypatch.setattr(_base_client, "INITIAL_RETRY_DELAY", 0.01)
+    monkeypatch.delenv(writers.KEY, raising=False)
 
 
 def recorded(request, first=0, task=TASK):
@@ -50,10 +50,8 @@ def test_the_recorded_bank_passes_through_the_same_checks(task, tmp_path):
     path = writing.write_bank(task, out=tmp_path / "bank.json")
     written, record = prompts.read_file(path), prompts.read(task)
     for name, group in record["groups"].items():
-        there = written["groups"][name]["prompts"]
-        assert [(p["id"], p["text"], p["without_pose"], p["pose"]) for p in there] == [
-            (p["id"], p["text"], p["without_pose"], p["pose"]) for p in group["prompts"]
-        ]
+        both = zip(written["groups"][name]["prompts"], group["prompts"], strict=True)
+        assert all(a[key] == b[key] for a, b in both for key in ("id", "text", "without_pose", "pose"))
     assert written["made_by"]["writer"] == "recorded" and written["made_by"]["model"] == task
     again = writing.write_bank(task, "recorded", tmp_path / "copy.json", model=str(path))
     assert prompts.read_file(again)["groups"] == written["groups"]
@@ -103,70 +101,60 @@ def test_what_was_refused_is_told_with_the_reason_and_replaced(tmp_path):
 
 
 FORMS = {
+    "as asked": lambda lines: json.dumps({"prompts": lines}),
     "prose": lambda lines: f"Of course! Here they are:\n\n{numbered(lines)}\n\nTell me if you want more.",
     "fenced JSON": lambda lines: f"```json\n{json.dumps({'prompts': lines}, indent=2)}\n```",
-    "wrong JSON": lambda lines: json.dumps(lines).replace('", "', '" "') + ",]",
-    "half a list": lambda lines: json.dumps([*lines, lines[0]])[:-9],
+    "half of it": lambda lines: completion(json.dumps({"prompts": [*lines, lines[0]]})[:-9], "length"),
+    "in parts": lambda lines: completion([{"type": "text", "text": t} for t in numbered(lines).partition("photo")]),
 }
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_whatever_is_around_the_list(form, tmp_path):
+def test_whatever_form_the_list_has(form, tmp_path):
     with serving(lambda request, n: FORMS[form](recorded(request)[:4])) as stub:
         path = write(stub, tmp_path / "bank.json")
     assert len(stub.bodies) == 4 and prompts.check(prompts.read_file(path), per_group=4) == []
 
 
-def test_a_reply_in_parts_is_read(tmp_path):
-    def parts(request, number):
-        return body(completion([{"type": "text", "text": part} for part in good(request).partition("photo")]))
-
-    with serving(parts) as stub:
-        path = write(stub, tmp_path / "bank.json")
-    assert len(stub.bodies) == 4 and prompts.check(prompts.read_file(path), per_group=4) == []
-
-
 FAULTS = {
-    "busy": [status(429, retry_after="0"), status(500, "oops"), status(503), status(408)],
-    "a reply that breaks off": [broken(completion("1. Portrait"))],
-    "no JSON": [body("<html>It works!</html>")],
-    "nothing": [body("")],
-    "no choice": [body('{"choices": []}')],
-    "an error that says it is a success": [body('{"error": {"message": "overloaded"}}')],
-    "an empty reply": [completion(""), body(completion(None))],
+    "busy": [answer("", 429), answer("oops", 500), answer("", 503), answer("", 408)],
+    "a reply that breaks off": [answer('{"choices": ', longer=100)],
+    "no JSON": [answer("<html>It works!</html>")],
+    "nothing": [answer("")],
+    "no choice": [answer('{"choices": []}')],
+    "an error that says it is a success": [answer('{"error": {"message": "overloaded"}}')],
+    "an empty reply": [completion(""), completion(None)],
     "a refusal": [completion("I cannot write about people.")],
-    "a time-out": [silence(1.5)],
-    "half a reply": [cut_off("1. Portrait face photo of a neutral female with bangs and head turned")],
+    "a time-out": [answer("{}", seconds=1.5)],
+    "half a reply": [completion("1. Portrait face photo of a neutral female with bangs and head turned", "length")],
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_server_that_misbehaves_is_asked_again(fault, tmp_path):
-    first = [f if isinstance(f, tuple) else body(f) for f in FAULTS[fault]]
+    first = FAULTS[fault]
     with serving(lambda request, n: first[n] if n < len(first) else good(request)) as stub:
         path = write(stub, tmp_path / "bank.json", timeout=0.5)
     assert len(stub.bodies) == 4 + len(first)
     assert prompts.check(prompts.read_file(path), per_group=4) == []
-    unreadable = fault not in ("busy", "a time-out")  # those are tried again without the bank hearing of it
+    unreadable = fault not in ("busy", "a time-out", "a reply that breaks off")  # the bank does not hear of those
     assert len(refused(path)) == unreadable * len(first)
 
 
 def test_what_was_accepted_survives_a_server_that_dies_and_the_same_call_goes_on(tmp_path):
     path = tmp_path / "bank.json"
-    with serving(lambda request, n: good(request) if n < 2 else status(503)) as stub:
-        with pytest.raises(
-            AimfairError, match=r"HTTP 503 after 5 tries.*8 prompts are kept in .*bank.json.partial"
-        ) as error:
-            write(stub, path)
-        url = stub.url
-    assert "\n" not in str(error.value) and len(stub.bodies) == 2 + openai_compatible.TRIES and not path.exists()
+    said = r"HTTP 503 after 5 tries.*8 prompts are kept in .*bank.json.partial"
+    dying = serving(lambda request, n: good(request) if n < 2 else answer("", 503))
+    with dying as stub, pytest.raises(AimfairError, match=said) as error:
+        write(stub, path)
+    assert "\n" not in str(error.value) and len(stub.bodies) == 2 + writers.TRIES and not path.exists()
     with pytest.raises(AimfairError, match="cannot be reached: check --url"):
         write(stub, path)
     with serving(good) as other:
         with pytest.raises(AimfairError, match="was begun with url"):
             write(other, path)
         partial = path.with_name("bank.json.partial")
-        partial.write_text(partial.read_text().replace(url, other.url))
+        partial.write_text(partial.read_text().replace(stub.url, other.url))
         assert write(other, path) == path
     assert len(other.bodies) == 2 and prompts.check(prompts.read_file(path), per_group=4) == []
     with pytest.raises(AimfairError, match="exists: name another file"):
@@ -190,21 +178,19 @@ def test_a_model_that_cannot_do_it_is_given_up_after_so_many_rounds(tmp_path):
     with serving(["1. A nice picture of a cat with a hat."]) as stub, pytest.raises(AimfairError, match=said):
         write(stub, tmp_path / "bank.json", rounds=3)
     assert len(stub.bodies) == 12 and not (tmp_path / "bank.json").exists()
-    said, three = r"group 0_0: 3 prompts, 4 are wanted.*12 prompts are kept", lambda r, n: numbered(recorded(r)[:3])
-    with serving(three) as stub, pytest.raises(AimfairError, match=said):
-        write(stub, tmp_path / "other.json", rounds=2)
 
-
-def test_a_bank_that_stays_uneven_is_not_taken(tmp_path):
     def hats(request, number):
         lines = recorded(request)[:4]
         if asked_for(request)[1:] == ("smiling", "female"):
             lines = [re.sub(",? and head", ", a beanie, and head", line) for line in lines]
         return numbered(lines)
 
-    with serving(hats) as stub, pytest.raises(AimfairError, match="not finished after 3 rounds"):
-        write(stub, tmp_path / "bank.json", rounds=3)
-    assert any("'a beanie' was said often enough" in r for r in refused(tmp_path / "bank.json.partial"))
+    with (
+        serving(hats) as stub,
+        pytest.raises(AimfairError, match="not finished .* 12 to|not finished .*prompts are kept"),
+    ):
+        write(stub, tmp_path / "uneven.json", rounds=3)
+    assert any("'a beanie' was said often enough" in r for r in refused(tmp_path / "uneven.json.partial"))
 
 
 def test_a_partial_file_that_is_none_is_named(tmp_path):
@@ -213,54 +199,45 @@ def test_a_partial_file_that_is_none_is_named(tmp_path):
         write(stub, tmp_path / "bank.json")
 
 
-# ------------------------------------------------------------------------------------------------------------ the key
-
-
-def everything_in(folder):
-    return "".join(path.read_text() for path in folder.iterdir())
+# The key
 
 
 def test_the_key_goes_into_the_header_and_nowhere_else(tmp_path, monkeypatch):
-    monkeypatch.setenv(openai_compatible.KEY, f"{KEY}\n")
-    monkeypatch.setenv("OPENAI_API_KEY", "another")
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password of-another-service\n")
+    for name, value in {writers.KEY: f"{KEY}\n", "NETRC": str(tmp_path / "netrc")}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, "another")
     lines = []
     with serving(good) as stub:
         write(stub, tmp_path / "bank.json", tell=lines.append)
     assert {h["Authorization"] for h in stub.headers} == {f"Bearer {KEY}"}
     assert {h["path"] for h in stub.headers} == {"/v1/chat/completions"}
-    assert KEY not in everything_in(tmp_path) + "".join(lines) + json.dumps(stub.bodies)
-    monkeypatch.delenv(openai_compatible.KEY)
+    assert "another" not in str(stub.headers)
+    assert KEY not in "".join(path.read_text() for path in tmp_path.iterdir()) + "".join(lines) + str(stub.bodies)
+    monkeypatch.delenv(writers.KEY)
     with serving(good) as stub:
-        write(stub, tmp_path / "second.json")
+        write(stub, tmp_path / "second.json", url=f"{stub.url}/chat/completions/")
     assert not any("Authorization" in h for h in stub.headers)
-
-
-def test_what_this_machine_knows_of_a_host_does_not_replace_the_key(tmp_path, monkeypatch):
-    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password of-another-service\n")
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv(openai_compatible.KEY, KEY)
-    with serving(good) as stub:
-        write(stub, tmp_path / "bank.json")
-    assert {h["Authorization"] for h in stub.headers} == {f"Bearer {KEY}"}
+    assert {h["path"] for h in stub.headers} == {"/v1/chat/completions"}
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("given", "said"),
     [
-        (status(401, f"no such key: {KEY}"), "refuses the key in AIMFAIR_LLM_KEY"),
-        (status(418, json.dumps({"error": {"message": f"key {KEY} is a teapot"}})), "HTTP 418: key (key) is a teapot"),
-        (
-            status(404, "no model"),
-            "HTTP 404: check --url, which ends in /v1 with most servers, and --model tiny: no model",
-        ),
-        (status(302, location="http://127.0.0.1:1/"), "sends elsewhere: give the address itself"),
-        (status(500, KEY), "HTTP 500 after 5 tries"),
+        (answer(f"no such key: {KEY}", 401), "refuses the key in AIMFAIR_LLM_KEY"),
+        (answer(json.dumps({"error": {"message": f"key {KEY} is a teapot"}}), 418), "HTTP 418: key (key) is a teapot"),
+        (answer('{"error": "context is full"}', 400), "HTTP 400: context is full"),
+        (answer("no model", 404), "check --url, which ends in /v1 with most servers, and --model tiny: no model"),
+        (answer("", 302, Location="http://127.0.0.1:1/"), "sends elsewhere: give the address itself"),
+        (answer(KEY, 500), "HTTP 500 after 5 tries: try later: (key)"),
+        (answer("{}", seconds=1), "did not answer within 0.2 seconds, 5 times"),
     ],
 )
-def test_errors_say_what_to_do_and_never_the_key(answer, said, tmp_path, monkeypatch):
-    monkeypatch.setenv(openai_compatible.KEY, KEY)
-    with serving([answer]) as stub, pytest.raises(AimfairError) as error:
-        write(stub, tmp_path / "bank.json")
+def test_errors_say_what_to_do_and_never_the_key(given, said, tmp_path, monkeypatch):
+    monkeypatch.setenv(writers.KEY, KEY)
+    with serving([given]) as stub, pytest.raises(AimfairError) as error:
+        write(stub, tmp_path / "bank.json", timeout=0.2)
     assert said in str(error.value) and "\n" not in str(error.value)
     shown, seen = error.value, []
     while shown is not None:
@@ -270,43 +247,37 @@ def test_errors_say_what_to_do_and_never_the_key(answer, said, tmp_path, monkeyp
 
 
 def test_without_a_key_one_is_asked_for(tmp_path):
-    with serving([status(401)]) as stub, pytest.raises(AimfairError, match="wants a key: put it into AIMFAIR_LLM_KEY"):
+    with (
+        serving([answer("", 401)]) as stub,
+        pytest.raises(AimfairError, match="wants a key: put it into AIMFAIR_LLM_KEY"),
+    ):
         write(stub, tmp_path / "bank.json")
 
 
-def test_a_key_that_is_none_is_not_shown(tmp_path, monkeypatch):
-    monkeypatch.setenv(openai_compatible.KEY, f"{KEY}\nX-Evil: 1")
-    with pytest.raises(AimfairError, match="characters that no key has") as error:
-        writers.get("openai_compatible")(writers.Setup(TASK, model="m", url="http://localhost:1"))
-    assert KEY not in str(error.value)
+# The endpoint
 
 
-# -------------------------------------------------------------------------------------------------------- the endpoint
-
-
-@pytest.mark.parametrize("refusal", [400, 422])
-def test_an_endpoint_that_takes_no_seed_is_asked_without(tmp_path, refusal):
-    with serving(lambda r, n: status(refusal, "unknown field seed") if "seed" in r else good(r)) as stub:
+@pytest.mark.parametrize(
+    ("refuses", "asked"),
+    [
+        (set(), [{"response_format", "seed", "temperature"}] * 2),
+        ({"response_format"}, [{"response_format", "seed", "temperature"}, {"seed", "temperature"}]),
+        ({"seed"}, [{"response_format", "seed", "temperature"}, {"seed", "temperature"}, set(), set()]),
+    ],
+)
+def test_an_endpoint_is_asked_for_json_and_more_plainly_where_it_refuses(tmp_path, refuses, asked):
+    with serving(lambda r, n: answer("unknown field", 400 + 22 * (n % 2)) if refuses & set(r) else good(r)) as stub:
         write(stub, tmp_path / "bank.json", temperature=0.5)
-    assert [set(r) - {"model", "messages"} for r in stub.bodies[:2]] == [{"seed", "temperature"}, set()]
-
-
-def test_a_server_that_never_answers(tmp_path):
-    with serving([silence(1)]) as stub, pytest.raises(AimfairError, match=r"did not answer within 0.2 seconds, twice"):
-        write(stub, tmp_path / "bank.json", timeout=0.2)
-    assert len(stub.bodies) == 2
-
-
-def test_a_server_that_wants_us_to_wait_for_hours():
-    assert openai_compatible.Patience().parse_retry_after("7200") == openai_compatible.LONGEST_PAUSE
-    assert openai_compatible.Patience().parse_retry_after("3") == 3
+    assert [set(r) - {"model", "messages"} for r in stub.bodies][: len(asked)] == asked
+    form = stub.bodies[0]["response_format"]["json_schema"]
+    assert form["strict"] and form["schema"]["required"] == ["prompts"] and not form["schema"]["additionalProperties"]
 
 
 def test_nobody_listens(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    with pytest.raises(AimfairError, match=r"cannot be reached.*no prompt was accepted"):
+    with pytest.raises(AimfairError, match=r"cannot be reached.*refused.*no prompt was accepted"):
         writing.write_bank(TASK, "openai_compatible", tmp_path / "bank.json", model="m", url=url)
 
 
@@ -319,26 +290,18 @@ def test_nobody_listens(tmp_path):
         ({"url": "http://me:secret@some.host/v1", "model": "m"}, "must hold no key or password"),
         ({"url": "http://some.host/v1?key=secret", "model": "m"}, "must hold no key or password"),
         ({"url": "http://some.host/v1"}, "which model"),
+        ({"url": "http://some.host/v1", "model": "m", "key": "secret\nX-Evil: 1"}, "characters that no key has"),
     ],
 )
-def test_what_must_be_given(setup, said):
+def test_what_must_be_given(setup, said, monkeypatch):
+    monkeypatch.setenv(writers.KEY, setup.pop("key", ""))
     with pytest.raises(AimfairError, match=said) as error:
-        writers.get("openai_compatible")(writers.Setup(TASK, **setup))
+        writers.connect("openai_compatible", writers.Setup(TASK, **setup))
     assert "secret" not in str(error.value)
 
 
-def test_the_full_address_is_as_good(tmp_path):
-    with serving(good) as stub:
-        write(stub, tmp_path / "bank.json", url=f"{stub.url}/chat/completions/")
-    assert {h["path"] for h in stub.headers} == {"/v1/chat/completions"}
-
-
-def test_writers_are_found_by_their_file():
-    assert writers.available() == ["huggingface", "openai_compatible", "recorded"]
-    with pytest.raises(AimfairError, match="no writer 'parrot'; there are: huggingface"):
+def test_writers_by_name_and_where_a_bank_goes_by_itself():
+    with pytest.raises(AimfairError, match="no writer 'parrot'; there are: recorded, huggingface, openai_compatible"):
         writing.write_bank(TASK, "parrot")
-
-
-def test_where_a_bank_goes_by_itself():
     assert writing.default_path(TASK, "huggingface", "Some/Model 7B").name == "Smiling_Male@some-model-7b.json"
     assert writing.default_path(TASK, "recorded", "a/file.json").name == "Smiling_Male@recorded.json"

@@ -11,7 +11,18 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 OPENING = "Portrait face photo of"
+
+
+class Reply(BaseModel):
+    """The form that an endpoint is asked to give its answer, where it can."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompts: list[str]
+
 
 _THOUGHTS = re.compile(r"<think(ing)?>.*?(</think(ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _END_OF_THOUGHTS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
@@ -30,6 +41,10 @@ def sentences(reply: str) -> list[str]:
 
     Lines of a list that do not begin as asked are among them, to be refused with a reason; prose around it is not.
     """
+    try:
+        return [tidy(sentence) for sentence in Reply.model_validate_json(reply).prompts if tidy(sentence) != "."]
+    except ValidationError:
+        pass  # free text
     text = _THOUGHTS.sub("", reply).replace("\r", "")
     text = _END_OF_THOUGHTS.split(text)[-1]  # of thoughts whose beginning was part of the question
     found = [*_in_json(text)] or [*_in_lines(text)]

@@ -48,7 +48,7 @@ def write_bank(
 ) -> Path:
     """Have the bank of ``task`` ("<dataset>/<Target>_<Protected>") written; returns its file.
 
-    writer     one of :func:`aimfair.prompts.writers.available`: recorded, huggingface, openai_compatible
+    writer     one of :data:`aimfair.prompts.writers.WRITERS`: recorded, huggingface, openai_compatible
     out        a JSON file that does not exist yet, by default :func:`default_path`
     seed       request i of a group is made with a seed of its own, drawn from this one
     rounds     most requests per group, those included that make the bank more even
@@ -67,7 +67,7 @@ def write_bank(
     path = Path(out) if out else default_path(task, writer, model)
     if path.exists():
         raise AimfairError(f"{path} exists: name another file, or delete it")
-    asked = writers.get(writer)(Setup(task, **setup))
+    asked = writers.connect(writer, Setup(task, **setup))
     made_by = {
         "how": "taken from a recorded bank"
         if writer == "recorded"
