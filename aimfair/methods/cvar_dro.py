@@ -77,8 +77,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
            .7 by default and searched from .5; SubpopBench's default, with ImageNet weights, is .1
     reg    0 (default): CVaR itself; more: the smooth variant of the same code, which goes to ERM as reg grows
     The released code cuts at ``int(alpha * m)`` without a tolerance for rounding; its dual and chi-square variants are not
-    here. The published comparisons tune alpha and choose the epoch by validation groups; here, as for all, overall accuracy
-    does.
+    here.
     """
     return from_scratch(bench, f"CVaR DRO alpha={hyper['alpha']}", loss=cvar_loss(hyper["alpha"], hyper["reg"]))
 

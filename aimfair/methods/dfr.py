@@ -140,12 +140,8 @@ def relearn(
     weights, intercept = averaged(faces, c, hyper.get("repeats", 1), bench.seed, weight)
     logits, target = torch.from_numpy(faces[0] @ weights + intercept), torch.from_numpy(faces[1]).double()
     fitted = with_rule(bench, model, weights, intercept, F.binary_cross_entropy_with_logits(logits, target).item())
-    fitted.scores = {
-        "C": float(c),
-        "tried": {f"{c:g}": value for c, value in tried.items()},
-        "weights_used": int((weights != 0).sum()),
-    }
-    return fitted
+    scores = {f"{c:g}": value for c, value in tried.items()}
+    return replace(fitted, scores={"C": float(c), "tried": scores, "weights_used": int((weights != 0).sum())})
 
 
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:

@@ -26,9 +26,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     is moved to both sides of it; an encoder learns by BYOL that the two sides are one face; and a linear classifier is
     trained on the frozen encoder. Here the diffusion model at hand edits, image to image; the prompts say which attribute
     is spurious, as AIM-Fair has it too; and ``consistency`` stands for BYOL within one training. Neither reads a group
-    label of a real face. The original ranks its checkpoints by validation groups, here the overall accuracy does.
-
-    An epoch holds three images per face: a run costs three of ERM, and the edits, once per study, twice their number.
+    label of a real face. An epoch holds three images per face, so a run costs three of ERM.
     """
     edits, n = two_edits(bench, hyper), len(bench.train)
 

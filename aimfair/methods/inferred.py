@@ -23,8 +23,8 @@ from aimfair.models import evaluate
 def early_logits(bench: Bench, epochs: int, what: str) -> Tensor:
     """Logits (N,) of the training faces, whole images, under the model that ERM has after its first ``epochs``.
 
-    The model is an early one because a model that fits its training set makes no errors there, and because the first
-    thing that it learns is the shortcut. Raises AimfairError for less than one epoch.
+    A model that fits its training set makes no errors there, and the first thing that it learns is the shortcut. Raises
+    AimfairError for less than one epoch.
     """
     if epochs < 1:
         raise AimfairError(f"{what} needs a first model of at least 1 epoch, got {epochs}")
@@ -65,8 +65,7 @@ def fit_jtt(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     upweight      lambda: an error occurs lambda times (default) or, with ``added``, lambda + 1 times (released code)
     whole_epochs  False: as many steps as ERM; True: every repetition in every epoch (released), at up to lambda times
                   the cost
-    Without errors the second training is ERM, bit for bit, and ``scores["note"]`` says so. The paper chooses T, lambda
-    and the epoch by the validation set's worst group; here, as for all, by its overall accuracy.
+    Without errors the second training is ERM, bit for bit, and ``scores["note"]`` says so.
     """
     target = bench.train.target
     multiplicities(target == 1, hyper["upweight"])  # a wrong value is refused before a training is spent on it
@@ -75,16 +74,13 @@ def fit_jtt(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     times = multiplicities(errors, hyper["upweight"], hyper["added"])
     repeated = torch.arange(len(target)).repeat_interleave(times)
     order = shuffled(repeated, len(repeated) if hyper["whole_epochs"] else len(target))
-    fitted = from_scratch(bench, f"JTT x{hyper['upweight']}", order=order)
     by_class = [int(errors[target == c].sum()) for c in (0, 1)]
-    fitted.scores = {"errors": int(errors.sum()), "errors_by_class": by_class, "error_set": packed(errors)}
+    scores: dict[str, Any] = {"errors": int(errors.sum()), "errors_by_class": by_class, "error_set": packed(errors)}
     if not errors.any():
-        fitted.scores["note"] = (
-            "the first model makes no errors on the training set: this is ERM; use fewer first_epochs"
-        )
+        scores["note"] = "the first model makes no errors on the training set: this is ERM; use fewer first_epochs"
     elif len((logits >= 0).unique()) == 1:
-        fitted.scores["note"] = "the first model predicts one class: the error set is the other; use more first_epochs"
-    return fitted
+        scores["note"] = "the first model predicts one class: the error set is the other; use more first_epochs"
+    return replace(from_scratch(bench, f"JTT x{hyper['upweight']}", order=order), scores=scores)
 
 
 def scale_gradients(logits: Tensor, target: Tensor) -> Tensor:
@@ -155,8 +151,7 @@ def fit_eiil(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     split              "sign": the closed form (default); "adam": the released optimisation, ``steps`` of size ``lr``
     eta                step size of the group weights
     Environment 1 is in effect the reference's error set, as in JTT. The paper's own second stage for colour-MNIST is
-    IRMv1; for images it used Group DRO, as here. Published numbers for images come from a tuning and a stopping time by
-    validation groups; here, as for all, the overall validation accuracy decides.
+    IRMv1; for images it used Group DRO, as here.
     """
     if hyper["split"] not in ("sign", "adam") or hyper["eta"] < 0:
         raise AimfairError(f"EIIL needs a split of sign or adam and eta >= 0, got {hyper['split']!r}, {hyper['eta']}")

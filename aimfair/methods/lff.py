@@ -116,8 +116,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     gce    "true" (default) or "released", whose only difference is a q times smaller step of the biased network
     The weights start at one half, so the debiased network learns at about half of ERM's rate. The released configuration
     for CelebA has Adam and an ImageNet backbone of which only the last layer learns; here both networks learn as a whole,
-    by everyone's optimiser. The published comparisons choose q and the epoch by validation groups; here, as for all,
-    overall accuracy does.
+    by everyone's optimiser.
     """
     pair = Pair(bench.fresh_model(), bench.fresh_model())
     loss = LearningFromFailure(bench.train.target, pair.other, hyper["q"], hyper["decay"], hyper["gce"])

@@ -205,27 +205,25 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
 
     The features are the standardised penultimate ones of the ERM model; no code for faces was released. In the released
     script the outer risk is taken on the training set with its environment labels, and the best test accuracy along the
-    way is reported; here no training face needs a group label, and the last round's probabilities decide. Of the paper's
-    outer risks the penalty of IRMv1 and the variance of V-REx are not here. An epoch of the final training has as many
-    steps as one of ERM, so that a small selection is no short training. A selection without both classes is replaced by
-    all samples, with a note.
+    way is reported; here no training face needs a group label, and the last round's probabilities decide. The paper's
+    penalties of IRMv1 and V-REx are not here. An epoch of the final training has as many steps as one of ERM. A selection
+    without both classes is replaced by all samples, with a note.
     """
-    if not 0 < hyper["share"] <= 1 or not 0 <= hyper["anneal_from"] <= 1:
+    share, anneal_from = hyper["share"], hyper["anneal_from"]
+    if not 0 < share <= 1 or not 0 <= anneal_from <= 1:
         raise AimfairError(
-            f"maple: share lies above 0 and up to 1, anneal_from from 0 to 1; got {hyper['share']}, {hyper['anneal_from']}"
+            f"maple: share lies above 0 and up to 1, anneal_from from 0 to 1; got {share}, {anneal_from}"
         )
     outer, inner = halves(bench.validation.groups)
     everything = torch.ones(len(bench.train), dtype=torch.bool)
-    selected, scores = select(bench, outer, hyper) if hyper["share"] < 1 else (everything, {})
+    selected, scores = select(bench, outer, hyper) if share < 1 else (everything, {})
     if len(bench.train.target[selected].unique()) < 2:
         selected = everything
         scores["note"] = "the selection did not hold both classes: trained on all samples"
     schedule = replace(bench.pretraining, select="validation-worst-group")
     halved = replace(bench, validation=bench.validation.subset(inner), pretraining=schedule)
-    order = shuffled(torch.nonzero(selected).flatten(), len(bench.train))
-    fitted = from_scratch(halved, "MAPLE", order=order)
-    fitted.scores = {"selected": int(selected.sum()), **scores}
-    return fitted
+    fitted = from_scratch(halved, "MAPLE", order=shuffled(torch.nonzero(selected).flatten(), len(bench.train)))
+    return replace(fitted, scores={"selected": int(selected.sum()), **scores})
 
 
 METHOD = Method(

@@ -63,13 +63,10 @@ def fit_repaired(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """
     pool = bench.balanced if bench.pool is None else bench.pool
     faces, added, wanted = repaired(bench.train, bench.shares, pool, bench.seed + 2)
-    fitted = from_scratch(replace(bench, train=faces), "repairing")
-    fitted.scores = {"added": added}
+    scores: dict[str, Any] = {"added": added}
     if added != wanted:
-        fitted.scores["note"] = (
-            f"the groups stay unequal: {wanted} synthetic faces are wanted, the pool has {pool.counts()}"
-        )
-    return fitted
+        scores["note"] = f"the groups stay unequal: {wanted} synthetic faces are wanted, the pool has {pool.counts()}"
+    return replace(from_scratch(replace(bench, train=faces), "repairing"), scores=scores)
 
 
 def paired(real: Tensor, synthetic: Tensor, size: int, pairing: str) -> Order:

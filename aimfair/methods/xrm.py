@@ -69,8 +69,8 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     eta          step size of the group weights
     A face is in environment 1 where either twin misses its original label. So the validation set has groups as well,
     and the epoch of Group DRO is chosen by the worst of them, without a human group label. The paper chooses the twins'
-    settings by the share of flipped labels, kept in ``scores["flipped"]``; here, as for all, validation accuracy does.
-    Where an environment of either set is empty its groups are the two classes, and ``scores["note"]`` says so.
+    settings by the share of flipped labels, ``scores["flipped"]``; here validation accuracy does. Where an environment of
+    either set is empty its groups are the two classes, and ``scores["note"]`` says so.
     """
     if hyper["twin_epochs"] < 1 or hyper["eta"] < 0:
         raise AimfairError(f"XRM needs twin_epochs >= 1 and eta >= 0, got {hyper['twin_epochs']} and {hyper['eta']}")
