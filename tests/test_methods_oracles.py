@@ -345,10 +345,6 @@ def test_keeping_everything_is_erm_and_a_selection_is_trained_on_as_long(bench):
     assert torch.equal(erm.model.bn1.num_batches_tracked, some.model.bn1.num_batches_tracked)
 
 
-def test_no_group_of_a_training_face_is_read(bench):
-    assert same_weights(fit_method(bench, "maple"), maple.fit(bench, maple.METHOD.hyper()))
-
-
 def test_a_selection_that_cannot_be_trained_on_is_replaced_and_said(bench):
     scores = fit_method(bench, "maple", share=0.005).scores
     assert "trained on all samples" in scores["note"] and scores["selected"] == 120

@@ -15,9 +15,9 @@ from aimfair import sampling, training
 from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench, Fitted, Method
-from aimfair.methods.dfr import last_layer
+from aimfair.methods.finetuning import schedule
 from aimfair.methods.last_layer_fairness import equalised_odds, rate_gaps
-from aimfair.models import as_input
+from aimfair.models import as_input, head
 from aimfair.repair import only_elements
 from aimfair.training import Loss, batches, binary_cross_entropy
 
@@ -83,33 +83,30 @@ def debias(bench: Bench, hyper: Mapping[str, Any], faces: FaceSet, select: str) 
     Running statistics stay as they are in both steps unless ``batchnorm`` is "train".
     """
     model = bench.biased_model().to(bench.device)
+    layer = head(model)
     unfair = bias_loss((faces.groups % 2).to(bench.device), hyper["bias_loss"])
-    layer = {id(parameter) for parameter in last_layer(model).parameters()}
-    head = {name for name, parameter in model.named_parameters() if id(parameter) in layer}
+    body = {name for name, _ in model.named_parameters()} - {f"{layer}.weight", f"{layer}.bias"}
     for_bias, for_prediction = (
         importance(model, faces, loss, bench.finetuning.batch_size, bench.seed)
         for loss in (unfair, binary_cross_entropy)
     )
-    body = for_bias.keys() - head
     masks = select_weights({n: for_bias[n] for n in body}, {n: for_prediction[n] for n in body}, hyper["rate"])
-    schedule = replace(bench.finetuning, batchnorm=hyper["batchnorm"])
+
+    def fair(logits: Tensor, target: Tensor, index: Tensor) -> Tensor:
+        return binary_cross_entropy(logits, target, index) + hyper["beta"] * unfair(logits, target, index)
 
     def tune(plan: training.Schedule, trainable: set[str], loss: Loss, step: str) -> training.History:
         how: dict[str, Any] = {"what": f"BMFT, {step}", "resume": bench.resume_of(step)}
         sets = faces, bench.validation
         return training.fit(model, *sets, plan, bench.seed + 1, bench.device, trainable=trainable, loss=loss, **how)
 
-    with only_elements(model, masks, schedule.weight_decay):
-        plan = replace(schedule, lr=hyper["lr"], weight_decay=0.0, select="last")
-        forgetting = tune(plan, set(masks), unfair, "masked")
-    for parameter in last_layer(model).parameters():
+    plan = schedule(bench, hyper)
+    with only_elements(model, masks, plan.weight_decay):
+        forgetting = tune(replace(plan, weight_decay=0.0, select="last"), body, unfair, "masked")
+    for parameter in model.get_submodule(layer).parameters():
         nn.init.zeros_(parameter)
-    history = tune(
-        replace(schedule, lr=hyper["head_lr"], select=select),
-        head,
-        lambda z, y, index: binary_cross_entropy(z, y, index) + hyper["beta"] * unfair(z, y, index),
-        "head",
-    )
+    plan = replace(plan, lr=hyper["head_lr"], select=select)
+    history = tune(plan, {f"{layer}.weight", f"{layer}.bias"}, fair, "head")
     scores = {
         "faces": len(faces),
         "density": sum(int(m.sum()) for m in masks.values()) / sum(m.numel() for m in masks.values()),

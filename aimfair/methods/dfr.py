@@ -31,11 +31,6 @@ Rule = tuple[np.ndarray, float]
 """Weights (d,) and intercept of a linear rule: the logit of features x is ``x @ weights + intercept``."""
 
 
-def last_layer(model: nn.Module) -> nn.Linear:
-    """The linear layer that turns features into the logit."""
-    return cast(nn.Linear, model.get_submodule(head(model)))
-
-
 def described(model: nn.Module, faces: FaceSet, device: str) -> Labelled:
     """Features of whole images, evaluation mode, with their labels. Raises AimfairError for a withheld label."""
     groups = faces.groups
@@ -45,7 +40,7 @@ def described(model: nn.Module, faces: FaceSet, device: str) -> Labelled:
 
 def with_rule(bench: Bench, model: nn.Module, weights: ArrayLike, intercept: float, loss: float) -> Fitted:
     """``model`` with the rule as its last layer; ``loss`` is what was reached in fitting it."""
-    layer = last_layer(model)
+    layer = cast(nn.Linear, model.get_submodule(head(model)))
     with torch.no_grad():
         layer.weight.copy_(torch.as_tensor(np.asarray(weights))[None])
         layer.bias.fill_(float(intercept))

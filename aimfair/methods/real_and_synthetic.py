@@ -13,6 +13,7 @@ from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.methods import LEARNING_RATES, Bench, Fitted, Method
 from aimfair.methods.erm import from_scratch, shuffled
+from aimfair.methods.finetuning import schedule
 from aimfair.training import Order
 
 PAIRINGS = ("any", "same label")
@@ -110,7 +111,7 @@ def fit_mixed(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """Fine-tune all tensors of the biased model on mix-up: every image of a step blends a real and a synthetic face, with
     one share of the real for the step. Batches are class-balanced.
 
-    lr, batchnorm  of the fine-tuning, as for full fine-tuning
+    lr, batchnorm  see :func:`aimfair.methods.finetuning.schedule`
     a              the share is drawn from Beta(a, a): 1 is uniform, smaller values keep near the pure images
     pairing        "any" blends labels as well; "same label" pairs faces of one class, so that labels stay 0 or 1
     The paper says only that real and synthetic images are mixed up; the released code of LTGC ends before its mixing.
@@ -126,7 +127,7 @@ def fit_mixed(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
         model,
         bench.train + bench.balanced,
         bench.validation,
-        replace(bench.finetuning, lr=hyper["lr"], batchnorm=hyper["batchnorm"], batch_size=2 * size),
+        replace(schedule(bench, hyper), batch_size=2 * size),
         bench.seed + 1,
         bench.device,
         order=paired(bench.train.target, bench.balanced.target, size, hyper["pairing"]),
