@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
@@ -23,9 +23,6 @@ from aimfair.prompts import coverage, wording
 from aimfair.study.corpus import corpus_root, load_corpus
 from aimfair.study.pool import is_tiny, model_of, pool_catalogue, pool_folder, take_faces
 from aimfair.study.profiles import Profile
-
-if TYPE_CHECKING:
-    from aimfair.study import Study
 
 SHIPPED = {"faceworld": "judge.safetensors", "fairface": "judge-fairface.safetensors"}
 """Corpus -> the judge of it in ``data/tiny-sd``. Each looks at 64 px, to which it resizes what it is shown."""
@@ -87,7 +84,7 @@ def _shipped(corpus: str) -> Path:
     return home() / "data" / "tiny-sd" / SHIPPED[corpus]
 
 
-def choose_judges(study: Study, clip: str = "") -> tuple[Judge, Judge | None]:
+def choose_judges(study: Any, clip: str = "") -> tuple[Judge, Judge | None]:
     """The judge of a study's synthetic faces, and CLIP as the second one; CLIP alone where there is no other.
 
     clip  folder or hub name of a CLIP model; empty for none
@@ -153,7 +150,7 @@ def _prompts_by_id(task: str, variant: str) -> dict[str, Mapping[str, Any]]:
     return {p["id"]: p for group in prompts.read(name)["groups"].values() for p in group["prompts"]}
 
 
-def audit_pool(study: Study, clip: str = "", training: bool = True, skip_broken: bool = False) -> report.PoolAudit:
+def audit_pool(study: Any, clip: str = "", training: bool = True, skip_broken: bool = False) -> report.PoolAudit:
     """Audit what ``study`` draws its synthetic sets from (:func:`aimfair.audit.report.examine`); with a rule that
     selects, what is selected.
 
@@ -198,7 +195,7 @@ def audit_pool(study: Study, clip: str = "", training: bool = True, skip_broken:
     return found
 
 
-def inspect_pool(study: Study, seed: int) -> dict[str, Any]:
+def inspect_pool(study: Any, seed: int) -> dict[str, Any]:
     """What can be said of a study's generator and pool without showing a face, so that it can be published.
 
     training   the generator's training record: images, minutes, steps, threads, sizes; {} where it is none of this book's
@@ -217,16 +214,16 @@ def inspect_pool(study: Study, seed: int) -> dict[str, Any]:
     """
     p, pool, validation = study.profile, study.pool, study.faces("validation")
     names = {"target": p.target, "protected": p.protected}
-    record = _training_record(p)
+    record, unjudged = _training_record(p), ""
     judged: dict[str, dict[str, float]] = {}
-    judge, unjudged = None, ""
-    if record and _has_corpus_files(p, study.data_root):
-        judge, judged = _judge_with_bounds(p, names, study.device, study.data_root)
-    else:
-        try:
+    judge: Judge | None = None
+    try:
+        if record and _has_corpus_files(p, study.data_root):
+            judge, judged = _judge_with_bounds(p, names, study.device, study.data_root)
+        else:
             judge = judge_of(p, study.device, study.data_root)
-        except NoJudge as error:
-            unjudged = str(error)
+    except NoJudge as error:
+        unjudged = str(error)
     if judge is None:
         groups = [{"target": t, "protected": p, "faces": n} for (t, p), n in zip(GROUPS, pool.counts(), strict=True)]
     else:
