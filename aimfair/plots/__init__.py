@@ -1,26 +1,49 @@
-"""Every figure of the book: one file each, holding one function of the same name that returns a Figure.
+"""The figures of the book. Use them as ``from aimfair import plots; plots.by_metric(...)``; each returns a Figure.
 
-A new figure is a new file here and nothing else. Use them as ``from aimfair import plots; plots.counts(...)``.
-A module whose name starts with an underscore is no figure.
+Two general ones carry most of the book: metrics with their intervals (:func:`by_metric`, :func:`by_row`), and the plane
+of accuracy and fairness (:func:`accuracy_fairness`, :func:`paths`). Figures of single chapters lie in ``notebooks/beyond``.
 """
 
-from __future__ import annotations
+from aimfair.plots._style import (
+    COLOURS,
+    GREY,
+    WIDTH,
+    as_frame,
+    better,
+    group_names,
+    jpeg,
+    look,
+    png,
+    styled,
+)
+from aimfair.plots.faces import contact_sheet, counts, group_bars
+from aimfair.plots.metrics import by_metric, by_row, by_size, group_points, training_curve
+from aimfair.plots.paper_figures import feature_maps, gap_rank, mask_by_layer
+from aimfair.plots.plane import accuracy_fairness, learning_rate_curves, paths
 
-import importlib
-import pkgutil
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-from aimfair.plots._style import group_names, jpeg, png
-
-FIGURES: tuple[str, ...] = tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
-
-for _name in FIGURES:
-    globals()[_name] = getattr(importlib.import_module(f"{__name__}.{_name}"), _name)
-
-if TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Callable[..., Any]: ...
-
-
-__all__ = ["FIGURES", "group_names", "jpeg", "png", *FIGURES]
+__all__ = [
+    "COLOURS",
+    "GREY",
+    "WIDTH",
+    "accuracy_fairness",
+    "as_frame",
+    "better",
+    "by_metric",
+    "by_row",
+    "by_size",
+    "contact_sheet",
+    "counts",
+    "feature_maps",
+    "gap_rank",
+    "group_bars",
+    "group_names",
+    "group_points",
+    "jpeg",
+    "learning_rate_curves",
+    "look",
+    "mask_by_layer",
+    "paths",
+    "png",
+    "styled",
+    "training_curve",
+]

@@ -60,6 +60,9 @@ LABELS = {
 }
 """Words for the columns of :meth:`aimfair.metrics.FairnessReport.as_dict`."""
 
+SHORT = {"acc": "ACC", "wst": "WST", "eo_max": "EO (max)", "eo_mean": "EO (mean)", "std": "STD"}
+"""The same in a word, for narrow panels."""
+
 LOWER_IS_BETTER = {"eo_max", "eo_mean", "std"}
 
 Results: TypeAlias = pd.DataFrame | Mapping[str, Sequence[FairnessReport]]
@@ -90,6 +93,11 @@ def _shown_as_png() -> None:
 def look(i: int) -> dict[str, Any]:
     """Colour and marker of the i-th method; pairs repeat after 56."""
     return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+
+
+def looks(n: int) -> dict[str, Any]:
+    """:func:`look` of ``n`` series, as seaborn takes them."""
+    return {"palette": [look(i)["color"] for i in range(n)], "markers": [look(i)["marker"] for i in range(n)]}
 
 
 def group_names(target: str = "t", protected: str = "p") -> list[str]:

@@ -1,0 +1,236 @@
+"""Metrics with their intervals: a panel per metric, over the values of a column or row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from textwrap import fill
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+from aimfair.plots._style import COLOURS, GREY, LABELS, SHORT, WIDTH, Results, as_frame, look, looks, styled
+from aimfair.stats import interval
+from aimfair.training import History
+
+MANY = 12
+"""Values of a sweep above which the intervals are bands instead of bars."""
+
+
+@styled
+def by_metric(
+    results: Results,
+    x: str,
+    metrics: Sequence[str] = ("acc", "wst", "eo_max"),
+    *,
+    series: str = "",
+    order: Sequence[Any] = (),
+    joined: bool = True,
+    unit: str = "",
+    baselines: Mapping[str, Mapping[str, float]] | None = None,
+    label: str = "",
+    title: str = "",
+) -> Figure:
+    """A panel per metric: the mean over seeds and its 95 % interval at each value of column ``x``.
+
+    series     column whose values have a look each; empty: there is one series
+    order      values of ``x`` from left to right at equal distances; empty: numbers, placed to scale
+    joined     whether lines join the points of a series
+    unit       column ("seed") by which rows of different ``x`` belong together: each unit is a faint line
+    baselines  horizontal lines, ``{"full fine-tuning": {"acc": ..., "wst": ...}}``
+    label, title  of the horizontal axis and of the legend
+    """
+    frame = as_frame(results, x, *metrics, *filter(None, (series, unit)))
+    names = list(frame[series].unique()) if series else [""]
+    hue = frame[series] if series else [""] * len(frame)
+    figure, panels = plt.subplots(1, len(metrics), figsize=(WIDTH, 3.4), squeeze=False)
+    for axes, metric in zip(panels[0], metrics, strict=True):
+        common = {"x": x, "y": metric, "hue": hue, "hue_order": names, "errorbar": interval, "ax": axes}
+        if order:
+            if unit:
+                _join_units(axes, frame.assign(_series=hue), x, metric, unit, order, names)
+            apart = (0.1 if joined else 0.24) * (len(names) - 1)
+            mark = {
+                "ms": 6,
+                "lw": 1,
+                "capsize": 0.1,
+                "err_kws": {"lw": 1.5},
+                "mew": 0.8,
+                "mec": "black" if unit else None,
+            }
+            lines = ["-" if joined else "none"] * len(names)
+            mark |= {"order": order, "dodge": apart or False, "linestyles": lines, "zorder": 3}
+            sns.pointplot(frame, **common, **mark, **looks(len(names)))
+            upright = len(order) <= 5 or not isinstance(order[0], str)
+            axes.set_xticks(range(len(order)), [_tick(value, upright) for value in order])
+            axes.tick_params(axis="x", labelrotation=0 if upright else 90)
+        elif frame[x].nunique() <= MANY:
+            bars = {"err_style": "bars", "err_kws": {"capsize": 2}, "dashes": False, "mec": "none"}
+            sns.lineplot(frame, style=hue, style_order=names, lw=1.2, **common, **bars, **looks(len(names)))
+        else:
+            palette = looks(len(names))["palette"]
+            sns.lineplot(frame, style=hue, style_order=names, lw=1.2, palette=palette, **common)
+        for i, (name, level) in enumerate((baselines or {}).items()):
+            axes.axhline(level[metric], color=GREY, ls=("--", ":", "-.")[i % 3], label=name)
+        axes.set(title=LABELS.get(metric, metric), xlabel="", ylabel="")
+    panels[0][len(metrics) // 2].set_xlabel(label)
+    _legend(figure, panels[0], title)
+    return figure
+
+
+def _join_units(
+    axes: Axes, frame: pd.DataFrame, x: str, metric: str, unit: str, order: Sequence[Any], names: Sequence[Any]
+) -> None:
+    """A faint line for each unit; smooth edges of a hundred of them would make the picture twice as large."""
+    for i, name in enumerate(names):
+        wide = frame[frame["_series"] == name].pivot(index=unit, columns=x, values=metric)
+        values = wide[[value for value in order if value in wide]]
+        places = [order.index(value) + 0.24 * (i - (len(names) - 1) / 2) for value in values]
+        thin: dict[str, Any] = {"marker": ".", "ms": 4, "lw": 0.8, "alpha": 0.4, "antialiased": False}
+        axes.plot(places, values.T.to_numpy(), color=look(i)["color"], **thin)
+
+
+def _tick(value: Any, upright: bool) -> str:
+    if isinstance(value, str):
+        return fill(value, 8, break_long_words=False) if upright else value
+    return f"{value:g}"
+
+
+def _legend(figure: Figure, panels: Sequence[Axes], title: str = "") -> None:
+    """One legend below all panels, of what has a name; none of its own in any panel."""
+    handles, labels = panels[0].get_legend_handles_labels()
+    named = {label: handle for handle, label in zip(handles, labels, strict=True) if label}
+    for axes in panels:
+        if axes.get_legend():
+            axes.get_legend().remove()
+    if named:
+        columns = 6 if max(map(len, named)) < 12 else 3  # short values side by side, names of methods below each other
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns, title=title or None)
+
+
+@styled
+def by_row(
+    results: Results,
+    metrics: Sequence[str] = ("acc", "wst", "eo_max"),
+    *,
+    row: str = "method",
+    order: Sequence[str] = (),
+    reference: str = "",
+) -> Figure:
+    """A panel per metric, in it a line per row: every seed as a faint point, mean and 95 % interval as a large one.
+
+    order      rows from top to bottom; one without results leaves a gap. Empty: as they come
+    reference  the row with which the others are compared: a dashed line through its mean. Empty: the values are
+               differences in points, and the dashed line is at 0
+    """
+    frame = as_frame(results, row, *metrics)
+    names = list(order or frame[row].unique())
+    base = frame[frame[row] == reference]
+    as_frame(base if reference else frame)  # a reference without results is refused
+    figure, panels = plt.subplots(1, len(metrics), figsize=(WIDTH, 1.0 + 0.38 * len(names)), sharey=True, squeeze=False)
+    for axes, metric in zip(panels[0], metrics, strict=True):
+        axes.axvline(base[metric].mean() if reference else 0, color=GREY, ls="--", lw=1.2)
+        common: dict[str, Any] = {"x": metric, "y": row, "hue": row, "order": names, "hue_order": names, "ax": axes}
+        how = looks(len(names))
+        sns.stripplot(frame, jitter=False, size=4.5, alpha=0.4, legend=False, palette=how["palette"], **common)
+        mean = {
+            "linestyles": "none",
+            "capsize": 0.2,
+            "ms": 7,
+            "mec": "black",
+            "mew": 0.8,
+            "err_kws": {"lw": 1.5},
+            "legend": False,
+        }
+        sns.pointplot(frame, orient="y", errorbar=interval, **mean, **how, **common)
+        axes.set(xlabel=SHORT.get(metric, metric) + ("" if reference else ", points"), ylabel="")
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.set_ylim(len(names) - 0.5, -0.5)
+    return figure
+
+
+@styled
+def group_points(frame: pd.DataFrame, label: str) -> Figure:
+    """A point and its interval for each group and series, groups from left to right in the order in which they come.
+
+    frame  a row per series and group: columns series, group (its name), value, low, high
+    label  what is measured, with its unit
+    """
+    frame = as_frame(frame, "series", "group", "value", "low", "high")
+    groups, several = list(frame["group"].unique()), list(frame["series"].unique())
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.4))
+    for i, name in enumerate(several):
+        rows = frame[frame["series"] == name].set_index("group").reindex(groups)
+        reach = np.clip([rows["value"] - rows["low"], rows["high"] - rows["value"]], 0, None)
+        x = np.arange(len(groups)) + 0.7 * ((i + 0.5) / len(several) - 0.5)
+        axes.errorbar(x, rows["value"], reach, ls="", capsize=2, label=name, **look(i))
+    axes.set(ylabel=label, xlim=(-0.5, len(groups) - 0.5))
+    axes.set_xticks(range(len(groups)), [name.replace(", ", "\n") for name in groups])
+    axes.grid(visible=False, axis="x")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+@styled
+def by_size(
+    frame: pd.DataFrame,
+    label: str,
+    *,
+    size: str = "faces in each set",
+    limits: Mapping[str, float] | None = None,
+    marks: Mapping[float, str] | None = None,
+    log: bool = False,
+) -> Figure:
+    """Mean and central 95 % of repeated draws against the size of the sets, which is on a logarithmic scale.
+
+    frame   a row per draw: columns series, size, value
+    limits  series -> what the mean tends to as the sets grow: a dashed line, left out where it is not above 0
+    marks   size -> text at a vertical line
+    log     whether the values are on a logarithmic scale, too
+    """
+    frame = as_frame(frame, "series", "size", "value")
+    names, sizes = list(frame["series"].unique()), sorted(frame["size"].unique())
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
+    columns = {"x": "size", "y": "value", "hue": "series", "style": "series", "hue_order": names, "style_order": names}
+    band = {"errorbar": ("pi", 95), "err_kws": {"alpha": 0.25, "lw": 0}}
+    sns.lineplot(frame, ax=axes, lw=1.2, dashes=False, mec="none", **columns, **band, **looks(len(names)))
+    for i, name in enumerate(names):
+        if (limits or {}).get(name, 0.0) > 0:
+            axes.axhline(limits[name], color=COLOURS[i % len(COLOURS)], ls="--", lw=1)  # type: ignore[index]
+    axes.set(xscale="log", xlabel=size, ylabel=label, yscale="log" if log else "linear")
+    axes.set_ylim(bottom=None if log else 0)
+    for place, text in (marks or {}).items():
+        axes.axvline(place, color=GREY, ls="--", lw=1)
+        top: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (4, -2), "textcoords": "offset points"}
+        axes.annotate(text, (place, 1), fontsize=9, va="top", **top)
+    axes.set_xticks(sizes)
+    axes.minorticks_off()
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    _legend(figure, [axes])
+    return figure
+
+
+@styled
+def training_curve(histories: History | Mapping[str, History]) -> Figure:
+    """Training loss and validation accuracy over epochs; a ring marks the epoch whose weights were kept.
+
+    histories  one History, or several by name
+    """
+    by_name = histories if isinstance(histories, Mapping) else {"": histories}
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 2.9))
+    for i, (name, history) in enumerate(by_name.items()):
+        for axes, values in zip(panels, (history.loss, history.validation_accuracy), strict=True):
+            axes.plot(range(1, len(values) + 1), values, lw=1.2, ms=4, label=name, **look(i))
+            if 0 <= history.chosen < len(values):
+                axes.scatter(history.chosen + 1, values[history.chosen], 120, facecolors="none", edgecolors="black")
+    for axes, title in zip(panels, ("training loss", "validation accuracy (%)"), strict=True):
+        axes.set(xlabel="epoch", title=title)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend(figure, panels)
+    return figure
