@@ -106,8 +106,8 @@ def _legend(figure: Figure, panels: Sequence[Axes], title: str = "") -> None:
     handles, labels = panels[0].get_legend_handles_labels()
     named = {label: handle for handle, label in zip(handles, labels, strict=True) if label}
     for axes in panels:
-        if axes.get_legend():
-            axes.get_legend().remove()
+        if legend := axes.get_legend():
+            legend.remove()
     if named:
         columns = 6 if max(map(len, named)) < 12 else 3  # short values side by side, names of methods below each other
         figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns, title=title or None)

@@ -49,7 +49,7 @@ def cue_thresholds(
     for observer, value in thresholds.items():
         side = ("right", -5) if value < 0 else ("left", 5)
         axes.axvline(value, color=GREY, lw=1.2)
-        place = {
+        place: dict[str, Any] = {
             "ha": side[0],
             "va": "top",
             "xytext": (side[1], -3),
