@@ -49,44 +49,29 @@ def test_a_row_per_run_with_its_report_and_hyper_parameters():
     assert frame["eo_max"].tolist() == [40, 0] and frame["k"].tolist()[1] == 55
 
 
-def test_the_choice_is_by_validation_accuracy_and_the_smaller_rate_on_a_tie():
-    frame = tables.frame(
-        [
-            run("aim-fair", 100, (3, 3, 3, 3), lr=0.001),
-            run("aim-fair", 100, (1, 1, 1, 1), lr=0.1),
-            run("aim-fair", 100, (0, 2, 2, 0), lr=0.01),
-        ]
-    )
-    assert tables.choose(frame)["lr"].tolist() == [0.01]
-
-
-def test_an_oracle_is_chosen_by_its_worst_group():
-    accurate, fair = (0, 0, 0, 5), (2, 2, 2, 2)
-    for method, wanted in (("balanced-sampling", 0.01), ("erm", 0.001)):
-        frame = tables.frame([run(method, 100, accurate, lr=0.001), run(method, 100, fair, lr=0.01)])
-        assert tables.choose(frame)["lr"].tolist() == [wanted]
+@pytest.mark.parametrize(
+    ("method", "wrong", "wanted"),
+    [  # wrong faces of each group at each rate: of equals the smaller rate is taken
+        ("aim-fair", {0.001: (3, 3, 3, 3), 0.1: (1, 1, 1, 1), 0.01: (0, 2, 2, 0)}, 0.01),
+        ("erm", {0.001: (0, 0, 0, 5), 0.01: (2, 2, 2, 2)}, 0.001),
+        ("balanced-sampling", {0.001: (0, 0, 0, 5), 0.01: (2, 2, 2, 2)}, 0.01),  # an oracle: by its worst group
+    ],
+)
+def test_the_choice_is_by_validation_accuracy_or_an_oracles_worst_group(method, wrong, wanted):
+    frame = tables.frame([run(method, 100, errors, lr=lr) for lr, errors in wrong.items()])
+    assert tables.choose(frame)["lr"].tolist() == [wanted]
 
 
 def test_summary_and_differences_by_hand():
-    erm = [run("erm", s, (4, 0, 0, w)) for s, w in ((100, 5), (200, 6), (300, 4), (400, 5))]
-    aim = [run("aim-fair", s, (1, 1, 1, w)) for s, w in ((100, 2), (200, 2), (300, 2), (400, 2))]
-    frame = tables.frame(erm + aim)
+    wrong = {"aim-fair": (1, 2), "erm": (4, 5), "full-finetuning": (3, 5)}  # in the first and the last group
+    frame = tables.frame([run(m, s, (a, 0, 0, b)) for m, (a, b) in wrong.items() for s in (100, 200, 300, 400)])
     table = tables.summary(frame, reference="AIM-Fair", metric=("acc", "wst"))
-    expected = np.mean([50, 40, 60, 50]) - 80
-    assert table.loc["Baseline (ERM)", ("wst", "difference")] == pytest.approx(expected)
-    assert table.loc["Baseline (ERM)", ("wst", "p")] == pytest.approx(2 / 16)
-    assert table.loc["Baseline (ERM)", ("wst of means", "mean")] == pytest.approx(50)
+    erm = table.loc["Baseline (ERM)"]
+    assert erm["wst", "difference"] == pytest.approx(50 - 80) and erm["wst of means", "mean"] == pytest.approx(50)
+    assert table["wst", "p"].dropna().tolist() == [2 * 2 / 16] * 2  # Holm: of each alone 2 / 16
     assert np.isnan(table.loc["AIM-Fair", ("wst", "difference")])
-    shown = tables.show(table, ("acc", "wst"))
-    assert shown.loc["AIM-Fair", "WST"].startswith("80.0 [80.0,\u00a080.0]")
+    assert tables.show(table, ("acc", "wst")).loc["AIM-Fair", "WST"].startswith("80.0 [80.0,\u00a080.0]")
     assert tables.show(table, ("wst",), differences=True).loc["Baseline (ERM)", "WST"].startswith("-30.0 [")
-
-
-def test_p_values_are_adjusted_for_all_rows_of_the_table():
-    wrong = {"aim-fair": (0, 0), "erm": (1, 2), "full-finetuning": (3, 5)}
-    runs_of_four_seeds = [run(m, s, (w[0], 0, 0, w[1])) for m, w in wrong.items() for s in (100, 200, 300, 400)]
-    table = tables.summary(tables.frame(runs_of_four_seeds), reference="AIM-Fair", metric=("wst",))
-    assert table["wst", "p"].dropna().tolist() == [2 * 2 / 16] * 2  # of each alone 2 / 16
 
 
 def test_a_name_with_a_vertical_bar_stays_one_cell_of_a_markdown_table():
@@ -105,12 +90,8 @@ def test_complete_keeps_the_seeds_that_have_all_values_of_their_group_draws_and_
     rows = [{"method": "a", "seed": seed, "lr": lr} for seed in (1, 2) for lr in (0.1, 0.2) for _ in range(2)]
     rows += [{"method": "a", "seed": 3, "lr": 0.1}] * 2  # twice one value are not two values
     rows += [{"method": "nothing to search", "seed": seed, "lr": None} for seed in (1, 2, 3)]
-    kept = tables.complete(pd.DataFrame(rows))
-    assert kept.groupby(["method", "seed"]).size().to_dict() == {
-        ("a", 1): 4,
-        ("a", 2): 4,
-        **{("nothing to search", seed): 1 for seed in (1, 2, 3)},
-    }
+    kept = tables.complete(pd.DataFrame(rows)).groupby(["method", "seed"]).size().to_dict()
+    assert kept == {("a", 1): 4, ("a", 2): 4} | {("nothing to search", seed): 1 for seed in (1, 2, 3)}
     assert tables.complete(pd.DataFrame()).empty
 
 
@@ -151,50 +132,26 @@ def test_a_computed_table_has_a_row_for_each_run_and_computing_it_again_trains_n
 
 
 def test_rows_of_other_settings_and_hyper_parameters_are_not_shown(lab):
-    other = Experiment(
-        "Table 6", "", {"larger": {"train_images": 120}, "as it is": {}}, [Row("k", "aim-fair", {"k": 40})]
-    )
-    rows = tables.rows(lab, other)
-    assert rows.empty and set(tables.METRICS) < set(rows)
-    best = tables.chosen(rows)
-    assert tables.missing(lab, other, best) == {"k (larger)": 1, "k (as it is)": 1}
-    said = tables.note(lab, other, best).data
-    assert "not run yet: k (larger); k (as it is). To compute" in said
-    assert "`python -m aimfair grid run --table 6 --profile smoke" in said
+    rows = [Row("k", "aim-fair", {"k": 40}), Row("Rare", "jtt", settings=("larger",))]
+    other = Experiment("Table 6", "", {"larger": {"train_images": 120}, "as it is": {}}, rows)
+    found = tables.rows(lab, other)
+    assert found.empty and set(tables.METRICS) < set(found)
+    best = tables.chosen(found)
+    assert tables.missing(lab, other, best) == {"k (larger)": 1, "Rare (larger)": 1, "k (as it is)": 1}
+    assert "not run yet: k (larger); Rare (larger); k (as it is)." in tables.note(lab, other, best).data
     assert "no runs with this profile" in tables.note(lab, Experiment("Table 11", "", {}, []), best).data
 
 
-def test_what_methods_noted_of_their_runs_is_told_once_for_each_note(lab):
-    rows = tables.rows(lab, SMALL)
-    assert tables.notes(rows) == [] and tables.notes(rows.iloc[:0]) == []
-    noted = pd.concat(
-        [rows.assign(note=["", "the pool was small", "no"]), rows.assign(note=["", "the pool was small", ""])]
-    )
-    assert tables.notes(noted) == ["All, 2 runs: the pool was small.", "Wrong, 1 run: no."]
-    assert tables.note(lab, SMALL, noted).data.endswith(
-        "row.*\n\nAll, 2 runs: the pool was small.\n\nWrong, 1 run: no."
-    )
-
-
-def test_missing_seeds_are_counted_and_told_with_the_command():
+def test_missing_seeds_are_counted_and_told_with_the_command_and_what_methods_noted():
     opened = study.open_study("utkface")
     three, both = opened.profile.seeds, Experiment("Table 6", "", {"as it is": {}}, [Row("A", "erm"), Row("B", "jtt")])
     there = pd.DataFrame({"setting": "as it is", "method": ["A"] * three + ["B"], "seed": [*range(three), 0]})
     assert tables.missing(opened, both, there) == {"B": three - 1}
-    said = tables.note(opened, both, there).data
-    assert f"that are not run yet: B ({three - 1})." in said
-    assert "grid run --table 6 --methods jtt --profile utkface --data path/to/images`" in said
+    text = tables.note(opened, both, there.assign(note=["", "few", "few", "no"])).data
+    assert f"that are not run yet: B ({three - 1})." in text and text.endswith("`\n\nA, 2 runs: few.\n\nB, 1 run: no.")
+    assert "grid run --table 6 --methods jtt --profile utkface --data path/to/images`" in text
     nothing = tables.note(opened, both, there.iloc[:0]).data
     assert "Of Table 6 not run yet: A; B." in nothing and "grid run --table 6 --profile utkface" in nothing
-
-
-def test_a_row_that_stands_in_one_setting_is_missed_in_no_other(lab):
-    rows = [Row("Baseline", "erm"), Row("Rare", "jtt", settings=("small",))]
-    both = Experiment("Table 6", "", {"small": {"train_images": 120}, "as it is": {}}, rows)
-    assert set(tables.missing(lab, both, tables.chosen(tables.rows(lab, both)))) == {
-        "Baseline (small)",
-        "Rare (small)",
-    }
 
 
 def test_published_runs_come_first_and_those_of_this_machine_fill_up(lab, monkeypatch):
@@ -205,28 +162,16 @@ def test_published_runs_come_first_and_those_of_this_machine_fill_up(lab, monkey
     assert tables.find_runs(lab, "erm") == [erm, mine] and tables.find_runs(lab, "erm")[0] is erm
 
 
-def test_a_clone_shows_published_runs(lab, tmp_path):
-    only = Experiment("Table 6", "", {"as it is": {}}, [Row("Baseline", "erm")])
-    reader = study.open_study(
-        "smoke", changes=changes(lab.runs_root.parent / "pool"), device="cpu", runs_root=str(tmp_path)
-    )
-    reader.varied = lambda **more: reader  # a checkout of its own
-    reader.published_root = lab.published_root
-    assert tables.rows(reader, only).empty
-    runs.publish([lab.run("erm", 100)], lab.published_root, "smoke")
-    assert list(tables.rows(reader, only)["seed"]) == [100]
-
-
 def test_a_row_may_fix_another_batch_norm_policy_or_checkpoint_than_the_usual(lab):
-    unusual = [
-        Row("Moving statistics", "linear-probing", {"batchnorm": "train", **RATE}),
-        Row("Last epoch", "full-finetuning", {"select": "last", **RATE}),
-    ]
-    table = Experiment("Table 6", "", {"as it is": {}}, unusual)
+    fixed = {
+        "Moving statistics": ("linear-probing", {"batchnorm": "train"}),
+        "Last": ("full-finetuning", {"select": "last"}),
+    }
+    table = Experiment("Table 6", "", {"": {}}, [Row(t, name, {**of, **RATE}) for t, (name, of) in fixed.items()])
     assert tables.rows(lab, table).empty
     table.compute(lab, 100)
-    assert list(tables.rows(lab, table)["method"]) == ["Moving statistics", "Last epoch"]
-    usual = Experiment("Table 6", "", {"as it is": {}}, [Row("All", "full-finetuning", RATE)])
+    assert list(tables.rows(lab, table)["method"]) == list(fixed)
+    usual = Experiment("Table 6", "", {"": {}}, [Row("All", "full-finetuning", RATE)])
     assert len(tables.rows(lab, usual)) == 1
 
 
@@ -242,22 +187,19 @@ def test_a_seed_that_lacks_a_searched_value_is_not_chosen_from(lab):
     assert list(tables.chosen(whole)["lr"]) == [0.001]
 
 
-def test_the_command_says_what_differs_from_the_profile(lab):
-    assert tables.command(study.open_study("demo"), SMALL) == "python -m aimfair grid run --table 6 --profile demo"
+def test_the_command_says_what_differs_from_the_profile():
     varied = study.open_study("demo", changes={"train_images": 2000})
-    beyond_it = paper_tables.beyond(varied.profile)["scores"]
-    assert "grid run --beyond scores --profile demo" in tables.command(varied, beyond_it)
-    assert tables.command(varied, paper_tables.all_of(varied.profile)["Figure 5"]).endswith(
-        "--figure 5 --profile demo -p train_images=2000"
-    )
-    task = paper_tables.all_of(varied.profile)["Table 11"].settings["Male / Young"]
-    of = {base: study.open_study(base) for base in ("demo", "smoke")}
-    said = {
-        base: tables.options(opened.varied(**task | {"profile": f"{base}-male-young"}).profile, opened.profile)
-        for base, opened in of.items()
-    }
-    assert said["demo"] == "--profile demo-male-young"  # there is a file of that name
-    assert said["smoke"] == "--profile smoke -p target=Male -p protected=Young"
+    known = paper_tables.all_of(varied.profile) | paper_tables.beyond(varied.profile)
+    assert tables.command(study.open_study("demo"), SMALL) == "python -m aimfair grid run --table 6 --profile demo"
+    for name, which in (("scores", "--beyond scores"), ("Figure 5", "--figure 5")):
+        text = f"python -m aimfair grid run {which} --profile demo -p train_images=2000"
+        assert tables.command(varied, known[name]) == text
+    other = {"target": "Male", "protected": "Young"}
+    wanted = {"demo": "demo-male-young", "smoke": "smoke -p target=Male -p protected=Young"}  # the first has a file
+    for base, text in wanted.items():
+        opened = study.open_study(base)
+        task = opened.varied(**other, profile=f"{base}-male-young").profile
+        assert tables.options(task, opened.profile) == f"--profile {text}"
     photographs = study.open_study("utkface").profile
     assert tables.options(photographs, photographs) == "--profile utkface --data path/to/images"
 

@@ -223,7 +223,7 @@ def load(name: str, **changes: Any) -> Profile:
     return _made({"profile": path.stem} | with_preset(own) | with_preset(changes), path.name)
 
 
-def changed(profile: Profile, **changes: Any) -> Profile:
+def changed(profile: Profile, /, **changes: Any) -> Profile:
     """``profile`` with some fields changed; otherwise as :func:`load`."""
     return _made(asdict(profile) | with_preset(changes), profile.profile)
 
