@@ -42,7 +42,7 @@ def local_cluster(workers: int, device: str = "cpu") -> Iterator[Client]:
     environment |= {"AIMFAIR_PROGRESS": "off", "PYTHONHASHSEED": "6640"}  # the second is what Dask would set for good
     loopback = {"host": "127.0.0.1", "protocol": "tcp://"}
     # No limit: Dask would stop a worker for the memory that it takes.
-    options = {**loopback, "nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR}
+    options = {**loopback, "nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
     specification = {
         n: {"cls": Nanny, "options": options | {"env": environment | _one_gpu(n, gpus(device))}} for n in range(workers)
     }
@@ -50,7 +50,7 @@ def local_cluster(workers: int, device: str = "cpu") -> Iterator[Client]:
     with (
         child_environment(**environment),  # torch reads its threads when it is loaded, which may be before `env` is set
         dask.config.set(SETTINGS),
-        SpecCluster(workers=specification, scheduler=scheduler, silence_logs=logging.ERROR) as cluster,
+        SpecCluster(workers=specification, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster,
         Client(cluster) as client,
     ):
         yield client

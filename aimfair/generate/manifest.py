@@ -139,16 +139,14 @@ def missing(todo: Iterable[AnyJob], folder: str | Path) -> list[AnyJob]:
 
 def tidy(folder: Path, todo: Sequence[Job]) -> None:
     """Write the manifest anew: without half a row, without rows whose image is gone, with a column for each field of
-    ``todo``. The settings that each row of an older manifest has move to ``settings.json``."""
+    ``todo``, and without the settings of an older manifest once they are in ``settings.json``."""
     rows = read_manifest(folder)
     rows = rows[rows["path"].map(lambda path: (folder / path).exists()).astype(bool)]
-    if not (folder / "settings.json").exists() and (found := _settings_of_rows(rows)):
-        _write_settings(folder, found)
-    known = {f.name for f in fields(Job)}
-    columns = dict.fromkeys([*COLUMNS, *(name for job in todo[:1] for name in vars(job) if name not in known), *rows])
-    names = [name for name in columns if name not in SETTINGS]
+    unwanted = {f.name for f in fields(Job)} | set(SETTINGS if (folder / "settings.json").exists() else ())
+    more = [*(vars(todo[0]) if todo else ()), *rows]
+    names = dict.fromkeys([*COLUMNS, *(name for name in more if name not in unwanted)])
     partial = folder / "manifest.partial"
-    rows.reindex(columns=names).to_csv(partial, index=False, lineterminator="\n")
+    rows.reindex(columns=list(names)).to_csv(partial, index=False, lineterminator="\n")
     partial.replace(folder / "manifest.csv")
 
 
@@ -201,7 +199,10 @@ def write_settings(folder: Path, todo: Sequence[Job], settings: Mapping[str, Any
         check_same(folder, todo, settings)
         kept = {name: value for name, value in read_settings(folder).items() if value != ""}
         dtypes = dict.fromkeys([*filter(None, kept.get("dtype", "").split(", ")), settings["dtype"]])
-        _write_settings(folder, {**settings, **kept, "dtype": ", ".join(dtypes)})
+        told = {**settings, **kept, "dtype": ", ".join(dtypes)}
+        partial = folder / "settings.partial"
+        partial.write_text(json.dumps({name: told[name] for name in SETTINGS}, indent=1) + "\n", encoding="utf-8")
+        partial.replace(folder / "settings.json")
 
 
 def check_same(folder: Path, todo: Sequence[Job], settings: Mapping[str, Any]) -> None:
@@ -226,14 +227,6 @@ def check_same(folder: Path, todo: Sequence[Job], settings: Mapping[str, Any]) -
 
 def _refuse(what: str, name: str, old: object, new: object) -> NoReturn:
     raise AimfairError(f"{what} made with {name} {old!r}, not {new!r}: choose another folder, or remove it")
-
-
-def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    partial = folder / "settings.partial"
-    partial.write_text(
-        json.dumps({name: settings[name] for name in SETTINGS if name in settings}, indent=1) + "\n", "utf-8"
-    )
-    partial.replace(folder / "settings.json")
 
 
 def _settings_of_rows(rows: pd.DataFrame) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -100,8 +101,7 @@ def missing_images(profile: Profile, todo: Sequence[AnyJob], folder: Path) -> li
     Raises AimfairError where images lie there that were made with other settings, and for images made elsewhere, of
     which none can be drawn. Nothing is loaded: what only the loaded model knows is compared when it draws.
     """
-    settings = {"steps": profile.steps, "guidance": profile.guidance, "size": profile.image_size}
-    manifest.check_same(folder, todo, pipelines.expected_settings(model_of(profile)) | settings)
+    manifest.check_same(folder, todo, pipelines.expected_settings(model_of(profile)) | _settings(profile))
     return manifest.missing(todo, folder)
 
 
@@ -119,9 +119,8 @@ def draw_pool(
     """
     jobs = pool_jobs(profile)
     if missing_images(profile, jobs, folder):
-        load = partial(pipelines.load_pipeline, str(generator(profile, device, data_root)), compute=compute)
-        settings = {"steps": profile.steps, "guidance": profile.guidance, "size": profile.image_size}
-        draw.generate_in_processes(load, jobs, folder, device=device, processes=processes, **settings)
+        load = partial(pipelines.load_pipeline, generator(profile, device, data_root), compute=compute)
+        draw.generate_in_processes(load, jobs, folder, device=device, processes=processes, **_settings(profile))
 
 
 def edited_faces(
@@ -149,34 +148,20 @@ def edited_faces(
         )
     bank = prompts.bank(f"{profile.dataset}/{profile.task}", profile.prompts)
     todo = edit.edits(faces.without_protected(), bank, profile.task, draw, profile.steps, weakest, strongest)
-    settings = f"{profile.image_size}-{profile.steps}-{profile.guidance:g}"
-    name = f"edited-{profile.dataset}-{_in_a_name(profile.generator)}-{settings}"
+    made = f"{profile.image_size}-{profile.steps}-{profile.guidance:g}"
+    name = f"edited-{profile.dataset}-{_in_a_name(profile.generator)}-{made}"
     folder = home() / "data" / "synthetic" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        draw_edits(profile, faces, todo, folder, device, data_root)
+        if missing_images(profile, todo, folder):
+            pipeline = pipelines.load_pipeline(generator(profile, device, data_root), device)
+            edit.edit(pipeline, faces, todo, folder, **_settings(profile))
     return edit.read_edits(faces, todo, folder)
 
 
-def draw_edits(
-    profile: Profile, faces: FaceSet, todo: Sequence[edit.Edit], folder: Path, device: str, data_root: str
-) -> None:
-    """Draw the edits of ``todo`` (one per face) that are not in ``folder`` yet.
-
-    Raises AimfairError for edits there that were made with other settings.
-    """
-    if missing_images(profile, todo, folder):
-        pipeline = pipelines.load_pipeline(str(generator(profile, device, data_root)), device)
-        settings = {"steps": profile.steps, "guidance": profile.guidance, "size": profile.image_size}
-        edit.edit(pipeline, faces, todo, folder, **settings)
-
-
-def generator(profile: Profile, device: str, data_root: str) -> Path | str:
+def generator(profile: Profile, device: str, data_root: str) -> str:
     """The profile's text-to-image pipeline; a tiny one is first trained on the profile's external corpus if missing."""
-    if will_be_trained(profile):
-        return train_generator(profile, device, data_root)
-    name = model_of(profile)
-    return Path(name) if Path(name).is_dir() else name
+    return str(train_generator(profile, device, data_root)) if will_be_trained(profile) else model_of(profile)
 
 
 def model_of(profile: Profile) -> str:
@@ -193,19 +178,20 @@ def model_of(profile: Profile) -> str:
     if name in presets.available():
         return name
     given = Path(name).expanduser()
-    there = [path for path in (home() / given, given) if path.is_dir()]
-    return str(there[0] if there else home() / given if _below_data(profile) else name)
+    found = [path for path in (home() / given, given) if path.is_dir()]
+    return str(found[0] if found else home() / given if is_tiny(profile) else name)
 
 
 def will_be_trained(profile: Profile) -> bool:
     """Whether the generator is missing and a tiny one will be trained in its place: below ``data/`` of the checkout only,
-    so that no misspelt model is answered by a training."""
-    return bool(profile.corpus) and _below_data(profile) and not (home() / profile.generator).exists()
+    so that a misspelt model starts no training."""
+    return bool(profile.corpus) and is_tiny(profile) and not (home() / profile.generator).exists()
 
 
 def is_tiny(profile: Profile) -> bool:
     """Whether the generator is one of this book's own: below ``data/`` of the checkout, shipped or trained here."""
-    return not is_made_elsewhere(profile) and profile.generator not in presets.available() and _below_data(profile)
+    place = Path(os.path.abspath(home() / Path(profile.generator).expanduser()))
+    return place.is_relative_to(os.path.abspath(home() / "data"))
 
 
 def train_generator(
@@ -235,28 +221,24 @@ def generator_identity(profile: Profile) -> str:
     budget of minutes; for a preset its commit; for images made elsewhere a digest of their names, labels and sizes; for
     another folder that of its weights. Nothing more for other models of the hub, and for what is not there.
     """
-    name = profile.generator
+    name, record = profile.generator, home() / profile.generator / "training.json"
     if is_made_elsewhere(profile):
-        return _named(name, image_folder.fingerprint(pool_folder(profile), profile.target, profile.protected))
-    record = home() / name / "training.json"
-    if name.startswith("data/tiny-sd/") and record.exists():
-        digest = hashlib.blake2b(json.dumps(json.loads(record.read_text()), sort_keys=True).encode(), digest_size=4)
-        return _named(name, digest.hexdigest())
-    if name in presets.available():
-        return _named(name, presets.find(name).revision[:12])
-    if _below_data(profile):
-        return _named(name, f"{profile.corpus}-{profile.generator_minutes:g}" if profile.corpus else "")
-    folder = Path(model_of(profile))
-    return _named(name, pipelines.fingerprint(folder) if folder.is_dir() else "")
+        depends = image_folder.fingerprint(pool_folder(profile), profile.target, profile.protected)
+    elif name.startswith("data/tiny-sd/") and record.exists():
+        told = json.dumps(json.loads(record.read_text()), sort_keys=True)
+        depends = hashlib.blake2b(told.encode(), digest_size=4).hexdigest()
+    elif name in presets.available():
+        depends = presets.find(name).revision[:12]
+    elif is_tiny(profile):
+        depends = f"{profile.corpus}-{profile.generator_minutes:g}" if profile.corpus else ""
+    else:
+        folder = Path(model_of(profile))
+        depends = pipelines.fingerprint(folder) if folder.is_dir() else ""
+    return f"{name}@{depends}" if depends else name
 
 
-def _named(name: str, what: str) -> str:
-    return f"{name}@{what}" if what else name
-
-
-def _below_data(profile: Profile) -> bool:
-    place = Path(os.path.abspath(home() / Path(profile.generator).expanduser()))
-    return place.is_relative_to(os.path.abspath(home() / "data"))
+def _settings(profile: Profile) -> dict[str, Any]:
+    return {"steps": profile.steps, "guidance": profile.guidance, "size": profile.image_size}
 
 
 def _in_a_name(generator: str) -> str:
