@@ -11,7 +11,7 @@ import pytest
 import torch
 from toys import toy_faces
 
-from aimfair import gradients, methods, models, study
+from aimfair import methods, models, repair, study
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench
 from aimfair.study import runs
@@ -62,11 +62,8 @@ def bench():
         return FaceSet(images, faces.target, protected, faces.names)
 
     def gaps(score, mode):
-        on_real, on_biased, on_balanced = (
-            gradients.mean_gradients(biased_model(), toy_faces(c, s), mode=mode, batch_size=32)
-            for c, s in (((6, 54, 54, 6), 1), ((6, 54, 54, 6), 3), ((30,) * 4, 4))
-        )
-        return gradients.gap(on_real, on_biased, score), gradients.gap(on_biased, on_balanced, score)
+        sets = (toy_faces(c, s) for c, s in (((6, 54, 54, 6), 1), ((6, 54, 54, 6), 3), ((30,) * 4, 4)))
+        return repair.gradient_gaps(biased_model(), *sets, score=score, mode=mode, batch_size=32)
 
     return Bench(
         seed=1,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from toys import toy_faces
 
-from aimfair import gradients, masks, models
+from aimfair import gradients, masks, models, repair
 from aimfair.augment import augment
 from aimfair.environment import AimfairError
 from aimfair.training import Schedule, fit
@@ -103,18 +103,43 @@ def test_synthetic_faces_equal_to_the_real_ones_leave_no_domain_gap_and_a_determ
     assert masks.select(domain, bias, 30) == masks.select(shuffled, bias, 30)
 
 
-@pytest.mark.parametrize("score", ["absolute", "relative", "cosine"])
-def test_scaling_the_loss_changes_no_mask(model, faces, score):
-    three = [
-        gradients.mean_gradients(model, faces(c, s))
-        for c, s in (((4, 20, 20, 4), 1), ((4, 20, 20, 4), 2), ((9,) * 4, 3))
-    ]
-    scaled = [{n: 8 * v for n, v in g.items()} for g in three]
+@pytest.fixture(scope="module")
+def three(model):
+    return repair.three_gradients(
+        model, *(toy_faces(c, s) for c, s in (((4, 20, 20, 4), 1), ((4, 20, 20, 4), 2), ((9,) * 4, 3)))
+    )
 
+
+@pytest.mark.parametrize(
+    ("score", "factors", "unchanged"),
+    [
+        ("absolute", (8, 8, 8), True),
+        ("relative", (8, 8, 8), True),
+        ("cosine", (8, 8, 8), True),
+        ("cosine", (8, 0.5, 4), True),
+        ("absolute", (8, 0.5, 4), False),
+    ],
+)
+def test_scaling_the_losses_changes_no_mask_of_cosine_and_others_where_all_are_scaled_alike(
+    three, score, factors, unchanged
+):
     def mask(g):
         return masks.select(gradients.gap(g[0], g[1], score), gradients.gap(g[1], g[2], score), 45)
 
-    assert mask(three) == mask(scaled)
+    scaled = [{n: factor * v for n, v in g.items()} for factor, g in zip(factors, three, strict=True)]
+    assert (mask(three) == mask(scaled)) is unchanged
+
+
+def test_the_gaps_of_a_repair_are_those_of_its_three_gradients_and_k_is_a_share_of_the_tensors(model):
+    sets = [toy_faces(c, s) for c, s in (((4, 20, 20, 4), 1), ((4, 20, 20, 4), 2), ((9,) * 4, 3))]
+    how = {"mode": "train", "batch_size": 8}
+    found = repair.gradient_gaps(model, *sets, seed=5, score="cosine", **how)
+    g = [gradients.mean_gradients(model, faces, seed=5 + i, **how) for i, faces in enumerate(sets)]
+    assert found == (gradients.gap(g[0], g[1], "cosine"), gradients.gap(g[1], g[2], "cosine"))
+    assert repair.choose_mask(*found, 40) == masks.select(*found, 40)
+    assert repair.choose_mask(DOMAIN, BIAS, 52) == set("adef")  # of six tensors five
+    assert [masks.scaled(k, 62) for k in range(1, 63)] == list(range(1, 63))
+    assert [masks.scaled(k, 152) for k in (1, 55, 62)] == [2, 135, 152]
 
 
 def test_cosine_ignores_the_length_of_each_gradient_and_absolute_difference_does_not():
@@ -128,19 +153,6 @@ def test_cosine_ignores_the_length_of_each_gradient_and_absolute_difference_does
     assert gradients.gap(one, dict.fromkeys(one, torch.tensor([0.5])), "cosine") == {"same": 0.0, "opposite": 2.0}
 
 
-@pytest.mark.parametrize(("score", "unchanged"), [("cosine", True), ("absolute", False)])
-def test_scaling_each_loss_by_a_factor_of_its_own_changes_no_mask_of_cosine(model, faces, score, unchanged):
-    three = [
-        gradients.mean_gradients(model, faces(c, s))
-        for c, s in (((4, 20, 20, 4), 1), ((4, 20, 20, 4), 2), ((9,) * 4, 3))
-    ]
-    scaled = [{n: factor * v for n, v in g.items()} for factor, g in zip((8, 0.5, 4), three, strict=True)]
-    before, after = (
-        masks.select(gradients.gap(g[0], g[1], score), gradients.gap(g[1], g[2], score), 45) for g in (three, scaled)
-    )
-    assert (before == after) is unchanged
-
-
 def test_the_relative_difference_ignores_a_common_length_and_lies_between_0_and_1():
     a, b = {"w": torch.tensor([3.0, 4.0])}, {"w": torch.tensor([4.0, 3.0])}
     assert gradients.gap(a, b, "relative")["w"] == pytest.approx(2 / 14)
@@ -148,19 +160,6 @@ def test_the_relative_difference_ignores_a_common_length_and_lies_between_0_and_
     assert gradients.gap(a, {"w": -3 * a["w"]}, "relative")["w"] == pytest.approx(1)
     nothing = {"w": torch.zeros(2)}
     assert (gradients.gap(nothing, nothing, "relative")["w"], gradients.gap(a, nothing, "relative")["w"]) == (0, 1)
-
-
-def test_bad_input_is_named(model, faces):
-    with pytest.raises(AimfairError, match="no faces"):
-        gradients.mean_gradients(model, faces((0, 0, 0, 0)))
-    with pytest.raises(AimfairError, match="every group needs faces"):
-        gradients.group_gradients(model, faces((0, 4, 4, 4)))
-    with pytest.raises(AimfairError, match="sum to 1"):
-        gradients.combine([{}] * 4, (0.1, 0.2, 0.3, 0.3))
-    with pytest.raises(AimfairError, match="score must be absolute, relative or cosine, got 'rms'"):
-        gradients.gap({}, {}, "rms")
-    with pytest.raises(AimfairError, match="mode must be"):
-        gradients.mean_gradients(model, faces(), mode="test")
 
 
 DOMAIN = dict(zip("abcdef", [0.1, 0.6, 0.2, 0.5, 0.3, 0.4], strict=True))
@@ -187,11 +186,6 @@ def test_the_size_of_a_mask_lies_between_2k_minus_n_and_k():
     assert len(masks.select(correlated, opposite, 55)) == 55
 
 
-def test_k_is_counted_on_62_tensors_and_is_the_same_share_of_others():
-    assert [masks.scaled(k, 62) for k in range(1, 63)] == list(range(1, 63))
-    assert [masks.scaled(k, 152) for k in (1, 55, 62)] == [2, 135, 152]
-
-
 def test_ties_are_settled_by_name_whatever_the_order_of_the_mapping():
     same = dict.fromkeys("abcdef", 1.0)
     assert masks.select(same, same, 3) == masks.select(dict(reversed(same.items())), same, 3) == set("abc")
@@ -206,16 +200,26 @@ def test_random_masks_and_overlap():
     assert masks.rank_correlation(DOMAIN, DOMAIN) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("k", [0, 7, -1])
-def test_k_out_of_range_says_the_range(k):
-    with pytest.raises(AimfairError, match="between 1 and the 6 tensors"):
-        masks.select(DOMAIN, BIAS, k)
-
-
-def test_scores_that_are_not_finite_or_do_not_match_are_refused():
-    with pytest.raises(AimfairError, match="not finite"):
-        masks.select(DOMAIN | {"a": float("nan")}, BIAS, 3)
-    with pytest.raises(AimfairError, match="rankings must be one of both, domain, bias, got 'first'"):
-        masks.select(DOMAIN, BIAS, 3, "first")
-    with pytest.raises(AimfairError, match="same tensors"):
-        masks.select({"a": 1.0}, BIAS, 1)
+@pytest.mark.parametrize(
+    ("attempt", "fault"),
+    [
+        (lambda model: gradients.mean_gradients(model, toy_faces((0,) * 4)), "no faces"),
+        (lambda model: gradients.mean_gradients(model, toy_faces(), mode="test"), "mode must be eval or train"),
+        (lambda model: gradients.group_gradients(model, toy_faces((0, 4, 4, 4))), "every group needs faces"),
+        (lambda model: gradients.combine([{}] * 4, (0.1, 0.2, 0.3, 0.3)), "sum to 1"),
+        (lambda model: gradients.gap({}, {}, "rms"), "score must be absolute, relative or cosine, got 'rms'"),
+        (lambda model: gradients.gap({"a": 1}, {"b": 1}), "same tensors"),
+        (lambda model: masks.select(DOMAIN, BIAS, 0), "between 1 and the 6 tensors"),
+        (lambda model: masks.select(DOMAIN, BIAS, 7), "between 1 and the 6 tensors"),
+        (lambda model: masks.select(DOMAIN | {"a": float("nan")}, BIAS, 3), "not finite"),
+        (
+            lambda model: masks.select(DOMAIN, BIAS, 3, "first"),
+            "rankings must be one of both, domain, bias, got 'first'",
+        ),
+        (lambda model: masks.select({"a": 1.0}, BIAS, 1), "same tensors"),
+        (lambda model: masks.random_mask("abc", 4, 0), "a random mask needs between 1 and 3"),
+    ],
+)
+def test_bad_input_is_named(model, attempt, fault):
+    with pytest.raises(AimfairError, match=fault):
+        attempt(model)

@@ -53,12 +53,6 @@ def test_every_hyper_parameter_is_explained_and_one_at_most_is_searched_in_five_
     assert len(method.search) <= 1 and all(len(set(values)) == len(values) == 5 for values in method.search.values())
 
 
-@pytest.mark.parametrize("name", ["aim-fair-relative", "aim-fair-noise", "channel-mask", "scalar-mask"])
-def test_what_a_method_would_ignore_is_refused(name):
-    with pytest.raises(AimfairError, match="rankings"):
-        methods.get(name).hyper(rankings="bias")
-
-
 def test_labels_that_were_not_asked_for_cannot_be_read(bench):
     seen = bench.seen_by(methods.get("erm"))
     with pytest.raises(AimfairError, match="withheld"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from toys import toy_faces
 
-from aimfair import gradients, masks, methods, models
+from aimfair import masks, methods, models, repair
 from aimfair.environment import AimfairError
 from aimfair.training import Schedule, fit
 
@@ -27,11 +27,6 @@ def bench(bench):
         model.load_state_dict(trained.state_dict())
         return model
 
-    mean = [gradients.mean_gradients(trained, f, mode="train", batch_size=20) for f in (train, biased, balanced)]
-
-    def gaps(score, mode):
-        return gradients.gap(mean[0], mean[1], score), gradients.gap(mean[1], mean[2], score)
-
     return replace(
         bench,
         train=train,
@@ -42,7 +37,9 @@ def bench(bench):
         finetuning=replace(schedule, ties="first"),
         fresh_model=lambda: models.build("vit-slim", 1),
         biased_model=biased_model,
-        gaps=gaps,
+        gaps=lambda score, mode: repair.gradient_gaps(
+            trained, train, biased, balanced, score=score, mode="train", batch_size=20
+        ),
         edited=lambda draw, weakest, strongest: train,
     )
 
@@ -64,36 +61,41 @@ def test_gradients_reach_every_tensor_of_a_vit(bench):
     assert min(domain_gap.values()) > 0 and min(bias_gap.values()) > 0
 
 
-@pytest.mark.parametrize("name", ["aim-fair", "aim-fair-cosine"])
-def test_aim_fair_moves_exactly_its_mask_of_a_vit(bench, name):
+@pytest.mark.parametrize("name", ["aim-fair", "aim-fair-cosine", "random-mask"])
+def test_a_method_with_a_mask_moves_exactly_its_tensors_of_a_vit(bench, name):
     n = len(list(bench.fresh_model().parameters()))
     run, changed = moved(bench, name)
     k = masks.scaled(55, n)
     assert changed == set(run.scores["mask"]) and max(0, 2 * k - n) <= len(changed) <= k
-    control, changed = moved(bench, "random-mask")
-    assert changed == set(control.scores["mask"])
 
 
 def test_k_of_all_resnet_tensors_is_full_fine_tuning_of_a_vit(bench):
-    a = fitted(bench, "aim-fair", k=62).model.state_dict()
-    b = fitted(bench, "full-finetuning").model.state_dict()
+    a, b = (
+        fitted(bench, *of, **k).model.state_dict() for of, k in ((["aim-fair"], {"k": 62}), (["full-finetuning"], {}))
+    )
     assert all(torch.equal(value, b[name]) for name, value in a.items())
 
 
-def test_linear_probing_of_a_vit_moves_its_head_alone(bench):
-    assert moved(bench, "linear-probing")[1] == {"head.weight", "head.bias"}
+QKV = {f"blocks.{i}.attn.qkv.weight" for i in range(6)}
+PROJECTIONS = {f"blocks.{i}.attn.proj.weight" for i in range(6)}
 
 
-def test_lora_of_a_vit_moves_query_key_value_and_head_alone(bench):
-    expected = {f"blocks.{i}.attn.qkv.weight" for i in range(6)} | {"head.weight", "head.bias"}
-    run, changed = moved(bench, "lora")
-    assert changed == expected and run.scores == {"trained_parameters": 6 * (8 * 96 + 288 * 8) + 97}
-
-
-def test_lora_of_a_vit_has_the_rank_and_the_layers_that_it_is_given(bench):
-    run, changed = moved(bench, "lora", rank=2, targets="attn.proj", alpha=3.0)
-    assert changed == {f"blocks.{i}.attn.proj.weight" for i in range(6)} | {"head.weight", "head.bias"}
-    assert run.scores == {"trained_parameters": 6 * (2 * 96 + 96 * 2) + 97}
+@pytest.mark.parametrize(
+    ("name", "hyper", "tensors", "scores"),
+    [
+        ("linear-probing", {}, set(), {}),
+        ("lora", {}, QKV, {"trained_parameters": 6 * (8 * 96 + 288 * 8) + 97}),
+        (
+            "lora",
+            {"rank": 2, "targets": "attn.proj", "alpha": 3.0},
+            PROJECTIONS,
+            {"trained_parameters": 6 * (2 * 96 + 96 * 2) + 97},
+        ),
+    ],
+)
+def test_probing_and_lora_of_a_vit_move_the_head_and_the_layers_that_are_named(bench, name, hyper, tensors, scores):
+    run, changed = moved(bench, name, **hyper)
+    assert changed == tensors | {"head.weight", "head.bias"} and run.scores == scores
 
 
 NEEDS_A_RESNET = {
@@ -103,14 +105,12 @@ NEEDS_A_RESNET = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in methods.registry() if name not in NEEDS_A_RESNET])
-def test_every_other_method_trains_a_vit(bench, name):
+@pytest.mark.parametrize("name", methods.registry())
+def test_every_method_trains_a_vit_or_says_that_it_needs_a_resnet(bench, name):
+    if name in NEEDS_A_RESNET:
+        with pytest.raises(AimfairError, match=NEEDS_A_RESNET[name]):
+            fitted(bench, name)
+        return
     model = fitted(bench, name).model
     assert torch.isfinite(models.evaluate(model, bench.validation)).all()
     assert model.state_dict().keys() == bench.fresh_model().state_dict().keys()
-
-
-@pytest.mark.parametrize("name", NEEDS_A_RESNET)
-def test_a_method_of_blocks_or_of_batch_norm_refuses_a_vit(bench, name):
-    with pytest.raises(AimfairError, match=NEEDS_A_RESNET[name]):
-        fitted(bench, name)

@@ -1,22 +1,24 @@
-"""Interpolation, batch norm of real images, finer masks, noise-scaled scores and the checkpoint rule, on the toy bench."""
+"""The extensions in notebooks/methods, on the toy bench."""
 
+import pkgutil
 from dataclasses import replace
 
 import pytest
 import torch
 from toys import toy_faces
 
-from aimfair import masks, methods
-from aimfair.environment import AimfairError
+from aimfair import masks, methods, training
+from aimfair.environment import AimfairError, Diverged
 from aimfair.gradients import gap, mean_gradients
 from aimfair.methods.finetuning import three_gradients
-from aimfair.models import as_input, evaluate
+from aimfair.models import as_input
 
 methods.registry()  # from here on the files of notebooks/methods can be imported
 from aimfair.methods.batchnorm_real import reestimate  # noqa: E402
 from aimfair.methods.gradient_scores import moments, signal_to_noise  # noqa: E402
 from aimfair.methods.unit_masks import spread, unit_gaps, unit_sizes, within, worse_rank  # noqa: E402
-from aimfair.methods.weight_interpolation import between  # noqa: E402
+
+edit_add_tune = pkgutil.resolve_name("aimfair.methods.edit_add_tune")
 
 
 def fit(bench, name, **hyper):
@@ -36,46 +38,36 @@ def parameters(model):
     return {name for name, _ in model.named_parameters()}
 
 
-# ------------------------------------------------------------------------------------------------------ interpolation
+@pytest.mark.parametrize(
+    ("name", "hyper", "fault"),
+    [
+        ("aim-fair-relative", {"rankings": "bias"}, "has no hyper-parameter 'rankings'"),
+        ("channel-mask", {"rankings": "bias"}, "has no hyper-parameter 'rankings'"),
+        ("weight-interpolation", {"a": 1.5}, "a must be 0 to 1 and statistics interpolated or re-estimated, got"),
+        ("weight-interpolation", {"statistics": "none"}, "a must be 0 to 1 and statistics interpolated or re-est"),
+        ("batchnorm-real", {"mask": "some"}, "mask must be one of none, all, aim-fair, random, got 'some'"),
+        ("channel-mask", {"size": "tensors"}, "size must be weights or share, got 'tensors'"),
+        ("channel-mask", {"ranking": "best"}, "ranking must be gaps or random, got 'best'"),
+    ],
+)
+def test_impossible_settings_are_named(bench, name, hyper, fault):
+    with pytest.raises(AimfairError, match=fault):
+        fit(bench, name, **hyper)
 
 
-def test_the_ends_of_the_interpolation_are_the_biased_and_the_fully_fine_tuned_model(bench):
-    full = state(fit(bench, "full-finetuning", lr=0.03))
-    assert same(full, state(fit(bench, "weight-interpolation", lr=0.03, a=1.0)))
-    biased = bench.biased_model().state_dict()
-    start = state(fit(bench, "weight-interpolation", lr=0.03, a=0))
-    assert same(biased, start, [name for name, value in biased.items() if value.is_floating_point()])
+# ------------------------------------------------------------------------------------------- interpolation, batch norm
 
 
-def test_every_weight_and_statistic_lies_at_its_share_of_the_way(bench):
-    biased, full = bench.biased_model().state_dict(), state(fit(bench, "full-finetuning"))
-    middle = state(fit(bench, "weight-interpolation", a=0.3))
+def test_interpolation_goes_from_the_biased_to_the_fully_fine_tuned_model(bench):
+    biased, full = bench.biased_model().state_dict(), state(fit(bench, "full-finetuning", lr=0.03))
+    start, middle, end = (state(fit(bench, "weight-interpolation", lr=0.03, a=a)) for a in (0, 0.3, 1.0))
+    assert same(full, end) and same(biased, start, [n for n, value in biased.items() if value.is_floating_point()])
     for name, value in middle.items():
         wanted = 0.7 * biased[name] + 0.3 * full[name] if value.is_floating_point() else full[name]
         torch.testing.assert_close(value, wanted)
-
-
-def test_a_linear_model_between_two_has_the_logits_between_theirs():
-    first, second = (torch.nn.Linear(3, 1).double() for _ in range(2))
-    x = torch.randn(5, 3, dtype=torch.float64)
-    torch.testing.assert_close(between(first, second, 0.25)(x), 0.75 * first(x) + 0.25 * second(x))
-
-
-def test_re_estimated_statistics_change_no_weight(bench):
-    mixed, again = (
-        state(fit(bench, "weight-interpolation", statistics=name)) for name in ("interpolated", "re-estimated")
-    )
-    assert same(mixed, again, parameters(bench.biased_model()))
-    assert not torch.equal(mixed["bn1.running_mean"], again["bn1.running_mean"])
-
-
-@pytest.mark.parametrize("wrong", [{"a": 1.5}, {"a": -0.1}, {"statistics": "none"}])
-def test_impossible_interpolations_are_named(bench, wrong):
-    with pytest.raises(AimfairError, match="a must be 0 to 1 and statistics interpolated or re-estimated, got"):
-        fit(bench, "weight-interpolation", **wrong)
-
-
-# --------------------------------------------------------------------------------------------------------- batch norm
+    again = state(fit(bench, "weight-interpolation", lr=0.03, a=0.3, statistics="re-estimated"))
+    assert same(middle, again, parameters(bench.biased_model()))
+    assert not torch.equal(middle["bn1.running_mean"], again["bn1.running_mean"])
 
 
 def test_re_estimated_statistics_are_mean_and_variance_of_the_images(bench):
@@ -110,8 +102,7 @@ def test_statistics_of_real_images_come_after_the_same_fine_tuning(bench, mask, 
 
 
 def test_with_nothing_fine_tuned_only_statistics_change_and_labels_do_not_matter(bench):
-    biased = bench.biased_model().state_dict()
-    after = fit(bench, "batchnorm-real", mask="none")
+    biased, after = bench.biased_model().state_dict(), fit(bench, "batchnorm-real", mask="none")
     moved = {name for name in biased if not torch.equal(biased[name], state(after)[name])}
     assert moved and all("running" in name or "num_batches" in name for name in moved)
     assert after.history.chosen == -1 and after.history.loss == []
@@ -119,14 +110,12 @@ def test_with_nothing_fine_tuned_only_statistics_change_and_labels_do_not_matter
     assert same(state(after), state(fit(flipped, "batchnorm-real", mask="none")))
 
 
-def test_a_network_without_batch_norm_and_an_unknown_mask_are_told(bench):
+def test_a_network_without_batch_norm_and_no_images_are_refused(bench):
     plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 1))
     with pytest.raises(AimfairError, match="no batch norm, so there are no statistics"):
         reestimate(plain, bench.train, 32, 0, "cpu")
     with pytest.raises(AimfairError, match="no images"):
         reestimate(bench.biased_model(), bench.train.subset([]), 32, 0, "cpu")
-    with pytest.raises(AimfairError, match="mask must be one of none, all, aim-fair, random, got 'some'"):
-        fit(bench, "batchnorm-real", mask="some")
 
 
 # ------------------------------------------------------------------------------------------------------- finer masks
@@ -135,32 +124,25 @@ TWO = {"a": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "b": torch.tensor([5.0, 6.0,
 ZERO = {name: torch.zeros_like(value) for name, value in TWO.items()}
 
 
-def test_units_are_counted_and_their_gaps_averaged():
-    assert unit_sizes(TWO, "channel").tolist() == [2, 2, 1, 1, 1]
-    assert unit_sizes(TWO, "scalar").tolist() == [1] * 7
+def test_units_are_counted_and_their_gaps_averaged(bench):
+    assert unit_sizes(TWO, "channel").tolist() == [2, 2, 1, 1, 1] and unit_sizes(TWO, "scalar").tolist() == [1] * 7
     assert unit_gaps(TWO, ZERO, "channel").tolist() == [1.5, 3.5, 5, 6, 7]
     assert unit_gaps(ZERO, TWO, "scalar").tolist() == [1, 2, 3, 4, 5, 6, 7]
     with pytest.raises(AimfairError, match="unit must be one of channel, scalar, got 'row'"):
         unit_sizes(TWO, "row")
-
-
-def test_a_slim_network_has_so_many_channels(bench):
-    model = dict(bench.biased_model().named_parameters())
-    sizes = unit_sizes(model, "channel")
+    on_real, on_biased, on_balanced = three_gradients(bench, "eval")
+    per_channel = unit_gaps(on_biased, on_balanced, "channel").split([len(t) for t in on_real.values()])
+    for wanted, found in zip(gap(on_biased, on_balanced).values(), per_channel, strict=True):
+        assert found.mean().item() == pytest.approx(wanted, rel=1e-5)  # channels of a tensor have one size
     # 20 convolutions and shortcuts each with a batch norm: three tensors per output channel; the head two units more.
-    assert len(sizes) == sum(len(value) for value in model.values()) == 3 * 1200 + 2
-    assert int(sizes.sum()) == int(unit_sizes(model, "scalar").sum()) == sum(p.numel() for p in model.values())
+    assert sum(map(len, per_channel)) == 3 * 1200 + 2
 
 
-def test_the_toy_of_the_papers_selection_by_ranks():
+def test_units_are_selected_by_ranks_as_the_papers_tensors_are():
     d1, d2 = torch.tensor([0.1, 0.6, 0.2, 0.5, 0.3, 0.4]), torch.tensor([0.9, 0.8, 0.1, 0.7, 0.2, 0.3])
-    rank = worse_rank(d1, d2)
-    names = list("abcdef")
-    for k, selected in ((3, "a"), (4, "af"), (5, "adef"), (6, "abcdef")):
-        assert "".join(n for n, r in zip(names, rank, strict=True) if r < k) == selected
-        assert masks.select(
-            dict(zip(names, d1.tolist(), strict=True)), dict(zip(names, d2.tolist(), strict=True)), k
-        ) == (set(selected))
+    rank, gaps = worse_rank(d1, d2), [dict(zip("abcdef", d.tolist(), strict=True)) for d in (d1, d2)]
+    for k in (3, 4, 5, 6):
+        assert {n for n, r in zip("abcdef", rank, strict=True) if r < k} == masks.select(*gaps, k)
     with pytest.raises(AimfairError, match="not finite"):
         worse_rank(d1, torch.tensor([float("nan")] * 6))
 
@@ -168,24 +150,12 @@ def test_the_toy_of_the_papers_selection_by_ranks():
 def test_a_budget_is_filled_in_order_and_never_exceeded():
     sizes, order = torch.tensor([2, 2, 1, 1, 1]), torch.tensor([4, 0, 1, 2, 3])
     assert within(order, sizes, 4).tolist() == [True, False, False, False, True]  # the next would make five
-    assert [int(within(torch.arange(7), torch.ones(7, dtype=torch.int64), n).sum()) for n in (0, 3, 7, 9)] == [
-        0,
-        3,
-        7,
-        7,
-    ]
+    single = torch.ones(7, dtype=torch.int64)
+    assert [int(within(torch.arange(7), single, n).sum()) for n in (0, 3, 7, 9)] == [0, 3, 7, 7]
     elements = spread(torch.tensor([False, True, False, True, False]), TWO, "channel")
     assert elements["a"].tolist() == [[False, False], [True, True]] and elements["b"].tolist() == [False, True, False]
     with pytest.raises(AimfairError, match="the mask is empty"):
         spread(torch.zeros(5, dtype=torch.bool), TWO, "channel")
-
-
-def test_gradients_of_the_units_are_those_of_the_tensors(bench):
-    on_real, on_biased, on_balanced = three_gradients(bench, "eval")
-    per_tensor = gap(on_biased, on_balanced)
-    per_channel = unit_gaps(on_biased, on_balanced, "channel").split([len(t) for t in on_real.values()])
-    for wanted, found in zip(per_tensor.values(), per_channel, strict=True):
-        assert found.mean().item() == pytest.approx(wanted, rel=1e-5)  # channels of a tensor have one size
 
 
 @pytest.mark.parametrize(("unit", "ranking"), [("channel", "gaps"), ("channel", "random"), ("scalar", "gaps")])
@@ -195,9 +165,8 @@ def test_only_chosen_weights_move_and_they_are_as_many_as_aim_fairs(bench, unit,
     tensors = sum(before[n].numel() for n in masks.select(*bench.gaps("absolute", "train"), 50))
     fitted = fit(bench, f"{unit}-mask", lr=0.03, k=50, ranking=ranking)
     chosen = round(fitted.scores["scalar_share"] * total)
-    assert tensors - int(unit_sizes(before, unit).max()) < chosen <= tensors and (
-        unit == "channel" or chosen == tensors
-    )
+    assert tensors - int(unit_sizes(before, unit).max()) < chosen <= tensors
+    assert unit == "channel" or chosen == tensors
     moved = {n: p != before[n] for n, p in fitted.model.named_parameters()}
     assert 0.97 * chosen < sum(int(m.sum()) for m in moved.values()) <= chosen  # a dead weight may stay
     for tensor, share in fitted.scores["tensor_shares"].items():
@@ -213,26 +182,25 @@ def test_all_of_the_units_are_full_fine_tuning_up_to_rounding(bench):
     assert all(torch.allclose(full[n].float(), every[n].float(), rtol=1e-2, atol=1e-3) for n in full)
 
 
-@pytest.mark.parametrize("wrong", [{"size": "tensors"}, {"ranking": "best"}])
-def test_unknown_words_of_a_finer_mask_are_answered_with_the_known(bench, wrong):
-    with pytest.raises(AimfairError, match=r"(size must be weights or share|ranking must be gaps or random), got"):
-        fit(bench, "channel-mask", **wrong)
-
-
 # ------------------------------------------------------------------------------------------------- noise-scaled scores
 
 
-def test_signal_to_noise_in_numbers():
-    first = ({"a": torch.tensor([3.0, 4.0]), "b": torch.zeros(2)}, {"a": torch.tensor([1.0, 2.0]), "b": torch.zeros(2)})
-    second = (
-        ZERO_TWO := {"a": torch.zeros(2), "b": torch.zeros(2)},
-        {"a": torch.tensor([0.5, 0.5]), "b": torch.zeros(2)},
-    )
+def test_signal_to_noise_is_1_where_only_chance_differs_and_has_no_unit():
+    zero = torch.zeros(2)
+    first = {"a": torch.tensor([3.0, 4.0]), "b": zero}, {"a": torch.tensor([1.0, 2.0]), "b": zero}
+    second = {"a": zero, "b": zero}, {"a": torch.tensor([0.5, 0.5]), "b": zero}
     assert signal_to_noise(first, second) == {"a": pytest.approx(5 / 2), "b": 0.0}
     scaled = [({n: 1e3 * v for n, v in m.items()}, {n: 1e6 * v for n, v in s.items()}) for m, s in (first, second)]
     assert signal_to_noise(*scaled)["a"] == pytest.approx(5 / 2)
     with pytest.raises(AimfairError, match="same tensors"):
-        signal_to_noise(first, ({"a": ZERO_TWO["a"]}, {"a": ZERO_TWO["a"]}))
+        signal_to_noise(first, ({"a": zero}, {"a": zero}))
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(scale, batches=20):
+        each = scale * torch.randn(batches, 5000, generator=generator, dtype=torch.float64)
+        return {"a": each.mean(0)}, {"a": each.var(0) / batches}
+
+    assert signal_to_noise(drawn(3.0), drawn(0.2))["a"] ** 2 == pytest.approx(1, abs=0.1)
 
 
 def test_moments_are_mean_and_standard_error_of_the_batches(bench):
@@ -246,16 +214,6 @@ def test_moments_are_mean_and_standard_error_of_the_batches(bench):
     torch.testing.assert_close(variance["fc.weight"], each.var(0) / 3, rtol=1e-4, atol=1e-9)
     with pytest.raises(AimfairError, match="less than two batches of 128"):
         moments(model, faces)
-
-
-def test_the_square_is_one_on_average_where_only_chance_differs():
-    generator = torch.Generator().manual_seed(0)
-
-    def drawn(scale, batches=20):
-        each = scale * torch.randn(batches, 5000, generator=generator, dtype=torch.float64)
-        return {"a": each.mean(0)}, {"a": each.var(0) / batches}
-
-    assert signal_to_noise(drawn(3.0), drawn(0.2))["a"] ** 2 == pytest.approx(1, abs=0.1)
 
 
 def test_other_groups_differ_by_more_than_chance(bench):
@@ -280,43 +238,69 @@ def test_the_noise_scaled_mask_follows_from_the_scores_it_keeps(bench):
     assert {n for n in domain if not torch.equal(biased[n], state(fitted)[n])} <= mask
 
 
-# ----------------------------------------------------------------------------------------------------- checkpoint rule
-
-FINETUNING = """
-aim-fair aim-fair-cosine aim-fair-relative aim-fair-noise full-finetuning linear-probing random-mask random-ratio
-update-one-block freeze-one-block lora channel-mask scalar-mask batchnorm-real weight-interpolation
-""".split()
+# ------------------------------------------------------------------------------------------------------ edit, add, tune
 
 
-def test_every_method_that_fine_tunes_by_the_one_schedule_has_the_checkpoint_rule():
-    having = {name for name, method in methods.registry().items() if method.options}
-    assert having >= set(FINETUNING)
-    assert all(methods.get(name).options.items() >= methods.CHECKPOINT_RULE.items() for name in having)
+def weights(model):
+    return torch.cat([value.flatten().double() for value in model.state_dict().values()])
 
 
-def test_the_usual_checkpoint_rule_is_no_hyper_parameter_of_a_run():
-    aim = methods.get("aim-fair")
-    assert aim.hyper(select="validation-accuracy") == aim.hyper() == aim.defaults
-    assert aim.hyper(select="last") == {**aim.defaults, "select": "last"}
-    with pytest.raises(AimfairError, match="erm has no hyper-parameter 'select'; it has: none"):
-        methods.get("erm").hyper(select="last")
-    with pytest.raises(AimfairError, match="gradients, select, rankings$"):
-        aim.hyper(checkpoint="last")
+@pytest.fixture
+def trained(bench):
+    """ERM on real, edited and drawn faces together."""
+    faces = bench.train.without_protected() + bench.edited(0, 0.4, 0.8) + bench.edited(1, 0.4, 0.8) + bench.balanced
+    model = bench.fresh_model()
+    training.fit(model, faces, bench.validation, bench.pretraining, bench.seed)
+    return model
 
 
-@pytest.mark.parametrize(("name", "hyper"), [("full-finetuning", {}), ("random-ratio", {"unit": "element"})])
-def test_the_last_epoch_is_kept_where_the_rule_says_so(bench, name, hyper):
-    longer = replace(bench, finetuning=replace(bench.finetuning, epochs=3))
-    best, last = (fit(longer, name, lr=0.1, **hyper, **rule) for rule in ({}, {"select": "last"}))
-    assert best.history.loss == last.history.loss and last.history.chosen == 2
-    kept = best.history.validation_accuracy
-    assert best.history.chosen == kept.index(max(kept))
-    right = (evaluate(last.model, longer.validation) >= 0) == (longer.validation.target == 1)
-    assert 100 * right.double().mean().item() == pytest.approx(kept[-1])
-    with pytest.raises(AimfairError, match="select must be one of"):
-        fit(bench, name, **hyper, select="first")
+class Tunings(dict):
+    """The start, the mask and the result of each tuning, by rate; ``accuracy`` is what it then claims to reach on
+    validation faces, and a rate in ``diverging`` diverges."""
+
+    def __init__(self):
+        super().__init__()
+        self.accuracy, self.diverging = {}, set()
 
 
-def test_the_rule_of_the_worst_group_finds_its_labels_withheld(bench):
-    with pytest.raises(AimfairError, match="withheld"):
-        fit(bench, "full-finetuning", select="validation-worst-group")
+@pytest.fixture
+def tunings(monkeypatch):
+    observed, tune = Tunings(), edit_add_tune.tune
+
+    def observe(bench, hyper):
+        if hyper["lr"] in observed.diverging:
+            raise Diverged("not finite")
+        fitted = tune(bench, hyper)
+        fitted.history.validation_accuracy[fitted.history.chosen] = observed.accuracy.get(hyper["lr"], -1.0)
+        observed[hyper["lr"]] = (weights(bench.biased_model()), fitted.scores["mask"], fitted.model)
+        return fitted
+
+    monkeypatch.setattr(edit_add_tune, "tune", observe)
+    return observed
+
+
+def test_without_gain_by_tuning_it_is_erm_on_real_edited_and_drawn_faces(bench, tunings, trained):
+    tunings.diverging = {0.1}  # no candidate, and the others stay
+    fitted = fit(bench, "edit-add-tune")
+    assert torch.equal(weights(fitted.model), weights(trained))
+    assert fitted.scores["rate"] == 0 and fitted.scores["mask"] == []
+    assert [*fitted.scores["by_rate"]] == ["0", "0.001", "0.003", "0.01", "0.03"]
+
+
+def test_every_tuning_starts_from_that_model_and_the_best_by_validation_is_kept(bench, tunings, trained):
+    tunings.accuracy = {0.003: 101.0, 0.01: 102.0, 0.03: 102.0}
+    fitted = fit(bench, "edit-add-tune")
+    start, mask = weights(trained), fitted.scores["mask"]
+    assert [*tunings] == list(methods.LEARNING_RATES)
+    assert all(torch.equal(began, start) and its == mask for began, its, _ in tunings.values())
+    assert fitted.model is tunings[0.01][2] and fitted.scores["rate"] == 0.01  # the smaller of two that are equal
+    assert fitted.scores["by_rate"]["0.03"] == 102.0 and not torch.equal(weights(fitted.model), start)
+    real, biased, balanced = three_gradients(replace(bench, biased_model=lambda: trained), "train")
+    gaps = gap(real, biased, "cosine"), gap(biased, balanced, "cosine")
+    usual = fit(replace(bench, gaps=lambda *asked: {("cosine", "train"): gaps}[asked]), "aim-fair-cosine")
+    assert mask == usual.scores["mask"]
+
+
+def test_a_bench_without_an_editor_is_refused_before_anything_is_trained(bench):
+    with pytest.raises(AimfairError, match="no edited faces"):
+        fit(replace(bench, edited=None, fresh_model=None), "edit-add-tune")
