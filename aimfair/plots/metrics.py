@@ -55,26 +55,19 @@ def by_metric(
             if unit:
                 _join_units(axes, frame.assign(_series=hue), x, metric, unit, order, names)
             apart = (0.1 if joined else 0.24) * (len(names) - 1)
-            mark = {
-                "ms": 6,
-                "lw": 1,
-                "capsize": 0.1,
-                "err_kws": {"lw": 1.5},
-                "mew": 0.8,
-                "mec": "black" if unit else None,
-            }
-            lines = ["-" if joined else "none"] * len(names)
-            mark |= {"order": order, "dodge": apart or False, "linestyles": lines, "zorder": 3}
-            sns.pointplot(frame, **common, **mark, **looks(len(names)))
+            mark = {"ms": 6, "mew": 0.8, "mec": "black" if unit else None, "lw": 1, "zorder": 3}
+            bars = {"capsize": 0.1, "err_kws": {"lw": 1.5}}
+            lines = {"dodge": apart or False, "linestyles": ["-" if joined else "none"] * len(names)}
+            sns.pointplot(frame, order=order, **common, **mark, **bars, **lines, **looks(len(names)))
             upright = len(order) <= 5 or not isinstance(order[0], str)
             axes.set_xticks(range(len(order)), [_tick(value, upright) for value in order])
             axes.tick_params(axis="x", labelrotation=0 if upright else 90)
-        elif frame[x].nunique() <= MANY:
-            bars = {"err_style": "bars", "err_kws": {"capsize": 2}, "dashes": False, "mec": "none"}
-            sns.lineplot(frame, style=hue, style_order=names, lw=1.2, **common, **bars, **looks(len(names)))
         else:
-            palette = looks(len(names))["palette"]
-            sns.lineplot(frame, style=hue, style_order=names, lw=1.2, palette=palette, **common)
+            how = {"palette": looks(len(names))["palette"]}
+            if frame[x].nunique() <= MANY:
+                how = {"err_style": "bars", "err_kws": {"capsize": 2}, "dashes": False, "mec": "none"}
+                how |= looks(len(names))
+            sns.lineplot(frame, style=hue, style_order=names, lw=1.2, **common, **how)
         for i, (name, level) in enumerate((baselines or {}).items()):
             axes.axhline(level[metric], color=GREY, ls=("--", ":", "-.")[i % 3], label=name)
         axes.set(title=LABELS.get(metric, metric), xlabel="", ylabel="")

@@ -1,1 +1,0 @@
-"""Questions that finished runs answer: one file each, from predictions and scores to a table, a number or a verdict."""
