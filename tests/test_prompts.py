@@ -404,7 +404,7 @@ def test_a_bank_is_checked_as_it_was_written(checkout):
     with pytest.raises(AimfairError, match="group 0_1: 5 prompts, 6 are wanted"):
         prompts.bank("faceworld/Smiling_Male")
     edited(checkout, lambda record: record.update(made_by=None))
-    with pytest.raises(AimfairError, match="'made_by' must be a dict"):
+    with pytest.raises(AimfairError, match="made_by: Input should be a valid dictionary"):
         prompts.bank("faceworld/Smiling_Male")
 
 

@@ -19,7 +19,7 @@ TEMPLATE = "{% for m in messages %}<s>{{ m['content'] }}{% endfor %}{% if add_ge
 
 def empty_bank(task=TASK):
     """A bank that has no prompt yet, as it is when the first request is made."""
-    return writing._blank(prompts.read(task), {})
+    return writing.empty_bank(prompts.read(task), {})
 
 
 def recorded(group, number):

@@ -61,8 +61,7 @@ def command_prompts_show(options: argparse.Namespace) -> None:
         if name not in record["groups"]:
             raise AimfairError(f"no group {name!r}; there are: {', '.join(record['groups'])}")
         if options.instruction:
-            empty = {**record, "groups": {g: {**group, "prompts": []} for g, group in record["groups"].items()}}
-            empty["made_by"] = {"rounds": {}, "refused": []}
+            empty = writing.empty_bank(record, {})
             print(f"--- group {name}\n{writing.request_text(empty, name, prompts.PER_GROUP)}\n")
             continue
         for id, text in prompts.VARIANTS[options.variant](record["groups"][name]):

@@ -16,11 +16,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError, create_model
 
 from aimfair.environment import AimfairError, home
 from aimfair.faces import GROUPS
 from aimfair.prompts.coverage import surpluses
+from aimfair.prompts.replies import OPENING, listing
 from aimfair.prompts.wording import MAX_TOKENS, Tokens, faults, fewest_tokens, says
 from aimfair.prompts.wording import WORDS as WORDS  # the words that name a label, for those who read banks
 
@@ -123,29 +126,44 @@ def read(task: str) -> dict[str, Any]:
     return read_file(path)
 
 
+class _Sentence(BaseModel):
+    id: str
+    text: str
+
+
+class _Prompt(_Sentence):
+    without_pose: str
+    pose: str
+    attributes: list[str]
+
+
+class _Group(BaseModel):
+    plain: _Sentence
+    prompts: Annotated[list[_Prompt], Field(min_length=1)]
+
+
+class _Bank(BaseModel):
+    """What a bank's file must have; it may have more."""
+
+    target: str
+    protected: str
+    made_by: dict[str, Any] = {}
+    groups: create_model("_Groups", **{f"group_{t}_{p}": (_Group, Field(alias=f"{t}_{p}")) for t, p in GROUPS})  # type: ignore
+
+
 def read_file(path: Path) -> dict[str, Any]:
     """The record in a file, wherever it is; see :func:`read`."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
+        _Bank.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise AimfairError(f"{path}: {where}: {first['msg']}; restore the file or write the bank again") from None
     except ValueError as error:
         raise AimfairError(f"{path} is not valid JSON: {error}") from error
     except OSError as error:
         raise AimfairError(f"{path} cannot be read: {error.strerror or error}") from error
-    if not isinstance(record, dict):
-        raise AimfairError(f"{path} must hold one JSON object")
-    _demand({"made_by": {}} | record, {"target": str, "protected": str, "groups": dict, "made_by": dict}, str(path))
-    for target, protected in GROUPS:
-        name = f"{target}_{protected}"
-        where = f"{path}, group {name}"
-        _demand(record["groups"], {name: dict}, where)
-        group = record["groups"][name]
-        _demand(group, {"plain": dict, "prompts": list}, where)
-        _demand(group["plain"], {"id": str, "text": str}, f"{where}, plain")
-        if not group["prompts"]:
-            raise AimfairError(f"{where} has no prompt: write some or restore the file")
-        for i, prompt in enumerate(group["prompts"]):
-            wanted = {"id": str, "text": str, "without_pose": str, "pose": str, "attributes": list}
-            _demand(prompt, wanted, f"{where}, prompt {i}")
     return record
 
 
@@ -162,14 +180,6 @@ def write(record: Mapping[str, Any], path: Path) -> Path:
     except OSError as error:
         raise AimfairError(f"cannot write {path}: {error.strerror or error}") from error
     return path
-
-
-def _demand(content: Any, keys: Mapping[str, type], where: str) -> None:
-    for key, kind in keys.items():
-        if not isinstance(content, dict) or key not in content:
-            raise AimfairError(f"{where}: {key!r} is missing; restore the file or write the bank again")
-        if not isinstance(content[key], kind):
-            raise AimfairError(f"{where}: {key!r} must be a {kind.__name__}, got {type(content[key]).__name__}")
 
 
 def _folder() -> Path:
@@ -189,9 +199,7 @@ def sentence(phrase: str, clauses: Sequence[str] = ()) -> str:
     'Portrait face photo of a smiling young male with black hair, eyeglasses, and head turned slightly left.'
     """
     article = "an" if re.match(r"[aeiou]|(8\d?|11|18)\b", phrase.lower()) else "a"
-    ended = list(clauses[:-1])
-    joined = ", ".join(ended) + (", and " if len(ended) > 1 else " and " if ended else "")
-    return f"Portrait face photo of {article} {phrase}{' with ' if clauses else ''}{joined}{''.join(clauses[-1:])}."
+    return f"{OPENING} {article} {phrase}{' with ' if clauses else ''}{listing(clauses)}."
 
 
 def check(

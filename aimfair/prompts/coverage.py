@@ -7,7 +7,7 @@ is the earring.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
@@ -52,26 +52,35 @@ def mentioned(prompt: Mapping[str, Any], pair: tuple[str, str]) -> set[str]:
 
     pair  names of target and protected attribute, which are not counted
     """
-    return {*prompt["attributes"], prompt["pose"], *_read(prompt["text"], pair)} - {""}
+    return {*_declared(prompt), *_read(prompt["text"], pair)}
+
+
+def _declared(prompt: Mapping[str, Any]) -> set[str]:
+    return {*prompt["attributes"], prompt["pose"]} - {""}
 
 
 @cache
 def _read(text: str, pair: tuple[str, str]) -> frozenset[str]:
     kinds = {f"anything about {kind}" for kind, words in KINDS.items() if any(says(text, word) for word in words)}
-    words = (*GENDERED, *(word for words in _free(pair) for side in words for word in side))
-    return frozenset(kinds | {word for word in words if says(no_colours(text), word)})
+    return frozenset(kinds | {word for word in (*GENDERED, *_other_labels(pair)) if says(no_colours(text), word)})
 
 
-def counts(record: Mapping[str, Any], group: str) -> Counter[str]:
-    """How many prompts of ``group`` mention each thing."""
-    pair = (record["target"], record["protected"])
-    return Counter(what for prompt in record["groups"][group]["prompts"] for what in mentioned(prompt, pair))
+def _other_labels(pair: tuple[str, str]) -> list[str]:
+    """Words of the attributes that are neither target nor protected. Male and Female are one under two names."""
+    task = {"Female", *("Male" if name == "Female" else name for name in pair)}
+    return [word for name, words in WORDS.items() if name not in task for side in words for word in side]
 
 
-def compared_over_protected(pair: tuple[str, str]) -> list[str]:
+def _compared_over_protected(pair: tuple[str, str]) -> list[str]:
     """What must be mentioned about as often for both protected values: kinds, and values of what is no label."""
-    free = [word for words in _free(pair) for side in words for word in side]
-    return [f"anything about {kind}" for kind in KINDS] + free
+    return [f"anything about {kind}" for kind in KINDS] + _other_labels(pair)
+
+
+def _count(record: Mapping[str, Any]) -> dict[str, Counter[str]]:
+    """For each group, how many prompts mention each thing."""
+    pair = (record["target"], record["protected"])
+    groups = {f"{t}_{p}": record["groups"][f"{t}_{p}"]["prompts"] for t, p in GROUPS}
+    return {name: Counter(what for p in own for what in mentioned(p, pair)) for name, own in groups.items()}
 
 
 def surpluses(record: Mapping[str, Any], per_group: int, tolerance: float) -> list[Surplus]:
@@ -83,54 +92,67 @@ def surpluses(record: Mapping[str, Any], per_group: int, tolerance: float) -> li
 
     tolerance  largest difference allowed, as a share of the prompts
     """
-    said = {f"{t}_{p}": counts(record, f"{t}_{p}") for t, p in GROUPS}
-    return [
-        *_over_targets(record, said, tolerance * per_group),
-        *_over_protected(record, said, 2 * tolerance * per_group),
-        *_over_prompts(record, said, per_group // 2),
-    ]
-
-
-def _over_targets(record: Mapping[str, Any], said: Mapping[str, Counter[str]], allowed: float) -> list[Surplus]:
+    said, target, protected = _count(record), record["target"], record["protected"]
     found = []
-    for value in (0, 1):
-        low, high = said[f"0_{value}"], said[f"1_{value}"]
-        for what in sorted(low | high):
-            gap = high[what] - low[what]
-            if abs(gap) > allowed:
-                line = f"{record['protected']} = {value}: {what!r} is said {low[what]} times for {record['target']} = 0"
-                group = f"{int(gap > 0)}_{value}"
-                found.append(Surplus(group, what, ceil(abs(gap) - allowed), f"{line} and {high[what]} times for 1"))
-    return found
 
-
-def _over_protected(record: Mapping[str, Any], said: Mapping[str, Counter[str]], allowed: float) -> list[Surplus]:
-    pair = (record["target"], record["protected"])
-    found = []
-    for what in compared_over_protected(pair):
-        low, high = (said[f"0_{value}"][what] + said[f"1_{value}"][what] for value in (0, 1))
+    def compare(what: str, attribute: str, no: list[str], yes: list[str], allowed: float, where: str = "") -> None:
+        low, high = (sum(said[group][what] for group in groups) for groups in (no, yes))
         if abs(high - low) > allowed:
-            value = int(high > low)
-            group = max((f"0_{value}", f"1_{value}"), key=lambda name: said[name][what])
-            line = f"{what!r} is said {low} times for {pair[1]} = 0 and {high} times for 1"
+            group = max(yes if high > low else no, key=lambda name: said[name][what])
+            line = f"{where}{what!r} is said {low} times for {attribute} = 0 and {high} times for 1"
             found.append(Surplus(group, what, ceil(abs(high - low) - allowed), line))
-    return found
 
-
-def _over_prompts(record: Mapping[str, Any], said: Mapping[str, Counter[str]], most: int) -> list[Surplus]:
-    found = []
+    for value in (0, 1):
+        no, yes = f"0_{value}", f"1_{value}"
+        for what in sorted(said[no] | said[yes]):
+            compare(what, target, [no], [yes], tolerance * per_group, f"{protected} = {value}: ")
+    for what in _compared_over_protected((target, protected)):
+        compare(what, protected, ["0_0", "1_0"], ["0_1", "1_1"], 2 * tolerance * per_group)
     for group, own in said.items():
-        declared = {
-            what for prompt in record["groups"][group]["prompts"] for what in (*prompt["attributes"], prompt["pose"])
-        }
-        for what in sorted(declared - {""}):
-            if own[what] > max(most, 1):
+        for what in sorted(set().union(*map(_declared, record["groups"][group]["prompts"]))):
+            if own[what] > max(per_group // 2, 1):
                 line = f"group {group}: {what!r} is in {own[what]} prompts, more than half of them"
-                found.append(Surplus(group, what, own[what] - most, line))
+                found.append(Surplus(group, what, own[what] - per_group // 2, line))
     return found
 
 
-def _free(pair: tuple[str, str]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Words of the attributes that are neither target nor protected. Male and Female are one under two names."""
-    task = {"Male" if name == "Female" else name for name in pair}
-    return [words for name, words in WORDS.items() if name not in task | {"Female"}]
+@dataclass(frozen=True)
+class Room:
+    """What one more prompt of a group may mention, see :func:`room`.
+
+    crowded  whether a thing was mentioned so often that one more would leave the bank uneven
+    wanted   what the group should mention more often than so far, most wanted first
+    said     all that the group and the one with the other target mention
+    """
+
+    crowded: Callable[[str], bool]
+    wanted: list[str]
+    said: list[str]
+
+
+def room(record: Mapping[str, Any], group: str, per_group: int, tolerance: float) -> Room:
+    """How evenly a bank that is being written would stay, if ``group`` ("1_0") mentioned more.
+
+    A group is compared with those that have all their prompts; the first of them is free to mention what it likes.
+    """
+    said, (target, protected) = _count(record), map(int, group.split("_"))
+    own, other = said[group], said[f"{1 - target}_{protected}"]
+    complete = {name for name in said if len(record["groups"][name]["prompts"]) >= per_group}
+    compared = f"{1 - target}_{protected}" in complete
+    across = [f"{t}_{1 - protected}" for t in (0, 1)]
+    declared = set().union(*map(_declared, record["groups"][group]["prompts"]))
+    shared = _compared_over_protected((record["target"], record["protected"])) if complete >= set(across) else []
+
+    def crowded(what: str) -> bool:
+        return (
+            (compared and own[what] + 1 - other[what] > tolerance * per_group)
+            or (what in declared and own[what] + 1 > max(per_group // 2, 1))
+            or (
+                what in shared
+                and own[what] + 1 + other[what] - sum(said[name][what] for name in across) > 2 * tolerance * per_group
+            )
+        )
+
+    gap = {what: other[what] - own[what] for what in other} if compared else {}
+    wanted = sorted((what for what in gap if gap[what] > tolerance * per_group), key=lambda what: -gap[what])
+    return Room(crowded, wanted, sorted(own | other))

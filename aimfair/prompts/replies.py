@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -28,9 +28,7 @@ _THOUGHTS = re.compile(r"<think(ing)?>.*?(</think(ing)?>|\Z)", re.DOTALL | re.IG
 _END_OF_THOUGHTS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _MARKER = re.compile(r"^[\s>|]*(?:[-*•–+]|\(?\d{1,3}\s?[.):|-]|#\d+)[\s|]*")
 _WRAPPING = " \t|*_`\"'“”‘’,"
-_NEXT = re.compile(
-    rf"\s+(?:\(?\d{{1,3}}[.):]|[-*•])\s*(?=[*\"'“]*{OPENING})|[\"'][\s,]+(?=[\"']{OPENING})", re.IGNORECASE
-)
+_NEXT = re.compile(rf"\s+(?:\(?\d{{1,3}}[.):]|[-*•])\s*(?=[*\"'“]*{OPENING})", re.IGNORECASE)
 _POSE = re.compile(
     r"(?:,|\s+and|\s+with|,\s*and|,\s*with)\s+(?:with\s+)?(?:(?:his|her|their|the|a)\s+)?(head\b[^,]*)$", re.IGNORECASE
 )
@@ -42,15 +40,14 @@ def sentences(reply: str) -> list[str]:
     Lines of a list that do not begin as asked are among them, to be refused with a reason; prose around it is not.
     """
     try:
-        return [tidy(sentence) for sentence in Reply.model_validate_json(reply).prompts if tidy(sentence) != "."]
-    except ValidationError:
-        pass  # free text
-    text = _THOUGHTS.sub("", reply).replace("\r", "")
-    text = _END_OF_THOUGHTS.split(text)[-1]  # of thoughts whose beginning was part of the question
-    found = [*_in_json(text)] or [*_in_lines(text)]
-    ended = [sentence.rstrip(_WRAPPING).endswith(".") for sentence in found]
-    if len(found) > 1 and all(ended[:-1]) and not ended[-1]:
-        found.pop()  # the reply was cut off in the middle of it
+        found = Reply.model_validate_json(reply).prompts
+    except ValidationError:  # free text
+        text = _THOUGHTS.sub("", reply).replace("\r", "")
+        text = _END_OF_THOUGHTS.split(text)[-1]  # of thoughts whose beginning was part of the question
+        found = [*_in_json(text)] or [*_in_lines(text)]
+        ended = [sentence.rstrip(_WRAPPING).endswith(".") for sentence in found]
+        if len(found) > 1 and all(ended[:-1]) and not ended[-1]:
+            found.pop()  # the reply was cut off in the middle of it
     return [tidy(sentence) for sentence in found if tidy(sentence) != "."]
 
 
@@ -73,63 +70,40 @@ def apart(sentence: str) -> tuple[str, str, list[str]]:
     rest = sentence[: matched.start()] if matched else sentence.removesuffix(".")
     who, _, listed = rest.partition(" with ")
     clauses = [re.sub(r"^(and|with)\s+", "", clause) for clause in re.split(r",\s*", listed) if clause]
-    attributes = _ages(who) + [part for clause in clauses for part in clause.split(" and ")]
-    return (_joined(who, clauses), matched[1], attributes) if matched else (sentence, "", attributes)
+    ages = re.findall(r"\d+[ -]years?[ -]old", who)
+    attributes = ages + [part for clause in clauses for part in clause.split(" and ")]
+    if not matched:
+        return sentence, "", attributes
+    return f"{who}{' with ' if clauses else ''}{listing(clauses)}.", matched[1], attributes
 
 
-def _joined(who: str, clauses: list[str]) -> str:
-    if not clauses:
-        return f"{who}."
-    *ended, last = clauses
-    return f"{who} with {', '.join(ended)}{', and ' if len(ended) > 1 else ' and ' if ended else ''}{last}."
-
-
-def _ages(who: str) -> list[str]:
-    return re.findall(r"\d+[ -]years?[ -]old", who)
+def listing(clauses: Sequence[str]) -> str:
+    """One, two and three things -> "a", "a and b", "a, b, and c"."""
+    *ended, last = clauses or ("",)
+    return f"{', '.join(ended)}{', and ' if len(ended) > 1 else ' and ' if ended else ''}{last}"
 
 
 def _in_json(text: str) -> Iterator[str]:
-    """Every string that begins as asked in the first JSON value that holds any."""
-    decoder = json.JSONDecoder()
-    for start in (match.start() for match in re.finditer(r"[\[{]", text)):
-        try:
-            value, _ = decoder.raw_decode(text, start)
-        except ValueError:
-            continue
-        strings = [s for s in _strings(value) if _begins(s)]
-        if strings:
-            yield from strings
-            return
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _strings(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _strings(part)
+    """Every quoted string that begins as asked, where there is JSON, or what was to become some."""
+    if re.search(r'[\[{]\s*["\[{]', text):
+        for quoted in re.findall(r'"(?:[^"\\]|\\.)*"', text):
+            if quoted[1:].strip().lower().startswith(OPENING.lower()):
+                with suppress(ValueError):  # an escape that is none
+                    yield str(json.loads(quoted, strict=False))
 
 
 def _in_lines(text: str) -> Iterator[str]:
-    lines = _NEXT.sub("\n", text).split("\n")
     held = ""
-    for line in lines:
+    for line in _NEXT.sub("\n", text).split("\n"):
         marked = _MARKER.match(line)
         body = (line[marked.end() :] if marked else line).strip(_WRAPPING)
-        place = re.search(rf"(?<![^\s|*_`\"'“,:>[{{]){OPENING}", line, re.IGNORECASE)
-        if place and (marked or body.lower().startswith(OPENING.lower()) or line[: place.start()].endswith('"')):
+        place = re.search(rf"(?<![^\s|*_`\"'“,:>]){OPENING}", line, re.IGNORECASE)
+        if place and (marked or body.lower().startswith(OPENING.lower())):
             yield from filter(None, [held])
-            held = line[place.start() :].split('"' if line[: place.start()].endswith('"') else " |")[0]
+            held = line[place.start() :].split(" |")[0]
         elif held and not marked and body and body[0].islower() and not held.endswith("."):
             held += " " + body  # a sentence that goes on in the next line
         else:
             yield from filter(None, [held])
             held = body if marked and len(body.split()) > 3 else ""
     yield from filter(None, [held])
-
-
-def _begins(text: str) -> bool:
-    return text.strip().lower().startswith(OPENING.lower())
