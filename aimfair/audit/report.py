@@ -64,12 +64,11 @@ def examine(
     trained  how a classifier that was trained on such faces alone does on real ones
 
     Columns of the table: set ("synthetic", "real"), group ("0_0" ... or "all"), faces; in per cent how often the judge
-    sees the asked-for target, protected label, both, and CLIP likewise (``clip ...``), and how often a detector finds a
-    ``face`` (where one is installed: :func:`aimfair.audit.measures.detect`); ``compared``, the number of
-    faces behind the next three: ``vendi`` score, mean pairwise ``distance``, ``frechet`` distance to one half of the
-    real faces of that group; faces with a near-duplicate in the set (``duplicates``), faces all but the same as one of
-    ``train`` (``copies``); the largest gap over the target of what is said, seen and measured; ``trained``: accuracy in
-    per cent.
+    sees the asked-for target, protected label, both, CLIP likewise (``clip ...``), and how often a detector finds a
+    ``face``; ``compared``, the number of faces behind the ``vendi`` score, the mean pairwise ``distance`` and the
+    ``frechet`` distance to one half of the real faces of that group; how many faces have a near-duplicate in the set
+    (``duplicates``) or in ``train`` (``copies``); the largest gap over the target of what is said, seen and measured;
+    ``trained``, an accuracy in per cent.
 
     A real row describes the other half of the real faces, of the same number: its ``frechet`` is what the distance is
     where nothing differs, and grows as samples get small.

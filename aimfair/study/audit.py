@@ -120,34 +120,26 @@ def nuisance_judges(profile: Profile, judge: Judge, device: str = "cpu") -> list
 def mentions(manifest: pd.DataFrame, profile: Profile) -> list[set[str]]:
     """What the prompt of each image says beside its labels, by :func:`aimfair.prompts.coverage.mentioned`.
 
-    manifest  a row per image with a column ``prompt``, or with a ``prompt_id`` of the profile's bank. The attributes
-              that the bank declares for that id count as far as the text says them. Empty where neither is there.
+    manifest  a row per image with a column ``prompt``, without which nothing is known and the list is empty. Where a
+              column ``prompt_id`` names a prompt of the profile's bank, what the bank declares of it counts as far as
+              the text says it.
     """
-    task = f"{profile.dataset}/{profile.task}"
-    bank = _prompts_by_id(task, profile.prompts)
-    ids = manifest["prompt_id"].astype(str) if "prompt_id" in manifest else pd.Series("", index=manifest.index)
-    if "prompt" in manifest:
-        texts = manifest["prompt"].astype(str)
-    else:
-        texts = ids.map({p.id: p.text for p in prompts.bank(task, profile.prompts)} if bank else {})
-    if texts.isna().any() or not len(texts):
+    if "prompt" not in manifest:
         return []
+    _, at, mine = profile.prompts.partition("@")  # a bank beside the recorded one
+    name = f"{profile.dataset}/{profile.task}{at}{mine}"
+    groups = prompts.read(name)["groups"].values() if prompts.path_of(name).exists() else ()
+    bank = {prompt["id"]: prompt for group in groups for prompt in group["prompts"]}
     known: dict[tuple[str, str], set[str]] = {}
-    for id, text in set(zip(ids, texts, strict=True)):
+    keys = list(
+        zip(manifest.get("prompt_id", manifest["prompt"]).astype(str), manifest["prompt"].astype(str), strict=True)
+    )
+    for id, text in set(keys):
         declared = bank.get(id, {"attributes": [], "pose": ""})
         said = [what for what in (*declared["attributes"], declared["pose"]) if what and wording.says(text, what)]
         prompt = {"text": text, "attributes": said, "pose": ""}
         known[id, text] = coverage.mentioned(prompt, (profile.target, profile.protected))
-    return [known[key] for key in zip(ids, texts, strict=True)]
-
-
-def _prompts_by_id(task: str, variant: str) -> dict[str, Mapping[str, Any]]:
-    """Prompts of a bank, also of one beside the recorded one; none where there is no bank."""
-    _, at, mine = variant.partition("@")
-    name = task + at + mine
-    if not prompts.path_of(name).exists():
-        return {}
-    return {p["id"]: p for group in prompts.read(name)["groups"].values() for p in group["prompts"]}
+    return [known[key] for key in keys]
 
 
 def audit_pool(study: Any, clip: str = "", training: bool = True, skip_broken: bool = False) -> report.PoolAudit:
