@@ -10,7 +10,7 @@ from toys import Linear, fit_linear, fit_method, gaussian_toy, same_weights, toy
 
 from aimfair import models, training
 from aimfair.environment import AimfairError
-from aimfair.methods import Fitted, inferred, xrm
+from aimfair.methods import Fitted, inferred, lff, xrm
 from aimfair.methods.erm import shuffled
 from aimfair.methods.group_dro import GroupDRO, balanced_order
 from aimfair.methods.inferred import (
@@ -25,14 +25,7 @@ from aimfair.methods.inferred import (
     violation,
     wrong,
 )
-from aimfair.methods.lff import (
-    LearningFromFailure,
-    Pair,
-    class_share,
-    difficulty,
-    generalised_cross_entropy,
-    released_cross_entropy,
-)
+from aimfair.methods.lff import LearningFromFailure, Pair
 from aimfair.methods.xrm import CrossRisk, class_balanced, flip_probability
 from aimfair.training import History, binary_cross_entropy, fit
 
@@ -332,13 +325,13 @@ def gradient(function, q):
 
 
 def test_generalised_cross_entropy_has_its_worked_example_and_its_limits():
-    assert generalised_cross_entropy(CE, 0.7).tolist() == pytest.approx([0.10157, 0.54918, 1.14353], abs=1e-5)
-    assert gradient(generalised_cross_entropy, 0.7).tolist() == pytest.approx([0.9289, 0.6156, 0.1995], abs=1e-4)
-    assert torch.equal(generalised_cross_entropy(CE, 0.0), CE)
-    assert torch.allclose(generalised_cross_entropy(CE, 1e-4), CE, rtol=1e-3)
-    assert torch.allclose(generalised_cross_entropy(CE, 1.0), torch.tensor([0.1, 0.5, 0.9]))
+    assert lff.generalised_cross_entropy(CE, 0.7).tolist() == pytest.approx([0.10157, 0.54918, 1.14353], abs=1e-5)
+    assert gradient(lff.generalised_cross_entropy, 0.7).tolist() == pytest.approx([0.9289, 0.6156, 0.1995], abs=1e-4)
+    assert torch.equal(lff.generalised_cross_entropy(CE, 0.0), CE)
+    assert torch.allclose(lff.generalised_cross_entropy(CE, 1e-4), CE, rtol=1e-3)
+    assert torch.allclose(lff.generalised_cross_entropy(CE, 1.0), torch.tensor([0.1, 0.5, 0.9]))
     for q in (0.1, 0.7, 1.0):
-        assert torch.allclose(gradient(released_cross_entropy, q), q * gradient(generalised_cross_entropy, q))
+        assert torch.allclose(gradient(lff.released_cross_entropy, q), q * gradient(lff.generalised_cross_entropy, q))
 
 
 def memory(target):
@@ -361,9 +354,9 @@ def test_weights_of_the_worked_example_and_of_no_difficulty():
     found = loss.weights(biased, debiased, torch.arange(4)).tolist()
     assert found == pytest.approx([0.3333, 0.5, 0.5, 0.8], abs=1e-4)
     # Of a batch, against the class maximum of the whole table:
-    assert class_share(loss.biased, target, torch.tensor([0])).item() == pytest.approx(0.05)
+    assert lff.class_share(loss.biased, target, torch.tensor([0])).item() == pytest.approx(0.05)
     share = torch.tensor([0.01, 0.4, 1.0])
-    assert torch.allclose(difficulty(share, share), torch.tensor(0.5))
+    assert torch.allclose(lff.difficulty(share, share), torch.tensor(0.5))
     zeros = memory(torch.tensor([0, 1])).weights(torch.zeros(2), torch.zeros(2), torch.arange(2))
     assert zeros.tolist() == [0, 0]
 
@@ -391,7 +384,7 @@ def test_no_gradient_passes_from_one_network_to_the_other():
         torch.nn.init.normal_(parameter)
     LearningFromFailure(y, pair.other)(pair(x), y.float(), torch.arange(200)).backward()
     ce = F.binary_cross_entropy_with_logits(pair.second(x), y.float(), reduction="none")
-    alone = torch.autograd.grad(generalised_cross_entropy(ce, 0.7).mean(), pair.second.weight)[0]
+    alone = torch.autograd.grad(lff.generalised_cross_entropy(ce, 0.7).mean(), pair.second.weight)[0]
     assert torch.allclose(pair.second.weight.grad, alone, atol=1e-6)
 
 
