@@ -12,25 +12,25 @@ from aimfair.study.claims import higher, lower
 A = np.array([80.0, 81.0, 79.5, 80.5, 80.2])
 
 
-def test_the_three_verdicts():
-    assert claims.higher("a beats b", A + 5, A).verdict == "holds"
-    assert claims.higher("a beats b", A - 5, A).verdict == "contradicted"
-    noise = np.array([3.0, -3.0, 2.0, -2.5, 0.5])
-    assert claims.higher("a beats b", A + noise, A).verdict == "undecided"
-    assert claims.lower("a is below b", A - 5, A).holds and not claims.lower("", A + 5, A).holds
-
-
-def test_a_margin_asks_for_more_than_a_sign():
-    assert claims.higher("by more than 4", A + 5, A, margin=4).holds
-    assert claims.higher("by more than 6", A + 5, A, margin=6).verdict == "contradicted"
-
-
-def test_bounds_and_facts():
-    assert claims.above("mean above 70", A, 70).holds
-    assert claims.above("mean above 90", A, 90).verdict == "contradicted"
-    assert claims.claim("all rows match", [True, True], "2 of 2").holds
-    failed = claims.claim("all rows match", [True, False], "1 of 2")
-    assert failed.verdict == "contradicted" and str(failed) == "Does not hold here: all rows match (1 of 2)"
+@pytest.mark.parametrize(
+    ("claim", "verdict"),
+    [
+        (higher("", A + 5, A), "holds"),
+        (higher("", A - 5, A), "contradicted"),
+        (higher("", A + np.array([3.0, -3.0, 2.0, -2.5, 0.5]), A), "undecided"),
+        (higher("", [9.0], [1.0]), "undecided"),  # one seed has no interval
+        (higher("", A + 5, A, margin=4), "holds"),
+        (higher("", A + 5, A, margin=6), "contradicted"),
+        (lower("", A - 5, A), "holds"),
+        (lower("", A + 5, A), "contradicted"),
+        (claims.above("", A, 70), "holds"),
+        (claims.above("", A, 90), "contradicted"),
+        (claims.claim("", [True, True]), "holds"),
+        (claims.claim("", [True, False]), "contradicted"),
+    ],
+)
+def test_the_interval_decides(claim, verdict):
+    assert claim.verdict == verdict and claim.holds == (verdict == "holds")
 
 
 def test_an_interval_ends_where_values_must():
@@ -40,8 +40,10 @@ def test_an_interval_ends_where_values_must():
 
 
 def test_the_words_show_verdict_effect_interval_and_number_of_seeds():
-    said = str(claims.higher("a beats b", A + 5, A))
+    said = str(higher("a beats b", A + 5, A))
     assert said == "Holds here: a beats b (+5.00 points [+5.00, +5.00], sign-flip p 0.062, 5 seeds)"
+    failed = claims.claim("all rows match", [True, False], "1 of 2")
+    assert str(failed) == "Does not hold here: all rows match (1 of 2)"
 
 
 def test_what_was_not_run_is_undecided_on_either_side():

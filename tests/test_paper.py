@@ -32,6 +32,8 @@ def test_every_table_is_there() -> None:
     assert not frame.duplicated(["table", "dataset", "target", "protected", "setting", "method"]).any()
     assert frame["setting"].map(type).eq(str).all()
     assert frame[["acc", "wst", "eo"]].notna().all(axis=None)
+    assert paper.row(6, "AIM-Fair", setting="synthetic_bias=4:6")["acc"] == 89.23
+    assert paper.row(3, "AIM-Fair", "Female", "White")["wst"] == 84.26
 
 
 def test_rows_without_cells_are_as_printed() -> None:
@@ -77,6 +79,8 @@ def test_counts_add_up_to_the_official_test_sets() -> None:
 def test_errors_name_what_is_missing(tmp_path) -> None:
     with pytest.raises(AimfairError, match="no test counts for CelebA Bald Male"):
         paper.counts("CelebA", "Bald", "Male")
+    with pytest.raises(AimfairError, match="Table 9 has no row 'DiGA'  for Smiling / Male"):
+        paper.row(9, "DiGA")
     with pytest.raises(AimfairError, match="no group accuracies"):
         paper.recompute(paper.results().iloc[0])
     with pytest.raises(AimfairError, match="clone of the repository"):
