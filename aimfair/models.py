@@ -180,17 +180,18 @@ def build(backbone: str, seed: int, weights: str = "scratch") -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = BACKBONES[backbone]()
-    if weights == "imagenet":
-        own = {f"{head(model)}.weight", f"{head(model)}.bias"}
-        state = {name: value for name, value in _read_weights(imagenet_file(backbone)).items() if name not in own}
+    if weights != "scratch":
+        imagenet = weights == "imagenet"
+        file = imagenet_file(backbone) if imagenet else Path(weights)
+        own = {f"{head(model)}.weight", f"{head(model)}.bias"} if imagenet else set()
+        state = {name: value for name, value in _read_weights(file).items() if name not in own}
         try:
-            missing = model.load_state_dict(state, strict=False).missing_keys
+            found = model.load_state_dict(state, strict=False)
         except RuntimeError as error:
-            raise AimfairError(f"the file of ImageNet weights does not fit {backbone}: its tensors differ") from error
-        if set(missing) - own:
-            raise AimfairError(f"the ImageNet weights lack {', '.join(missing[:3])} of {backbone}")
-    elif weights != "scratch":
-        model.load_state_dict(_read_weights(Path(weights)))
+            raise AimfairError(f"{file} does not fit {backbone}: its tensors differ") from error
+        wrong = {*found.missing_keys} - own or (set() if imagenet else {*found.unexpected_keys})
+        if wrong:
+            raise AimfairError(f"{file} does not fit {backbone}: {', '.join(sorted(wrong)[:3])} is in only one of them")
     return model.to(memory_format=torch.channels_last)
 
 

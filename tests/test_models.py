@@ -96,3 +96,12 @@ def test_imagenet_weights_load_from_this_machine_or_an_error_says_where_to_put_t
 def test_bad_input_is_named(backbone, weights, fault):
     with pytest.raises(AimfairError, match=fault):
         models.build(backbone, 0, weights)
+
+
+def test_weights_of_another_network_are_refused_in_one_line(tmp_path):
+    models.save(models.build("resnet18-slim", 0), tmp_path / "slim.safetensors")
+    save_file({"fc.bias": torch.zeros(1)}, tmp_path / "few.safetensors")
+    for name in ("slim", "few"):
+        file = tmp_path / f"{name}.safetensors"
+        with pytest.raises(AimfairError, match=f"^{file} does not fit resnet18: [^\n]*$"):
+            models.build("resnet18", 0, str(file))

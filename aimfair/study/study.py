@@ -263,7 +263,7 @@ class Study:
             fitted = methods.Fitted(models.Silent(), History(), told)
         if method.name == "erm":  # what others start from, here or from a clone, is what was evaluated
             models.halve(fitted.model)
-        seconds = max(perf_counter() - began, fitted.history.seconds)  # of one that was resumed, or kept, the latter
+        seconds = max(perf_counter() - began, fitted.history.seconds)  # of one that was resumed the latter
         scores = {
             **fitted.scores,
             "loss": [round(value, 5) for value in fitted.history.loss],
