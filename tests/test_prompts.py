@@ -21,24 +21,17 @@ POSE = re.compile(r"\bhead (turned|tilted|facing)\b")
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_shipped_bank_is_what_the_grammar_writes(task, tmp_path):
+def test_shipped_bank_is_what_the_grammar_writes_and_passes_its_checks(task, tmp_path):
     written = grammar.write_bank(task, tmp_path / "bank.json")
     assert prompts.path_of(task).read_bytes() == written.read_bytes()
+    assert prompts.check(prompts.read(task), tolerance=0) == []
 
 
-def test_every_shipped_bank_has_a_grammar():
+def test_every_shipped_bank_has_a_grammar_which_can_write_others():
     assert prompts.tasks() == [task for task in TASKS if "@" not in task]
-
-
-def test_another_seed_gives_another_bank():
     task = "faceworld/Smiling_Male"
     assert grammar.make(task, seed=1) != grammar.make(task, seed=0)
     assert prompts.check(grammar.make(task, seed=1), tolerance=0) == []
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_shipped_banks_pass_their_checks(task):
-    assert prompts.check(prompts.read(task), tolerance=0) == []
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -72,17 +65,14 @@ def test_words_do_not_tell_the_target(task, variant):
 
 @pytest.mark.parametrize("task", [task for task in TASKS if not task.startswith("utkface")])
 def test_gender_typical_attributes_follow_gender(task):
+    typical_of_men = {"beard", "goatee", "mustache", "stubble", "sideburns", "necktie", "bald", "receding"}
     for prompt in prompts.bank(task):
         words = set(re.findall(r"\w+", prompt.text))
         assert ("male" in words) != ("female" in words)
-        typical_of_men = words & {"beard", "goatee", "mustache", "stubble", "sideburns", "necktie", "bald", "receding"}
-        assert not (typical_of_men and "female" in words), prompt.text
-        assert not (words & {"lipstick", "makeup", "earrings", "necklace"} and "male" in words), prompt.text
-
-
-def test_free_gender_is_even():
-    for prompt_set in (prompts.bank("celeba/Smiling_Young"), prompts.bank("faceworld/Smiling_Young")):
-        males = Counter((p.target, p.protected) for p in prompt_set if " male" in p.text)
+        assert not words & ({"lipstick", "makeup", "earrings", "necklace"} if "male" in words else typical_of_men)
+        assert "Male_Young" not in task or not any(wording.says(prompt.text, word) for word in coverage.GENDERED)
+    if task.endswith("Smiling_Young"):  # the gender is free, and even
+        males = Counter((p.target, p.protected) for p in prompts.bank(task) if " male" in p.text)
         assert males == dict.fromkeys(GROUPS, 25)
 
 
@@ -234,29 +224,24 @@ def test_every_sentence_that_can_be_drawn_is_checked(place):
     assert prompts.check(record) == [f"{said['id']}: names Smiling = 0 ({said[key]})"]
 
 
-def test_as_many_tokens_as_clip_reads_are_allowed_and_not_one_more():
+def test_tokens_and_what_is_not_there():
     text, values = "Portrait face photo of a smiling male.", {"Smiling": 1, "Male": 1}
     assert wording.faults(text, values, lambda text: 77) == []
     assert wording.faults(text, values, lambda text: 78) == ["78 tokens, CLIP reads 77"]
+    for word in ("no", "not", "without", "never", "neither", "nor"):
+        found = wording.faults(text.replace(".", f" {word} hat."), values)
+        assert found == [f"says what is not there: {word!r}"]
 
 
-@pytest.mark.parametrize("word", ["no", "not", "without", "never", "neither", "nor"])
-def test_what_is_not_there_is_not_said(word):
-    found = wording.faults(f"Portrait face photo of a smiling male {word} hat.", {"Smiling": 1, "Male": 1})
-    assert found == [f"says what is not there: {word!r}"]
-
-
-@pytest.mark.parametrize(
-    ("value", "word"),
-    [(v, w) for name in ("Smiling", "Male") for v in (0, 1) for w in wording.HINTS[name][v] + wording.WORDS[name][v]],
-)
-def test_no_word_of_the_other_value_passes(value, word):
+@pytest.mark.parametrize("name", ["Smiling", "Male"])
+@pytest.mark.parametrize("value", [0, 1])
+def test_no_word_of_the_other_value_passes(name, value):
     """ "Portrait face photo of a smiling lady" is no smiling male."""
-    name = "Smiling" if word in wording.HINTS["Smiling"][value] + wording.WORDS["Smiling"][value] else "Male"
     right = {"Smiling": 1 - value, "Male": 1 - value}
     own = f"{wording.WORDS['Smiling'][1 - value][0]} {wording.WORDS['Male'][1 - value][0]}"
     assert wording.faults(f"Portrait face photo of a {own}.", right) == []
-    assert f"names {name} = {value}" in wording.faults(f"Portrait face photo of a {own}, {word}.", right)
+    for word in wording.HINTS[name][value] + wording.WORDS[name][value]:
+        assert f"names {name} = {value}" in wording.faults(f"Portrait face photo of a {own}, {word}.", right)
 
 
 def test_what_the_rules_do_not_mean():
@@ -273,25 +258,17 @@ def test_what_the_rules_do_not_mean():
         assert wording.faults(text, values) == []
 
 
-def test_a_bank_without_attributes_that_tell_the_gender_where_it_is_the_target():
-    for task in ("celeba/Male_Young", "faceworld/Male_Young"):
-        said = {word for p in prompts.bank(task) for word in coverage.GENDERED if wording.says(p.text, word)}
-        assert said == set()
-
-
-def test_check_uses_the_tokenizer_at_hand():
+def test_tokens_are_counted_exactly_or_rather_too_high():
     record = prompts.read("celeba/Smiling_Male")
     assert any("tokens" in line for line in prompts.check(record, tokens=len))
     count, limit = wording.token_counter(str(home() / "data/tiny-sd/faceworld"))
     assert limit == 40 and count("") == 2 and count("male") == 3
     assert prompts.check(prompts.read("faceworld/Smiling_Male"), count, limit=limit) == []
+    for text in ("", "male", "Portrait, of a 25-year-old... (serious) lady's man!", "5 o'clock_shadow --"):
+        assert wording.fewest_tokens(text) <= count(text)
     with pytest.raises(AimfairError, match="holds no tokenizer"):
         wording.token_counter(str(home() / "data/prompts"))
-
-
-def test_without_a_tokenizer_tokens_are_counted_rather_too_high():
-    """Exact numbers are those of CLIP's own tokenizer, with begin and end."""
-    exact = {
+    exact = {  # by CLIP's own tokenizer, with begin and end
         "Portrait face photo of a smiling male.": 10,
         "Portrait face photo of a 25 year old East Asian female with head facing the camera.": 20,
         "Portrait face photo of a serious female with wavy black hair, pale skin, earrings, and head tilted up.": 25,
@@ -344,16 +321,23 @@ def test_a_broken_bank_names_file_and_group(checkout, change, named):
     assert str(checkout) in str(error.value) and named in str(error.value) and "\n" not in str(error.value)
 
 
-def test_what_is_not_there(checkout):
-    with pytest.raises(AimfairError, match=r"no prompt bank 'faceworld/Bald_Male'.*faceworld/Smiling_Male"):
-        prompts.bank("faceworld/Bald_Male")
-    with pytest.raises(AimfairError, match=r"no prompt variant 'poetic'.*no-pose"):
-        prompts.bank("faceworld/Smiling_Male", "poetic")
+def test_what_is_not_there(checkout, tmp_path):
+    for task, variant, said in (
+        ("faceworld/Bald_Male", "plain", r"no prompt bank 'faceworld/Bald_Male'.*faceworld/Smiling_Male"),
+        ("faceworld/Smiling_Male", "poetic", r"no prompt variant 'poetic'.*no-pose"),
+        ("faceworld/Smiling_Male", "no-pose@yours", r"no prompt bank 'faceworld/Smiling_Male@yours'"),
+    ):
+        with pytest.raises(AimfairError, match=said):
+            prompts.bank(task, variant)
     with pytest.raises(AimfairError, match="no grammar for"):
         grammar.make("faceworld/Bald_Male")
     checkout.write_text("{")
     with pytest.raises(AimfairError, match="not valid JSON"):
         prompts.bank("faceworld/Smiling_Male")
+    with pytest.raises(AimfairError, match="cannot be read"):
+        prompts.read_file(tmp_path / "none.json")
+    with pytest.raises(AimfairError, match="cannot write"):
+        prompts.write({}, checkout / "bank.json")
 
 
 def test_a_bank_beside_the_recorded_one_is_taken_by_its_name(checkout):
@@ -363,8 +347,6 @@ def test_a_bank_beside_the_recorded_one_is_taken_by_its_name(checkout):
     assert prompts.tasks() == ["faceworld/Smiling_Male"]
     mine = prompts.bank("faceworld/Smiling_Male", "no-pose@mine")
     assert [p.text for p in mine][:50] == [p["without_pose"] for p in record["groups"]["0_0"]["prompts"]]
-    with pytest.raises(AimfairError, match=r"no prompt bank 'faceworld/Smiling_Male@yours'"):
-        prompts.bank("faceworld/Smiling_Male", "no-pose@yours")
 
 
 def test_a_bank_is_checked_when_it_is_drawn_from(checkout):
@@ -418,21 +400,7 @@ def test_a_bank_is_for_the_task_that_it_is_named_after(checkout):
         prompts.bank("faceworld/Bald_Male")
 
 
-def test_no_count_of_tokens_is_below_the_fewest():
-    count, _ = wording.token_counter(str(home() / "data/tiny-sd/faceworld"))
-    for text in ("", "male", "Portrait, of a 25-year-old... (serious) lady's man!", "5 o'clock_shadow --"):
-        assert wording.fewest_tokens(text) <= count(text)
-
-
 def test_a_profile_may_name_a_bank():
     assert profiles.load("demo", prompts="contextual-25@mine").prompts == "contextual-25@mine"
     with pytest.raises(AimfairError, match="prompts must be one of contextual"):
         profiles.load("demo", prompts="mine@contextual")
-
-
-def test_a_bank_that_cannot_be_written_or_read_says_so(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(AimfairError, match="cannot write"):
-        prompts.write({}, tmp_path / "file" / "bank.json")
-    with pytest.raises(AimfairError, match="cannot be read"):
-        prompts.read_file(tmp_path / "none.json")
