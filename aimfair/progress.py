@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 FILE = "file:"
 BAR = {"leave": False, "dynamic_ncols": True}
 LINE = {"leave": False, "mininterval": 1.0, "bar_format": "{desc} {percentage:.0f} %, {remaining} left"}
-UNTOLD = {"bar_format": "{desc} {n_fmt}, {elapsed} so far"}
+WITHOUT_TOTAL = {"bar_format": "{desc} {n_fmt}, {elapsed} so far"}
 """In place of the format of a line where the total is not known."""
 
 SPEAK_EVERY = 60.0
@@ -80,7 +80,7 @@ def progress(
         yield from tqdm(items, disable=quiet(), **common, **BAR)
     else:
         pace = {"delay": SPEAK_EVERY, "mininterval": SPEAK_EVERY, "miniters": 1}
-        yield from plain(items, file=Log(), **common, **(LINE | ({} if total else UNTOLD) | pace))
+        yield from plain(items, file=Log(), **common, **(LINE | ({} if total else WITHOUT_TOTAL) | pace))
 
 
 def in_words(number: int, thing: str) -> str:
