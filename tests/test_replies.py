@@ -60,7 +60,7 @@ def test_escaped_letters_of_json_are_read():
     ]
 
 
-@pytest.mark.parametrize("task", [*prompts.tasks(), "utkface/Female_White@rich"])
+@pytest.mark.parametrize("task", prompts.banks())
 def test_recorded_sentences_come_apart_as_they_were_put_together(task):
     for group in prompts.read(task)["groups"].values():
         for p in group["prompts"]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,8 +73,7 @@ def bank(task: str, variant: str = "contextual") -> list[Prompt]:
     if variant not in VARIANTS:
         raise AimfairError(f"no prompt variant {variant!r}; there are: {', '.join(VARIANTS)}")
     record = read(task + at + name)
-    if problem := _problem(record, task + at + name):
-        raise AimfairError(problem)
+    _refuse_faulty(record, task + at + name)
     return [
         Prompt(id, text, target, protected)
         for target, protected in GROUPS
@@ -83,39 +81,35 @@ def bank(task: str, variant: str = "contextual") -> list[Prompt]:
     ]
 
 
-def _problem(record: Mapping[str, Any], name: str) -> str:
-    """What :func:`check` finds in the bank ``name``, in one line; "" if nothing.
+def _refuse_faulty(record: Mapping[str, Any], name: str) -> None:
+    """Raise AimfairError for the first of what :func:`check` finds in the bank ``name``.
 
     Checked as it was written: for the number of prompts and the tolerance that it was made with. How long a prompt may be
     is up to the model that reads it, so only what is too long for CLIP by any count is refused here.
     """
     pair = f"{record['target']}_{record['protected']}"
     if pair != name.partition("/")[2].partition("@")[0]:
-        return f"{path_of(name)} holds prompts for {pair}: name the file after it"
+        raise AimfairError(f"{path_of(name)} holds prompts for {pair}: name the file after it")
     per_group = max(len(group["prompts"]) for group in record["groups"].values())
     tolerance = record.get("made_by", {}).get("tolerance", TOLERANCE)
-    problems = check(record, fewest_tokens, per_group, tolerance)
-    if not problems:
-        return ""
-    same = "" if per_group == PER_GROUP else f" --per-group {per_group}"
-    same += "" if tolerance == TOLERANCE else f" --tolerance {tolerance}"
-    others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{path_of(name)}: {problems[0]}{others}; `aimfair prompts check {name}{same}` shows what to mend"
-
-
-def tasks() -> list[str]:
-    """Tasks that have a recorded bank in ``data/prompts``, without those beside it."""
-    return [name for name in banks() if "@" not in name]
+    if problems := check(record, fewest_tokens, per_group, tolerance):
+        same = "" if per_group == PER_GROUP else f" --per-group {per_group}"
+        same += "" if tolerance == TOLERANCE else f" --tolerance {tolerance}"
+        others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise AimfairError(
+            f"{path_of(name)}: {problems[0]}{others}; `aimfair prompts check {name}{same}` shows what to mend"
+        )
 
 
 def banks() -> list[str]:
     """Names of all banks in ``data/prompts``: the recorded one of each task, and those written beside it."""
-    return sorted(path.relative_to(_folder()).as_posix()[:-5] for path in _folder().glob("*/*.json"))
+    folder = home() / "data" / "prompts"
+    return sorted(path.relative_to(folder).as_posix()[:-5] for path in folder.glob("*/*.json"))
 
 
 def path_of(task: str) -> Path:
     """The JSON file of a task's bank."""
-    return _folder() / f"{task}.json"
+    return home() / "data" / "prompts" / f"{task}.json"
 
 
 def read(task: str) -> dict[str, Any]:
@@ -171,19 +165,14 @@ def write(record: Mapping[str, Any], path: Path) -> Path:
     """Write the record of a bank, one prompt a line; the file is there whole or not at all."""
     text = json.dumps(record, indent=1, ensure_ascii=False)
     one_line_each = re.sub(r"\{\s+\"id\"[^{}]*\}", lambda prompt: " ".join(prompt[0].split()), text)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".tmp", delete=False) as file:
-            file.write(one_line_each + "\n")
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        temporary.write_text(one_line_each + "\n", encoding="utf-8")
+        os.replace(temporary, path)
     except OSError as error:
         raise AimfairError(f"cannot write {path}: {error.strerror or error}") from error
     return path
-
-
-def _folder() -> Path:
-    return home() / "data" / "prompts"
 
 
 def instruction(record: Mapping[str, Any], group: str) -> str:
