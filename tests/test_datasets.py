@@ -82,6 +82,12 @@ def celeba_files(prefix="", ids=IDS):
     return {f"{prefix}{n:06d}.jpg": picture(i) for i, n in enumerate(ids)}
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(_images, "cache_folder", lambda: tmp_path / "cache")
+    return tmp_path / "cache"
+
+
 @pytest.fixture
 def celeba(tmp_path):
     celeba_lists(tmp_path)
@@ -180,20 +186,22 @@ def test_images_come_in_the_order_asked_for_with_any_number_of_threads(celeba, m
     assert [number_of(image) for image in results[0]] == index.tolist()
 
 
-def test_large_sets_are_mapped_from_a_file_that_leaves_nothing(celeba, tmp_path):
-    cache = tmp_path / "cache"
-    mapped = load("celeba", celeba, memory_limit=1000, cache=cache).read(np.arange(8), 16)
+def test_large_sets_are_mapped_from_a_file_that_leaves_nothing(celeba, cache, monkeypatch):
+    in_memory = load("celeba", celeba).read(np.arange(8), 16)
+    monkeypatch.setattr(_images, "MEMORY_LIMIT", 1000)
+    mapped = load("celeba", celeba).read(np.arange(8), 16)
     if MAPS.exists():
         assert f"{cache}/" in MAPS.read_text()
-    assert torch.equal(mapped, load("celeba", celeba).read(np.arange(8), 16))
+    assert torch.equal(mapped, in_memory)
     assert not any(cache.iterdir())
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the device that is always full")
 def test_a_full_disk_ends_in_one_line(celeba, monkeypatch):
     monkeypatch.setattr(_images.tempfile, "TemporaryFile", lambda dir: open("/dev/full", "w+b"))  # noqa: SIM115
+    monkeypatch.setattr(_images, "MEMORY_LIMIT", 0)
     with pytest.raises(AimfairError, match="no room for"):
-        load("celeba", celeba, memory_limit=0).read(np.arange(8), 64)
+        load("celeba", celeba).read(np.arange(8), 64)
 
 
 def test_nothing_no_size_and_no_such_option(celeba):
@@ -213,30 +221,30 @@ def utkface_names():
     return ["1_0_0_20170109150557335.jpg.chip.jpg", "90_1_4_20170112213500903.jpg.chip.jpg", "25_0_2_20170117.jpg"]
 
 
-def test_a_tar_is_rewritten_once(tmp_path, utkface_names):
+def test_a_tar_is_rewritten_once(tmp_path, cache, utkface_names):
     archive = write_tar(tmp_path / "UTKFace.tar.gz", {f"UTKFace/{n}": picture(i) for i, n in enumerate(utkface_names)})
-    cache = tmp_path / "cache"
-    faces = load("utkface", tmp_path, cache=cache)
+    faces = load("utkface", tmp_path)
     assert sorted(map(number_of, faces.read(np.arange(3), 8))) == [0, 1, 2]
     (copy,) = cache.glob("*.zip")
     written = copy.stat()
-    load("utkface", archive, cache=cache)
+    load("utkface", archive)
     assert copy.stat().st_mtime_ns == written.st_mtime_ns and copy.stat().st_ino == written.st_ino
     os.utime(archive, ns=(0, 0))
-    load("utkface", tmp_path, cache=cache)
+    load("utkface", tmp_path)
     assert len(list(cache.glob("*.zip"))) == 2 and not list(cache.glob("*.tmp"))
 
 
-def test_a_truncated_tar_and_a_cache_that_cannot_be_made(tmp_path, utkface_names):
+def test_a_truncated_tar_and_a_cache_that_cannot_be_made(tmp_path, cache, utkface_names):
     content = {f"UTKFace/{n}": os.urandom(5000) for n in utkface_names}
     archive = write_tar(tmp_path / "UTKFace.tar.gz", content)
-    write(tmp_path / "occupied", b"a file")
+    write(cache, b"a file")
     with pytest.raises(AimfairError, match="cannot be unpacked into .*: make room there"):
-        load("utkface", tmp_path, cache=tmp_path / "occupied" / "cache")
+        load("utkface", tmp_path)
+    cache.unlink()
     archive.write_bytes(archive.read_bytes()[:-6000])
     with pytest.raises(AimfairError, match="damaged or incomplete"):
-        load("utkface", tmp_path, cache=tmp_path / "cache")
-    assert not list((tmp_path / "cache").glob("*.zip")) and not list((tmp_path / "cache").glob("*.tmp"))
+        load("utkface", tmp_path)
+    assert not list(cache.glob("*.zip")) and not list(cache.glob("*.tmp"))
 
 
 def test_four_readers_share_one_copy(tmp_path):
@@ -245,7 +253,7 @@ def test_four_readers_share_one_copy(tmp_path):
 
     def reader():
         barrier.wait()
-        sizes.append(len(load("utkface", tmp_path, cache=tmp_path / "cache")))
+        sizes.append(len(load("utkface", tmp_path)))
 
     threads = [threading.Thread(target=reader) for _ in range(4)]
     for thread in threads:
@@ -387,8 +395,8 @@ def test_utkface_may_be_given_as_its_own_folder_and_needs_a_usable_name(tmp_path
 
 
 @pytest.mark.skipif("AIMFAIR_UTKFACE" not in os.environ, reason="AIMFAIR_UTKFACE does not name a folder with UTKFace")
-def test_the_real_utkface_has_the_known_counts(tmp_path):
-    faces = load("utkface", os.environ["AIMFAIR_UTKFACE"], cache=tmp_path)
+def test_the_real_utkface_has_the_known_counts():
+    faces = load("utkface", os.environ["AIMFAIR_UTKFACE"])
     table = faces.attributes
     count = table.groupby(["Male", "race"]).size()
     races = ["White", "Black", "Asian", "Indian", "Others"]

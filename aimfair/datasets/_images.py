@@ -117,15 +117,15 @@ def match(
     return table, [files[name] for name in table.index], sorted(skipped)
 
 
-def tar_as_zip(archive: Path, cache: Path | None = None) -> Path:
-    """Rewrite a tar archive once as an uncompressed zip file in ``cache`` and return its path.
+def tar_as_zip(archive: Path) -> Path:
+    """Rewrite a tar archive once as an uncompressed zip file in ``data/cache`` and return its path.
 
     A compressed tar can only be read from the front; a zip gives any member at once and is one file where
     unpacking would make thousands. The name holds the archive's path, size and modification time, the file
     appears whole or not at all, and of several processes one writes while the others wait.
-    Raises AimfairError for a damaged archive or a cache that cannot be written.
+    Raises AimfairError for a damaged archive or a folder that cannot be written.
     """
-    stat, cache = archive.stat(), _cache_folder(cache)
+    stat, cache = archive.stat(), cache_folder()
     identity = f"{archive.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
     target = cache / f"{archive.name.split('.')[0]}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.zip"
     temporary = target.with_suffix(".tmp")
@@ -153,8 +153,9 @@ def _copy_members(archive: Path, target: Path) -> None:
                 copy.writestr(zipfile.ZipInfo(member.name), content.read())
 
 
-def _cache_folder(cache: str | Path | None) -> Path:
-    return home() / "data" / "cache" if cache is None else Path(cache)
+def cache_folder() -> Path:
+    """Where a rewritten archive, and images beyond :data:`MEMORY_LIMIT`, are kept."""
+    return home() / "data" / "cache"
 
 
 # Reading
@@ -165,20 +166,13 @@ def build(
     table: pd.DataFrame,
     locations: Sequence[Location],
     skipped: list[str],
-    *,
     on_error: str = "raise",
-    memory_limit: int = MEMORY_LIMIT,
-    cache: str | Path | None = None,
 ) -> Catalogue:
     """Catalogue of the faces at ``locations``: one row of ``table`` each, attributes under the face's name as index.
 
-    on_error      "raise": a broken image ends the reading that meets it, with one line that names the file.
-                  "skip": every image is decoded once now; the broken ones leave the catalogue together with
-                  their labels and are listed in ``skipped``, so that quotas are drawn from sound images only.
-    memory_limit  bytes of decoded images beyond which they are kept in a file in ``cache``, not in memory
-    cache         a folder; None: ``data/cache``
-
-    These three options are those of every data set that is read from files.
+    on_error  "raise": a broken image ends the reading that meets it, with one line that names the file.
+              "skip": every image is decoded once now; the broken ones leave the catalogue together with
+              their labels and are listed in ``skipped``, so that quotas are drawn from sound images only.
     """
     if on_error not in ("raise", "skip"):
         raise AimfairError(f"on_error is {on_error!r}: choose 'raise' or 'skip'")
@@ -193,25 +187,26 @@ def build(
 
     def read(indices: np.ndarray, size: int) -> Tensor:
         chosen = [locations[index] for index in indices]
-        return _read_images(chosen, size, f"decoding {Path(name).name}", memory_limit, _cache_folder(cache))
+        return _read_images(chosen, size, f"decoding {Path(name).name}")
 
     return Catalogue(name, np.array(table.index, dtype=str), table.reset_index(drop=True), read, skipped)
 
 
-def _read_images(locations: Sequence[Location], size: int, what: str, memory_limit: int, cache: Path) -> Tensor:
+def _read_images(locations: Sequence[Location], size: int, what: str) -> Tensor:
     """(n, 3, size, size) uint8 images in the order of ``locations``, whatever the number of threads.
 
-    Beyond ``memory_limit`` bytes the tensor maps a nameless file in ``cache`` that vanishes with it.
+    Beyond :data:`MEMORY_LIMIT` the tensor maps a nameless file in ``data/cache`` that vanishes with it.
     Raises BrokenImage naming the first file that cannot be decoded, AimfairError when the disk is full.
     """
     if size < 1:
         raise AimfairError(f"image size is {size}: it must be a positive number of pixels")
     shape = (len(locations), 3, size, size)
-    if np.prod(shape) <= memory_limit:
+    if np.prod(shape) <= MEMORY_LIMIT:
         images = np.empty(shape, np.uint8)
         for row, face in enumerate(_sound(locations, size, what)):
             images[row] = face
         return torch.from_numpy(images)
+    cache = cache_folder()
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=cache) as file:

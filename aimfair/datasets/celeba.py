@@ -7,7 +7,6 @@ The attributes are annotators' impressions and noisy; ``Male`` is a perceived, b
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,13 +19,13 @@ LAST_TRAIN, LAST_VALIDATION = 162_770, 182_637
 """Last ids of the official training and validation split."""
 
 
-def catalogue(root: str | Path | None = None, **options: Any) -> Catalogue:
+def catalogue(root: str | Path | None = None, on_error: str = "raise") -> Catalogue:
     """Faces under ``root`` that have both attributes and an image, in id order.
 
     Images: a folder ``img_align_celeba/`` (nested or not) or ``img_align_celeba.zip``; lists as in
     :func:`attributes`. Both may lie in ``root``, ``root/celeba`` or the official ``Img``, ``Anno`` and
-    ``Eval``. Listed faces without an image, and images that are not listed, go to ``skipped``. For the
-    options see :func:`aimfair.datasets._images.build`. Raises AimfairError when images or lists are
+    ``Eval``. Listed faces without an image, and images that are not listed, go to ``skipped``. For
+    ``on_error`` see :func:`aimfair.datasets._images.build`. Raises AimfairError when images or lists are
     missing, malformed or do not match.
     """
     table = attributes(root)
@@ -37,7 +36,7 @@ def catalogue(root: str | Path | None = None, **options: Any) -> Catalogue:
             f"no img_align_celeba/ or img_align_celeba.zip in {base}: data/README.md says how to get CelebA"
         )
     files = {member.rpartition("/")[2]: _images.Location(container, member) for member in _images.listing(container)}
-    return _images.build("CelebA", *_images.match(table, files, _attribute_list(base)), **options)
+    return _images.build("CelebA", *_images.match(table, files, _attribute_list(base)), on_error)
 
 
 def attributes(root: str | Path | None = None) -> pd.DataFrame:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -14,13 +13,13 @@ from aimfair.environment import AimfairError
 PARTS = {"train": "train", "val": "validation"}
 
 
-def catalogue(root: str | Path | None = None, **options: Any) -> Catalogue:
+def catalogue(root: str | Path | None = None, on_error: str = "raise") -> Catalogue:
     """Faces under ``root``, in the order of ``fairface_label_train.csv`` and then ``fairface_label_val.csv``.
 
     Either list may be missing. Images are found in folders ``train/`` and ``val/``, in ``fairface_train.zip``
     and ``fairface_val.zip``, or in the official ``fairface-img-margin*-trainval.zip``. Attributes: Female,
-    Male, White (binary), age (a range such as "20-29"), race, gender (as in the list), split. For the
-    options see :func:`aimfair.datasets._images.build`. Raises AimfairError for a list that is missing,
+    Male, White (binary), age (a range such as "20-29"), race, gender (as in the list), split. For
+    ``on_error`` see :func:`aimfair.datasets._images.build`. Raises AimfairError for a list that is missing,
     malformed or does not match the images.
     """
     root = _images.data_root(root, "FairFace")
@@ -33,7 +32,7 @@ def catalogue(root: str | Path | None = None, **options: Any) -> Catalogue:
     if not matched:
         raise AimfairError(f"no fairface_label_train.csv in {root}: data/README.md says how to get FairFace")
     tables, locations, skipped = zip(*matched, strict=True)
-    return _images.build("FairFace", pd.concat(tables), [*chain(*locations)], [*chain(*skipped)], **options)
+    return _images.build("FairFace", pd.concat(tables), [*chain(*locations)], [*chain(*skipped)], on_error)
 
 
 def _read_labels(path: Path) -> pd.DataFrame:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -16,7 +15,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def catalogue(
-    root: str | Path | None = None, *, target: str = "target", protected: str = "protected", **options: Any
+    root: str | Path | None = None, target: str = "target", protected: str = "protected", on_error: str = "raise"
 ) -> Catalogue:
     """PNG, JPEG and WebP files in ``root/0_0``, ``0_1``, ``1_0``, ``1_1``, or in those of ``root/{target}_{protected}``.
 
@@ -24,7 +23,7 @@ def catalogue(
     the group folders or in ``root`` (path relative to the manifest, target, protected, more) adds its other
     columns; then images without a row and rows without an image are left out and listed in ``skipped``.
     Without group folders the manifest alone says where each image is and what it shows.
-    For the other options see :func:`aimfair.datasets._images.build`. Raises AimfairError when there are no
+    For ``on_error`` see :func:`aimfair.datasets._images.build`. Raises AimfairError when there are no
     group folders, or when a row contradicts the folder that its image is in.
     """
     root = _images.data_root(root, "image folder")
@@ -43,7 +42,7 @@ def catalogue(
         skipped = skipped + unmatched
         if base:
             _compare(table, manifest)
-    return _images.build(f"folder {base or root}", table, locations, skipped, **options)
+    return _images.build(f"folder {base or root}", table, locations, skipped, on_error)
 
 
 def fingerprint(root: Path, target: str, protected: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,16 +15,16 @@ NAME = r"^(?P<age>\d{1,3})_(?P<gender>[01])_(?P<race>[0-4])_\d+"
 ARCHIVES = ("UTKFace.zip", "UTKFace.tar.gz", "UTKFace.tar")
 
 
-def catalogue(root: str | Path | None = None, *, cache: str | Path | None = None, **options: Any) -> Catalogue:
+def catalogue(root: str | Path | None = None, on_error: str = "raise") -> Catalogue:
     """Faces under ``root``: a folder ``UTKFace/``, ``UTKFace.tar.gz`` or ``UTKFace.zip``, in the order of their names.
 
     Attributes: Female, Male, White (binary), age (years), race (one of RACES). A name without age, gender
     or race has no labels; such files are left out and listed in ``skipped`` (reading them by position, as
     the common loader does, shifts all later labels), and so is a name that was there before: some copies have a part
-    of the faces twice. For the options see :func:`aimfair.datasets._images.build`; in ``cache`` the tar archive
-    becomes a zip. Raises AimfairError when nothing usable is found.
+    of the faces twice. For ``on_error`` see :func:`aimfair.datasets._images.build`; a tar archive becomes
+    a zip in ``data/cache``. Raises AimfairError when nothing usable is found.
     """
-    container = _container(_images.data_root(root, "UTKFace"), None if cache is None else Path(cache))
+    container = _container(_images.data_root(root, "UTKFace"))
     members = pd.Series(_images.listing(container), dtype=object)
     names = members.str.rpartition("/")[2]
     parts = names.str.extract(NAME)
@@ -44,13 +43,13 @@ def catalogue(root: str | Path | None = None, *, cache: str | Path | None = None
         }
     )
     locations = [_images.Location(container, places[name]) for name in table.index]
-    return _images.build("UTKFace", table, locations, skipped, cache=cache, **options)
+    return _images.build("UTKFace", table, locations, skipped, on_error)
 
 
-def _container(root: Path, cache: Path | None) -> Path:
+def _container(root: Path) -> Path:
     found = root if root.is_file() else _images.first(root / name for name in ("UTKFace", *ARCHIVES))
     if found is None and any(root.glob("*.chip.jpg")):
         found = root
     if found is None:
         raise AimfairError(f"no UTKFace/, {', '.join(ARCHIVES)} in {root}: data/README.md says how to get UTKFace")
-    return found if found.is_dir() or found.suffix == ".zip" else _images.tar_as_zip(found, cache)
+    return found if found.is_dir() or found.suffix == ".zip" else _images.tar_as_zip(found)
