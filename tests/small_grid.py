@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from aimfair import datasets
-from aimfair.study.grid.engines import Machine
+from aimfair.study.grid import Machine
 from aimfair.study.grid.experiments import Experiment, Row, cells
 
 SMALL = {

@@ -10,17 +10,20 @@ import sys
 import time
 from contextlib import redirect_stdout
 from dataclasses import replace
+from pathlib import Path
 
+import distributed
+import numpy as np
 import pandas as pd
 import pytest
 from small_grid import ROWS, changes, draw_pool, machine, some_cells
 
 from aimfair import cli, study
+from aimfair.cluster import local_cluster
 from aimfair.environment import AimfairError, home
 from aimfair.study import grid, runs, search, tables
-from aimfair.study.grid import costs
-from aimfair.study.grid.engines import BIASED_MODEL, POOL, available, get, serial
-from aimfair.study.grid.experiments import GAPS, MAPS, Experiment, Row
+from aimfair.study.grid import costs, tasks
+from aimfair.study.grid.experiments import CHOSEN, GAPS, MAPS, Experiment, Row
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +35,21 @@ def pool(tmp_path_factory):
 def finished(pool, tmp_path_factory):
     """A machine on which the four rows are computed for seed 100, and what was computed in which order."""
     here = machine(tmp_path_factory.mktemp("finished"))
-    todo = grid.plan(grid.identified(some_cells(pool), here), here)
-    assert grid.compute(todo, here, serial.run) == []
+    todo = graph(some_cells(pool), here)
+    assert grid.compute(todo, here) == []
     return here, todo
 
 
+def graph(cells, here):
+    return grid.graph(grid.missing(grid.identified(cells, here), here), here)
+
+
+def kinds(todo):
+    return [task.cell.method if task.kind == "run" else task.kind for task in todo.values()]
+
+
 def predictions(here, identity):
-    return runs.load(study.Path(here.runs_root) / identity).predictions
-
-
-def methods_of(todo):
-    return [cell.method for cell in todo]
+    return runs.load(Path(here.runs_root) / identity).predictions
 
 
 # ------------------------------------------------------------------------------------------- what is to be computed
@@ -52,65 +59,75 @@ def test_what_is_there_is_not_computed_again(pool, finished):
     here, todo = finished
     cells = grid.identified(some_cells(pool), here)
     assert len(cells) == 4 and grid.missing(cells, here) == {}
-    assert methods_of(todo) == ["erm", "synthetic-only", GAPS, "aim-fair", "full-finetuning"]
-    assert {path.name for path in study.Path(here.runs_root).glob("[!.]*")} > set(cells)  # and the gradient gaps
+    assert kinds(todo) == ["erm", "synthetic-only", GAPS, "aim-fair", "full-finetuning"]
+    assert {path.name for path in Path(here.runs_root).glob("[!.]*")} > set(cells)  # and the gradient gaps
     more = grid.identified(some_cells(pool, ROWS, (100, 200)), here)
     assert [cell.seed for cell in grid.missing(more, here).values()] == [200] * 4
 
 
 def test_published_runs_are_there_unless_they_may_not_be_used(pool, finished, tmp_path, monkeypatch):
     here, _ = finished
-    monkeypatch.setattr(study, "home", lambda: tmp_path)
-    runs.publish(runs.all_runs(study.Path(here.runs_root)), tmp_path / "data" / "published", "smoke")
+    monkeypatch.setattr("aimfair.study.study.home", lambda: tmp_path)
+    runs.publish(runs.all_runs(Path(here.runs_root)), tmp_path / "data" / "published", "smoke")
     elsewhere = machine(tmp_path / "runs")
     cells = grid.identified(some_cells(pool), elsewhere)
     assert grid.missing(cells, elsewhere) == {}
     assert len(grid.missing(cells, replace(elsewhere, reuse=False))) == 4
     # of the biased model there are predictions, but no weights to start from
-    new = grid.identified(some_cells(pool, [Row("new", "full-finetuning", {"lr": 0.1})]), elsewhere)
-    assert methods_of(grid.plan(grid.missing(new, elsewhere), elsewhere)) == [BIASED_MODEL, "full-finetuning"]
+    assert kinds(graph(some_cells(pool, [Row("new", "full-finetuning", {"lr": 0.1})]), elsewhere)) == [
+        "biased model",
+        "full-finetuning",
+    ]
 
 
 def test_a_deleted_run_is_restored_to_the_same_predictions(pool, finished, tmp_path):
     shutil.copytree(finished[0].runs_root, tmp_path / "runs")
     here = machine(tmp_path / "runs")
-    cells = grid.identified(some_cells(pool), here)
-    for identity, cell in cells.items():
+    for identity, cell in grid.identified(some_cells(pool), here).items():
         before = predictions(here, identity)
         shutil.rmtree(tmp_path / "runs" / identity)
-        todo = grid.plan(grid.missing(cells, here), here)
-        assert todo == [cell]
-        assert grid.compute(todo, here, serial.run) == []
+        todo = graph(some_cells(pool), here)
+        assert [(key, task.cell) for key, task in todo.items()] == [(identity, cell)]
+        assert grid.compute(todo, here) == []
         pd.testing.assert_frame_equal(predictions(here, identity), before)
 
 
 def test_what_runs_share_comes_first_even_if_nobody_asked_for_it(pool, tmp_path):
     here = machine(tmp_path)
-    one = grid.identified(some_cells(pool, [ROWS[2], ROWS[1]], (100, 200)), here)
-    assert (
-        methods_of(grid.plan(one, here)) == [BIASED_MODEL] * 2 + ["synthetic-only"] * 2 + [GAPS] * 2 + ["aim-fair"] * 2
-    )
-    both = grid.identified(some_cells(pool, reversed(ROWS)), here)
-    assert methods_of(grid.plan(both, here)) == ["erm", "synthetic-only", GAPS, "full-finetuning", "aim-fair"]
-    assert methods_of(grid.plan(grid.identified(some_cells(pool, [ROWS[1]]), here), here)) == ["synthetic-only"]
+    todo = graph(some_cells(pool, [ROWS[2], ROWS[1]], (100, 200)), here)
+    assert kinds(todo) == [*["biased model", GAPS, "aim-fair"] * 2, "synthetic-only", "synthetic-only"]
+    first, gaps, run, *_ = todo
+    assert todo[run].needs == (first, gaps) and todo[gaps].needs == (first,) and todo[first].needs == ()
+    assert kinds(graph(some_cells(pool, reversed(ROWS)), here)) == [
+        *("erm", "full-finetuning", GAPS, "aim-fair", "synthetic-only")
+    ]
 
 
-def test_pools_that_are_not_drawn_come_before_everything_each_once_and_as_large_as_wanted(tmp_path, monkeypatch):
+def test_pools_that_are_not_drawn_are_drawn_once_and_as_large_as_wanted(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "tiny-sd").symlink_to(home() / "data" / "tiny-sd")
     monkeypatch.setattr("aimfair.study.pool.home", lambda: tmp_path)
     here = machine(tmp_path)
-    rows = [Row(v, "synthetic-only", changes={"prompts": v}) for v in ("plain", "no-pose")]
-    rows += [Row("fewer", "erm", changes={"prompts": "plain", "images_per_group": 10})]
-    cells = [c for c in some_cells("", rows)]
-    cells = [replace(c, changes=tuple((k, v) for k, v in c.changes if k != "generator")) for c in cells]
-    todo = grid.plan(grid.identified(cells, here), here)
-    assert methods_of(todo)[:2] == [POOL, POOL] and POOL not in methods_of(todo)[2:]
-    drawn = [dict(cell.changes) for cell in todo[:2]]
-    assert [(d["prompts"], d["images_per_group"]) for d in drawn] == [("plain", 20), ("no-pose", 20)]
-    assert costs.estimate(todo[:1], here, []).hours == pytest.approx(
-        80 * 0.04 * 2 / 8 / 3600
-    )  # smoke takes 2 of 8 steps
+    rows = [Row("few", "synthetic-only", changes={"prompts": "plain", "images_per_group": 10})]
+    rows += [Row(v, "synthetic-only", changes={"prompts": v}) for v in ("plain", "no-pose")]
+    cells = [replace(c, changes=tuple(x for x in c.changes if x[0] != "generator")) for c in some_cells("", rows)]
+    todo = graph(cells, here)
+    drawn = [task for task in todo.values() if task.kind == "pool"]
+    assert [dict(task.cell.changes)["prompts"] for task in drawn] == ["plain", "no-pose"]
+    assert [dict(task.cell.changes)["images_per_group"] for task in drawn] == [20, 20]
+    assert all(task.needs for task in todo.values() if task.kind == "run") and len(todo) == 5
+    hours, _ = costs.estimate(drawn[:1], here, {})
+    assert hours == pytest.approx(80 * 0.005 * 2 / 3600)  # 80 images in the 2 steps of smoke
+
+
+def test_what_a_search_chooses_comes_after_it(pool, tmp_path):
+    here = machine(tmp_path)
+    (cell,) = some_cells(pool, [Row("asks", "linear-probing", {"lr": 0.01})], (400,))
+    todo = graph([replace(cell, hyper=(("lr", CHOSEN),))], here)
+    *searched, last = todo.values()
+    assert {task.cell.seed for task in searched} == {100} and last.cell.seed == 400
+    assert set(last.needs) >= {key for key, task in todo.items() if task.cell.seed == 100 and task.kind == "run"}
+    assert grid.compute(todo, here) == [] and graph([replace(cell, hyper=(("lr", CHOSEN),))], here) == {}
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 5, 7, 24, 100])
@@ -133,33 +150,31 @@ def test_shards_partition_the_cells_and_keep_a_seed_together(pool, tmp_path, of)
 # ----------------------------------------------------------------------------------------- what happens on the way
 
 
-def test_a_cell_that_fails_is_told_with_its_error_and_the_others_are_computed(pool, tmp_path, capsys, monkeypatch):
+def test_a_task_that_fails_is_told_with_its_error_and_the_others_are_done(pool, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("AIMFAIR_PROGRESS", "off")  # lines in place of a bar
-    here = machine(tmp_path)
+    here, train = machine(tmp_path), study.Study._train
+
+    def stumble(self, method, config):
+        return [][3] if method.name == "synthetic-only" else train(self, method, config)
+
+    monkeypatch.setattr(study.Study, "_train", stumble)
     wrong = [Row("too large", "aim-fair", {"k": 63, "lr": 0.03}), Row("diverges", "full-finetuning", {"lr": 1e30})]
+    failed = grid.compute(graph(some_cells(pool, wrong + ROWS), here), here)
+    said = {outcome.task.cell.row: outcome.error for outcome in failed}
+    assert said["too large"].startswith("k must be between 1 and the 62 tensors of the model, got 63")
+    assert said["Synthetic"].startswith("IndexError: list index out of range (test_grid.py, line ") and len(said) == 2
     cells = grid.identified(some_cells(pool, wrong + ROWS), here)
-    failed = grid.compute(grid.plan(cells, here), here, serial.run)
-    assert {outcome.cell.row: outcome.error.split(":")[0] for outcome in failed} == {
-        "too large": "k must be between 1 and the 62 tensors of the model, got 63"
-    }
-    assert {cell.row for cell in grid.missing(cells, here).values()} == {"too large"}
+    assert {cell.row for cell in grid.missing(cells, here).values()} == {"too large", "Synthetic"}
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 7 and sum("failed: " in line for line in lines) == 1
+    assert len(lines) == 7 and sum("failed: " in line for line in lines) == 2
     assert sum("diverges, seed 100" in line and " s (its loss was not finite" in line for line in lines) == 1
     assert "Table 0, as it is: too large, seed 100, k=63, lr=0.03: failed: k must be" in "\n".join(lines)
 
 
-def test_an_error_that_nobody_foresaw_stops_nothing_either(pool, tmp_path, monkeypatch):
-    here = machine(tmp_path)
-    train = study.Study._train
-
-    def stumble(self, method, config):
-        return train(self, method, config) if method.name == "erm" else [][3]
-
-    monkeypatch.setattr(study.Study, "_train", stumble)
-    failed = grid.compute(some_cells(pool, ROWS[:2]), here, serial.run)
-    assert [outcome.cell.method for outcome in failed] == ["synthetic-only"]
-    assert failed[0].error.startswith("IndexError: list index out of range (test_grid.py, line ")
+def test_an_outcome_is_one_line_whatever_went_wrong(pool, tmp_path):
+    (cell,) = some_cells(pool / "not there", [Row("none", "synthetic-only")])
+    outcome = tasks.perform(grid.Task("run", cell), machine(tmp_path))
+    assert "not there" in outcome.error and "\n" not in outcome.error
 
 
 KILLED = """
@@ -209,7 +224,7 @@ def test_a_grid_killed_in_the_middle_goes_on_where_it_was(pool, tmp_path):
         assert cli.main(command(pool, tmp_path / "undisturbed", *one)) == 0
         assert cli.main(command(pool, tmp_path / "killed", *one)) == 0
     said = shown.getvalue()
-    assert said.startswith("6 runs, 1 are there, 5 to compute\nAbout 0.0 hours on one worker and 0.00 GB (runs: 5 by ")
+    assert said.startswith("6 runs, 1 are there, 5 to compute\nAbout 0.0 hours on one worker and 0.00 GB\n")
     assert said.endswith("6 runs, 6 are there, 0 to compute\n")
     here, other = machine(tmp_path / "killed"), machine(tmp_path / "undisturbed")
     found = {path.parent.name for path in (tmp_path / "undisturbed").glob("[!.]*/config.json")}
@@ -247,7 +262,8 @@ from pathlib import Path
 from small_grid import ROWS, machine, some_cells
 from aimfair.study import measurements
 from aimfair import study
-from aimfair.study.grid.engines import perform
+from aimfair.study.grid import Task
+from aimfair.study.grid.tasks import perform
 pool, folder, row = sys.argv[1:]
 train, measure = study.Study._train, measurements.MEASUREMENTS["gradient-gaps"]
 def told(what, real):
@@ -262,7 +278,7 @@ measurements.MEASUREMENTS["gradient-gaps"] = told(lambda *_: "gaps", measure)
 (Path(folder) / f"ready{row}").touch()
 while len(list(Path(folder).glob("ready*"))) < 2:
     time.sleep(0.01)
-outcome = perform(cell, machine(Path(folder) / "runs"))
+outcome = perform(Task("run", cell), machine(Path(folder) / "runs"))
 sys.exit(outcome.error or 0)
 """
 
@@ -281,37 +297,96 @@ def test_two_processes_that_want_the_same_biased_model_train_it_once(pool, tmp_p
     assert sorted((tmp_path / "log").read_text().split()) == ["aim-fair", "erm", "full-finetuning", "gaps"]
 
 
+# ------------------------------------------------------------------------------------------------------- several workers
+
+
+def test_workers_make_the_same_runs_though_one_is_killed(pool, finished, tmp_path):
+    with local_cluster(2) as watcher:
+        here = machine(tmp_path, dask=watcher.scheduler.address)
+        outcomes = tasks._by_workers(graph(some_cells(pool), here), here)
+        first = next(outcomes)
+        busy = [address for address, keys in watcher.processing().items() if keys][:1]
+        os.kill(watcher.run(os.getpid, workers=busy)[busy[0]], signal.SIGKILL)
+        assert [outcome.error for outcome in (first, *outcomes)] == [""] * 5
+    found, expected = ({run.id: run for run in runs.all_runs(Path(m.runs_root))} for m in (here, finished[0]))
+    assert found.keys() == expected.keys()
+    for identity, run in found.items():
+        one, other = run.predictions["logit"], expected[identity].predictions["logit"]
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_a_task_that_dask_gives_up_has_failed_and_the_others_are_done(pool, tmp_path, monkeypatch):
+    def computed(task, here, *done, threads):
+        if task.cell.method == "erm":
+            raise distributed.KilledWorker("task", None, 2)
+        return tasks.Outcome(task, 0.0)
+
+    monkeypatch.setattr(tasks, "perform", computed)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        here = machine(tmp_path, dask=cluster.scheduler_address)
+        failed = grid.compute(graph(some_cells(pool, ROWS[:2]), here), here)
+    assert [(o.task.cell.method, o.error.split(":")[0]) for o in failed] == [
+        ("erm", "two workers died of this task or of one that it needs")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("nonsense", "no Dask scheduler answers at 'nonsense'"),
+        ("slurm", "Slurm jobs cannot be described .* jobqueue: slurm: in ~/.config/dask/jobqueue.yaml"),
+    ],
+)
+def test_a_cluster_that_cannot_be_had_is_named(pool, tmp_path, where, says):
+    here = machine(tmp_path, dask=where)
+    with pytest.raises(AimfairError, match=says):
+        grid.compute(graph(some_cells(pool, ROWS[:1]), here), here)
+
+
+SBATCH = """#!/bin/sh
+cp "$1" "{folder}/job.sh"  # the original is deleted as soon as it is submitted
+setsid sh "{folder}/job.sh" > "{folder}/job.log" 2>&1 &
+echo "Submitted batch job $!"
+"""
+SCANCEL = """#!/bin/sh
+kill -- "-$1"
+"""
+
+
+def test_slurm_jobs_are_workers(pool, tmp_path, monkeypatch):
+    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed: pip install 'aimfair[dask]'")
+    import dask
+
+    for name, script in (("sbatch", SBATCH), ("scancel", SCANCEL)):  # a Slurm that starts jobs on this machine
+        (tmp_path / name).write_text(script.format(folder=tmp_path))
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    here = machine(tmp_path / "runs", dask="slurm", workers=1)
+    said = {"jobqueue.slurm.cores": 3, "jobqueue.slurm.memory": "8GB", "jobqueue.slurm.walltime": "0:05:00"}
+    with dask.config.set(said):
+        assert grid.compute(graph(some_cells(pool, ROWS[:1]), here), here) == []
+    assert len(list(runs.all_runs(tmp_path / "runs"))) == 1
+
+
 # --------------------------------------------------------------------------------------------------------- estimates
 
 
-def test_estimates_follow_from_what_runs_have_recorded(pool, tmp_path, monkeypatch):
-    here = machine(tmp_path)
-    cells = some_cells(pool)
-    slim = ("resnet18-slim", 16)
-    known = [
-        costs.Record("erm", slim, 0.02, 5_000_000),
-        costs.Record("erm", slim, 0.04, 7_000_000),
-        costs.Record("erm", slim, 9.0, 0),  # published: on another machine
-        costs.Record("aim-fair", slim, 0.5, 0),
-        costs.Record("full-finetuning", ("resnet18", 224), 100.0, 0),  # another network
-    ]
-    found = costs.estimate(cells, here, known)
-    rates = {"erm": 0.03, "aim-fair": 0.5, "synthetic-only": 0.03, "full-finetuning": 0.03}  # the last two: as others
-    assert found.hours == pytest.approx(80 * sum(rates.values()) / 3600)  # 80 faces, one epoch
-    assert found.gigabytes == pytest.approx(4 * 0.006)
-    assert "2 by runs of this machine of other methods" in found.basis
-    guess = costs.estimate(cells, here, [])
-    assert guess.hours == pytest.approx(4 * 80 * costs.SECONDS_PER_FACE / 3600) and guess.basis == "4 by a guess"
-
-
-def test_records_are_read_from_the_runs_of_this_machine(finished):
+def test_estimates_follow_from_what_runs_have_recorded(pool, finished, tmp_path):
     here, _ = finished
-    mine = [record for record in costs.records(here) if record.bytes]
-    assert sorted(record.method for record in mine) == ["aim-fair", "erm", "full-finetuning", GAPS, "synthetic-only"]
-    assert {record.network for record in mine} == {("resnet18-slim", 16)}
-    (erm,) = (path for path in study.Path(here.runs_root).glob("*/config.json") if '"erm"' in path.read_text())
+    known = costs.rates(here)
+    (erm,) = (path for path in Path(here.runs_root).glob("*/config.json") if '"erm"' in path.read_text())
     seconds = json.loads((erm.parent / "scores.json").read_text())["seconds"]
-    assert [record.rate for record in mine if record.method == "erm"] == [pytest.approx(seconds / 80)]
+    assert known["erm", "resnet18-slim", 16] == pytest.approx(seconds / 80)  # 80 faces, one epoch
+    assert known["erm", "resnet18-slim", 64] > 0  # of the published runs
+    todo = [grid.Task("run", cell) for cell in some_cells(pool)]
+    slim = ("resnet18-slim", 16)
+    hours, gigabytes = costs.estimate(
+        todo, here, {("erm", *slim): 0.02, ("", *slim): 0.05, ("erm", "resnet18", 16): 9.0}
+    )
+    assert hours == pytest.approx(80 * (0.02 + 3 * 0.05) / 3600) and gigabytes == pytest.approx(4 * 150e-6)
+    assert costs.estimate(todo, here, {})[0] == pytest.approx(4 * 80 * costs.SECONDS_PER_FACE / 3600)
 
 
 # ------------------------------------------------------------------------------------------------------------ tables
@@ -330,7 +405,7 @@ def test_a_table_shows_the_best_of_what_is_searched_and_names_what_is_missing(po
     assert without.isna().all() and summary.loc["Baseline", ("n", "seeds")] == 1
     opened = study.open_study("smoke", changes=changes(pool), device="cpu", runs_root=str(tmp_path / "runs"))
     assert summary.loc["Baseline", ("acc", "mean")] == opened.run("erm", 100).report().acc
-    assert grid.compute(lacking, here, serial.run) == []
+    assert grid.compute(graph(some_cells(pool, rows), here), here) == []
     summary, lacking = grid.summary(table, cells, here)
     assert (
         lacking == [] and summary.loc["All", ("wst", "mean")] == search.run(opened, "full-finetuning", 100).report().wst
@@ -343,16 +418,13 @@ def test_a_table_shows_the_best_of_what_is_searched_and_names_what_is_missing(po
         grid.summary(table, some_cells(pool, [Row("gaps", GAPS)]), here)
 
 
-def test_maps_are_computed_last_and_are_no_rows_of_a_table(pool, finished, tmp_path):
+def test_maps_are_no_rows_of_a_table(pool, finished, tmp_path):
     shutil.copytree(finished[0].runs_root, tmp_path / "runs")
-    here, rows = machine(tmp_path / "runs"), [Row("Map", MAPS, {"of": "erm"}), *ROWS[:1], Row("new", "repairing")]
-    cells = grid.identified(some_cells(pool, rows), here)
-    todo = grid.plan(grid.missing(cells, here), here)
-    assert methods_of(todo) == ["repairing", MAPS]
-    assert grid.compute(todo, here, serial.run) == [] and grid.missing(cells, here) == {}
-    assert grid.described(todo[-1]).endswith("feature map, seed 100, erm")
-    assert costs.estimate(todo, here, costs.records(here)).hours > 0
-    summary, lacking = grid.summary(Experiment("Figure 0", "", {"": {}}, rows), list(cells.values()), here)
+    here, rows = machine(tmp_path / "runs"), [*ROWS[:1], Row("new", "repairing"), Row("Map", MAPS, {"of": "erm"})]
+    todo = graph(some_cells(pool, rows), here)
+    assert kinds(todo) == ["repairing", MAPS] and str([*todo.values()][-1]).endswith("feature map, seed 100, erm")
+    assert grid.compute(todo, here) == []
+    summary, lacking = grid.summary(Experiment("Figure 0", "", {"": {}}, rows), some_cells(pool, rows), here)
     assert list(summary.index) == ["Baseline", "new"] and lacking == []
 
 
@@ -438,7 +510,6 @@ def test_what_the_user_can_mend_is_one_line_and_status_2(capsys, tmp_path):
         ),
         (["run", "--table", "6", "--shard", "9/8"], "--shard 9/8: parts count from 1"),
         (["run", "--table", "6", "--workers", "0"], "--workers 0: at least one is needed"),
-        (["run", "--engine", "cloud"], f"no engine 'cloud'; there are: {', '.join(available())}"),
         (["table"], "one table at a time"),
         (["table", "3", "--figure", "5"], "one table at a time"),
         (["table", "--figure", "8"], "Figure 8 is no table of accuracies"),
@@ -483,10 +554,6 @@ def test_a_failed_run_is_exit_status_1(pool, tmp_path, capsys, monkeypatch):
     assert said.out.endswith("0 done, 1 failed\n") and said.err.startswith(
         "failed: Figure 6, Smiling / Male: Data supplementation"
     )
-
-
-def test_engines_are_found_by_the_names_of_their_files():
-    assert available() == ["dask", "processes", "serial"] and get("serial") is serial.run
 
 
 def test_the_runs_of_a_table_are_published_with_its_variations(tmp_path, monkeypatch, capsys):

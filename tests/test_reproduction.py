@@ -14,7 +14,6 @@ from aimfair.paper.reading import EARLY, LATE, Reading
 from aimfair.stats import Difference
 from aimfair.study import grid, profiles, tables
 from aimfair.study.grid import experiments
-from aimfair.study.grid.engines import serial
 
 ERM, FULL, AIM = "Baseline (ERM)", "Full fine-tuning", "AIM-Fair"
 
@@ -298,8 +297,7 @@ def test_what_is_read_is_what_the_grid_has(given, tmp_path, capsys):
     seeds = [100, 200, 300]
     cells = [c for c in experiments.cells(table, "smoke", changed, seeds) if c.setting == "Smiling / Male"]
     some = [c for c in cells if c.method in ("erm", "synthetic-only") or (c.method == "aim-fair" and c.seed == 100)]
-    todo = grid.plan(grid.identified(some, here), here)
-    assert grid.compute(todo, here, serial.run) == []
+    assert grid.compute(grid.graph(grid.identified(some, here), here), here) == []
 
     made = reading.read("smoke", changed, here)
     opened = study.open_study("smoke", changes=changed, device="cpu", runs_root=here.runs_root)

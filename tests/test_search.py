@@ -10,8 +10,8 @@ from small_grid import ROWS, draw_pool, machine, some_cells
 from aimfair import cli, methods, study
 from aimfair.environment import AimfairError, Diverged
 from aimfair.study import grid, profiles, search, tables
-from aimfair.study.grid.engines import perform, serial
 from aimfair.study.grid.experiments import CHOSEN, Experiment, Row
+from aimfair.study.grid.tasks import perform
 
 RATES = methods.LEARNING_RATES
 SEEDS = (100, 200, 300, 400, 500)
@@ -132,10 +132,11 @@ def test_a_cell_after_the_search_is_a_question_until_the_search_is_done(pool, tm
     assert [dict(cell.hyper)["lr"] for cell in cells] == [*RATES, CHOSEN]
     known = grid.identified(cells, here)
     assert len(known) == 6 and list(grid.missing(known, here)) == list(known)
-    todo = grid.plan(known, here)
-    assert [dict(cell.hyper).get("lr", cell.method) for cell in todo] == ["biased-model"] * 2 + [*RATES, CHOSEN]
-    assert "All, seed 200, lr=chosen" in grid.described(todo[-1])
-    assert grid.compute(todo, here, serial.run) == []
+    todo = grid.graph(known, here)
+    runs_of = [dict(task.cell.hyper)["lr"] for task in todo.values() if task.kind == "run"]
+    assert runs_of == [*RATES, CHOSEN] and len(todo) == len(runs_of) + 2  # and two biased models
+    assert "All, seed 200, lr=chosen" in str([*todo.values()][-1])
+    assert grid.compute(todo, here) == []
     again = grid.identified(cells, here)
     assert grid.missing(again, here) == {} and set(list(known)[:5]) <= set(again) and list(known)[5] not in again
     answer = dict(list(again.values())[5].hyper)["lr"]
@@ -154,25 +155,26 @@ def test_who_asks_for_a_later_seed_alone_has_the_search_run_first(pool, tmp_path
     here = machine(tmp_path)
     known = grid.identified(asking(pool, (200,)), here)
     assert len(known) == 1
-    todo = grid.plan(grid.missing(known, here), here)
-    assert [(cell.method, cell.seed) for cell in todo[:2]] == [("biased-model", 200), ("biased-model", 100)]
-    assert [(cell.seed, dict(cell.hyper)["lr"]) for cell in todo[2:]] == [*((100, lr) for lr in RATES), (200, CHOSEN)]
+    todo = grid.graph(grid.missing(known, here), here)
+    runs_of = [(task.cell.seed, dict(task.cell.hyper)["lr"]) for task in todo.values() if task.kind == "run"]
+    assert runs_of == [*((100, lr) for lr in RATES), (200, CHOSEN)]
+    assert {task.cell.seed for task in todo.values() if task.kind == "biased model"} == {100, 200}
 
 
 def test_a_question_that_is_computed_before_its_search_computes_that(pool, tmp_path):
     """As it happens where another shard has the search."""
     here = machine(tmp_path)
     (cell,) = asking(pool, (200,))
-    assert perform(cell, here).error == ""
+    assert perform(grid.Task("run", cell), here).error == ""
     known = grid.identified(asking(pool, (100, 200)), here)
     assert grid.missing(known, here) == {} and len(known) == 6
 
 
 def test_a_question_with_the_answer_of_a_fixed_row_is_that_run(pool, tmp_path):
     here = machine(tmp_path)
-    grid.compute(grid.plan(grid.identified(asking(pool, (100,)), here), here), here, serial.run)
+    grid.compute(grid.graph(grid.identified(asking(pool, (100,)), here), here), here)
     (question,) = asking(pool, (200,))
-    answer = dict(grid.answered(question, here).hyper)["lr"]
+    answer = dict(grid.resolved(question, here).hyper)["lr"]
     rows = [Row("All", "full-finetuning"), Row("Fixed", "full-finetuning", {"lr": answer})]
     assert len(grid.identified(some_cells(pool, rows, (200,)), here)) == 1
 
@@ -184,7 +186,7 @@ def test_rows_that_search_nothing_ask_nothing(pool):
 def test_an_incomplete_search_shows_nothing(pool, tmp_path):
     here = machine(tmp_path)
     cells = asking(pool, (100, 200))
-    grid.compute(grid.plan(grid.identified(cells, here), here), here, serial.run)
+    grid.compute(grid.graph(grid.identified(cells, here), here), here)
     one = next(iter(grid.identified(cells, here)))
     shutil.rmtree(tmp_path / one)
     found, lacking = grid.chosen(cells, here)
@@ -208,7 +210,7 @@ def wild(pool, tmp_path, monkeypatch):
 def test_a_value_with_which_the_training_diverges_is_tried_and_not_chosen(wild, pool, tmp_path):
     here, cells = machine(tmp_path), asking(pool, (100, 200))
     known = grid.identified(cells, here)
-    assert len(known) == 3 and grid.compute(grid.plan(known, here), here, serial.run) == []
+    assert len(known) == 3 and grid.compute(grid.graph(known, here), here) == []
     again = grid.identified(cells, here)
     assert grid.missing(again, here) == {} and [dict(c.hyper)["lr"] for c in again.values()] == [0.01, 1e30, 0.01]
     bad = wild.attempt("full-finetuning", 100, lr=1e30)

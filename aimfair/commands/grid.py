@@ -61,29 +61,25 @@ def command_grid_run(options: argparse.Namespace) -> int:
     gradients) is computed once, whoever wants it. A run that fails is told at the end, with exit status 1, and does not
     stop the others. Dask is an extra: pip install 'aimfair[dask]'."""
     from aimfair.study import grid
-    from aimfair.study.grid import costs, engines
+    from aimfair.study.grid import costs
 
     machine = grid_machine(options)
-    name = options.engine or ("dask" if machine.dask else "processes" if machine.workers > 1 else "serial")
-    engine = engines.get(name)
     cells = grid.identified((cell for _, cells in grid_cells(options) for cell in cells), machine)
     if options.shard:
         cells = grid.shard(cells, *part(options.shard))
     lacking = grid.missing(cells, machine)
-    todo = grid.plan(lacking, machine)
-    cost = costs.estimate(todo, machine, costs.records(machine))
+    todo = grid.graph(lacking, machine)
+    hours, gigabytes = costs.estimate(todo.values(), machine, costs.rates(machine))
     print(f"{len(cells)} runs, {len(cells) - len(lacking)} are there, {len(lacking)} to compute", end="")
     print(f", and {len(todo) - len(lacking)} things that they share" if len(todo) > len(lacking) else "")
     if todo:
         spread = f" on {machine.workers} workers" if machine.workers > 1 else " on one worker"
-        print(
-            f"About {cost.hours / machine.workers:.1f} hours{spread} and {cost.gigabytes:.2f} GB (runs: {cost.basis})"
-        )
+        print(f"About {hours / machine.workers:.1f} hours{spread} and {gigabytes:.2f} GB")
     if options.dry_run or not todo:
         return 0
-    failed = grid.compute(todo, machine, engine)
+    failed = grid.compute(todo, machine)
     for outcome in failed:
-        print(f"failed: {grid.described(outcome.cell)}: {outcome.error}", file=sys.stderr)
+        print(f"failed: {outcome.task}: {outcome.error}", file=sys.stderr)
     print(f"{len(todo) - len(failed)} done, {len(failed)} failed")
     return 1 if failed else 0
 
@@ -98,7 +94,7 @@ def command_grid_status(options: argparse.Namespace) -> None:
     from aimfair.study.grid import costs
 
     machine = grid_machine(options)
-    known = costs.records(machine)
+    known = costs.rates(machine)
     everything: dict[str, Any] = {}
     print(f"{'':60} {'runs':>6} {'there':>6} {'missing':>7} {'hours':>6}")
     for experiment, cells in grid_cells(options):
@@ -146,7 +142,7 @@ def command_grid_publish(options: argparse.Namespace) -> None:
     $ aimfair grid publish                        all of the paper's
 
     As aimfair publish does it for one study; a table also has runs of its variations, such as another assumed ratio."""
-    from aimfair.study.grid.engines import study_of
+    from aimfair.study.grid import study_of
 
     machine = grid_machine(options)
     cells = [cell for _, cells in grid_cells(options) for cell in cells]
@@ -215,16 +211,17 @@ def grid_cells(options: argparse.Namespace) -> list[tuple[Any, list[Any]]]:
 
 def grid_machine(options: argparse.Namespace) -> Any:
     """Where and how cells are looked up and computed."""
+    from aimfair.environment import gpus
     from aimfair.study import profiles
-    from aimfair.study.grid import engines
+    from aimfair.study.grid import Machine
 
     given = {k: v for k, v in common_parameters(options).items() if k in profiles.COMMON and k != "seed"}
     workers = getattr(options, "workers", None)
     if workers is None:
-        workers = max(1, engines.gpus(given.get("device", "auto")))
+        workers = max(1, gpus(given.get("device", "auto")))
     if workers < 1:
         raise AimfairError(f"--workers {workers}: at least one is needed")
-    return engines.Machine(**given, reuse=options.reuse, workers=workers, dask=getattr(options, "dask", ""))
+    return Machine(**given, reuse=options.reuse, workers=workers, dask=getattr(options, "dask", ""))
 
 
 def listed(values: dict[str, Any]) -> str:
@@ -242,13 +239,13 @@ def seeds_of(row: Any, seeds: list[int], first: tuple[int, ...]) -> str:
     return f"{values} x {tried}" + (f" + {len(seeds) - tried} seeds" if len(seeds) > tried else " seeds")
 
 
-def status_line(title: str, cells: dict[str, Any], machine: Any, known: list[Any]) -> None:
+def status_line(title: str, cells: dict[str, Any], machine: Any, known: dict[Any, float]) -> None:
     """One line of ``aimfair grid status``."""
     from aimfair.study import grid
     from aimfair.study.grid import costs
 
     lacking = grid.missing(cells, machine)
-    hours = costs.estimate(grid.plan(lacking, machine), machine, known).hours
+    hours, _ = costs.estimate(grid.graph(lacking, machine).values(), machine, known)
     print(f"{title:60} {len(cells):6} {len(cells) - len(lacking):6} {len(lacking):7} {hours:6.1f}", flush=True)
 
 
@@ -278,8 +275,7 @@ def register(commands: Any) -> None:
             sub.add_argument("--dry-run", action="store_true", help="say what it would cost, and stop")
             sub.add_argument("--workers", type=int, metavar="N", help="processes, or jobs of a cluster (one per GPU)")
             sub.add_argument("--shard", default="", metavar="I/N", help="only part I of N, counted from 1")
-            sub.add_argument("--dask", default="", metavar="WHERE", help="tcp://HOST:PORT, local:N or slurm")
-            sub.add_argument("--engine", default="", help="serial, processes, dask (by what else is given)")
+            sub.add_argument("--dask", default="", metavar="WHERE", help="tcp://HOST:PORT of a scheduler, or slurm")
         if command is command_grid_table:
             sub.add_argument("number", nargs="*", type=int, metavar="N", help="number of the table")
             sub.add_argument("--out", metavar="FILE", help="a file that ends in .csv, .tex or .md")

@@ -14,8 +14,7 @@ from aimfair import masks, methods, paper
 from aimfair.environment import home
 from aimfair.paper import tables as paper_tables
 from aimfair.study import grid, profiles, tables
-from aimfair.study.grid import experiments
-from aimfair.study.grid.engines import Machine, study_of
+from aimfair.study.grid import Machine, experiments, study_of
 from aimfair.study.grid.experiments import GAPS, Cell, Experiment
 from aimfair.study.profiles import Profile
 

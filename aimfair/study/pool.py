@@ -161,7 +161,12 @@ def edited_faces(
 
 def generator(profile: Profile, device: str, data_root: str) -> str:
     """The profile's text-to-image pipeline; a tiny one is first trained on the profile's external corpus if missing."""
-    return str(train_generator(profile, device, data_root)) if will_be_trained(profile) else model_of(profile)
+    if will_be_trained(profile):
+        (home() / profile.generator).parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{home() / profile.generator}.lock"):  # pools of several prompt variants share one training
+            if will_be_trained(profile):
+                return str(train_generator(profile, device, data_root))
+    return model_of(profile)
 
 
 def model_of(profile: Profile) -> str:

@@ -1,0 +1,238 @@
+"""Which cells of a table have their run, and what the table shows of it. Nothing is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
+from itertools import groupby, product
+from typing import Any
+
+import pandas as pd
+
+from aimfair import methods
+from aimfair.environment import AimfairError
+from aimfair.study import runs, search, study, tables
+from aimfair.study.grid.experiments import CHOSEN, Cell, Experiment
+from aimfair.study.measurements import MEASUREMENTS
+
+_COLUMNS = pd.MultiIndex.from_tuples(
+    [("n", "seeds"), ("wst of means", "mean"), *product(tables.METRICS, ("mean", "low", "high"))]
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how cells are looked up and computed: the common parameters of a study, and who computes.
+
+    runs_root  absolute, because other processes and machines write there too; they need a file system in common
+    workers    processes on this machine, or jobs of a cluster
+    dask       "tcp://..." of a scheduler, or "slurm"; empty: this machine alone
+    """
+
+    device: str = "auto"
+    data_root: str = ""
+    runs_root: str = field(default_factory=lambda: str(runs.default_root()))
+    reuse: bool = True
+    workers: int = 1
+    dask: str = ""
+
+    def open(self, cell: Cell) -> study.Study:
+        """The study that a cell belongs to, without any face in memory."""
+        common = {name: getattr(self, name) for name in ("device", "data_root", "runs_root", "reuse")}
+        return study.open_study(cell.profile, changes=dict(cell.changes), **common)
+
+
+@lru_cache(maxsize=64)
+def _asked(cell: Cell, machine: Machine) -> study.Study:
+    return machine.open(cell)
+
+
+def study_of(cell: Cell, machine: Machine) -> study.Study:
+    """The study that a cell belongs to, to ask what there is: it never has a face in memory."""
+    return _asked(Cell("", "", "", cell.profile, cell.changes, "", (), 0), machine)
+
+
+def identified(cells: Iterable[Cell], machine: Machine) -> dict[str, Cell]:
+    """Cells by the id of their run, in their order. Of cells with the same run the first is kept.
+
+    A cell whose search is not finished has the id of its question until there is an answer.
+    """
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        known = resolved(cell, machine)
+        found.setdefault(identity(known, machine), known)
+    return found
+
+
+def identity(cell: Cell, machine: Machine) -> str:
+    """The id of a cell's run."""
+    return runs.run_id(config_of(cell, machine))
+
+
+def config_of(cell: Cell, machine: Machine) -> dict[str, Any]:
+    """The configuration of a cell's run."""
+    of_any = _settings(cell.profile, cell.changes, cell.method, machine)
+    return of_any | {"hyper": dict(cell.hyper), "seed": cell.seed}
+
+
+@lru_cache(maxsize=1024)  # hundreds of cells share the settings of a study's method
+def _settings(profile: str, changes: tuple[tuple[str, Any], ...], method: str, machine: Machine) -> dict[str, Any]:
+    cell = Cell("", "", "", profile, changes, method, (), 0)
+    return study_of(cell, machine).config(method, {}, 0)
+
+
+def is_there(cell: Cell, machine: Machine) -> bool:
+    """Whether a cell's run is on this machine or, if published runs may be used, among those."""
+    opened, config = study_of(cell, machine), config_of(cell, machine)
+    if (opened.runs_root / runs.run_id(config)).is_dir():
+        return True
+    return opened.reuse and runs.is_published(opened.published_root, opened.profile.profile, config)
+
+
+def missing(cells: Mapping[str, Cell], machine: Machine) -> dict[str, Cell]:
+    """The cells whose run is not there, see :func:`is_there`."""
+    return {number: cell for number, cell in cells.items() if not is_there(cell, machine)}
+
+
+def is_question(cell: Cell) -> bool:
+    """Whether the cell waits for what a search chooses."""
+    return any(value == CHOSEN for _, value in cell.hyper)
+
+
+def search_cells(cell: Cell, machine: Machine) -> list[Cell]:
+    """The cells among which a question's hyper-parameters are chosen."""
+    among = search.values(cell.method, **{name: value for name, value in cell.hyper if value != CHOSEN})
+    return [
+        replace(cell, seed=seed, hyper=tuple(sorted(hyper.items())))
+        for seed in search.seeds(study_of(cell, machine).profile)
+        for hyper in among
+    ]
+
+
+def resolved(cell: Cell, machine: Machine) -> Cell:
+    """The cell with what its search chose in place of :data:`aimfair.study.grid.experiments.CHOSEN`; as it is, while runs
+    of the search are missing."""
+    if not is_question(cell):
+        return cell
+    try:
+        return replace(cell, hyper=_answer(replace(cell, table="", setting="", row="", seed=0), machine))
+    except LookupError:
+        return cell
+
+
+@cache  # an error is not kept: whoever asks again looks again
+def _answer(question: Cell, machine: Machine) -> tuple[tuple[str, Any], ...]:
+    opened, tries = study_of(question, machine), search_cells(question, machine)
+    tried = [run for each in tries if (run := opened.find(config_of(each, machine)))]
+    if len(tried) < len(tries):
+        raise LookupError
+    among = [dict(each.hyper) for each in tries if each.seed == tries[0].seed]
+    return tuple(sorted(search.winner(tried, among).items()))
+
+
+def shard(cells: Mapping[str, Cell], number: int, of: int) -> dict[str, Cell]:
+    """Part ``number`` (from 1) of ``of`` parts, the same on every machine and whatever is already there.
+
+    The cells of one study and seed stay together, because they share a biased model and its gradients; only where there
+    are more parts than studies and seeds are they cut. Raises AimfairError for a part that does not exist.
+    """
+    if not 1 <= number <= of:
+        raise AimfairError(f"--shard {number}/{of}: parts count from 1 to the number of parts, such as 1/8 ... 8/8")
+    groups = together(cells.values(), lambda cell: (cell.profile, cell.changes, cell.seed))
+    ordered = [cell for group in groups for cell in group]
+    if of <= len(groups):
+        mine = {cell for group in groups[number - 1 :: of] for cell in group}
+    else:
+        mine = set(ordered[(number - 1) * len(ordered) // of : number * len(ordered) // of])
+    return {key: cell for key, cell in cells.items() if cell in mine}
+
+
+def together(cells: Iterable[Cell], key: Callable[[Cell], Any]) -> list[list[Cell]]:
+    """Cells with the same key, in the order in which the keys appear."""
+    groups: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell), []).append(cell)
+    return list(groups.values())
+
+
+def described(cell: Cell) -> str:
+    """A cell in words: where it stands, its seed, and what its hyper-parameters say beyond the defaults."""
+    if cell.method in MEASUREMENTS:
+        what, said = cell.method.replace("-", " "), [str(value) for _, value in cell.hyper]
+    else:
+        what, method = cell.row, methods.get(cell.method)
+        said = [f"{k}={v}" for k, v in cell.hyper if k in method.search or v != method.defaults.get(k)]
+    return f"{cell.table}, {cell.setting}: " + ", ".join([what, f"seed {cell.seed}", *said])
+
+
+def summary(
+    experiment: Experiment, cells: Sequence[Cell], machine: Machine, reference: str | None = None
+) -> tuple[pd.DataFrame, list[Cell]]:
+    """The summary of a table (:func:`aimfair.study.tables.summary`) from its finished runs, and the cells that have none.
+
+    cells      all of ``experiment``. Of what a row searches the value counts that :func:`aimfair.study.tables.choose`
+               finds; a row without runs of it is empty
+    reference  title of the row to which the others are compared, pairwise over the seeds
+    Two more columns say what the method of a row is told and how many configurations it chooses among. The index has a
+    level for the settings if there are several. Raises AimfairError for a figure without accuracies, and for a reference
+    that is no row or has no run.
+    """
+    cells = [cell for cell in cells if cell.method not in MEASUREMENTS]
+    if not cells:
+        raise AimfairError(
+            f"{experiment.name} is no table of accuracies for this profile: there is nothing to summarise"
+        )
+    titles = list(dict.fromkeys(row.title for row in experiment.rows if row.method not in MEASUREMENTS))
+    if reference not in (None, *titles):
+        raise AimfairError(f"{experiment.name} has no row {reference!r}; it has: {', '.join(titles)}")
+    found, absent = chosen(cells, machine)
+    if reference is not None and reference not in set(found["method"]):
+        raise AimfairError(
+            f"{experiment.name}: {reference} has no run yet to compare with: aimfair grid run computes it"
+        )
+    parts = {}
+    for setting in dict.fromkeys(cell.setting for cell in cells):
+        rows = found[found["setting"] == setting]
+        compared = reference if reference in set(rows["method"]) else None
+        part = tables.summary(rows, compared) if len(rows) else pd.DataFrame(columns=_COLUMNS, dtype=float)
+        shown = [row for row in experiment.within(setting) if row.method not in MEASUREMENTS]
+        parts[setting] = part.reindex([row.title for row in shown])
+        parts[setting]["told", ""] = [methods.get(row.method).extra_data for row in shown]
+        parts[setting]["configurations", ""] = [len(row.configurations()) for row in shown]
+    if len(parts) == 1:
+        return next(iter(parts.values())).rename_axis("method"), absent
+    return pd.concat(parts, names=["setting", "method"]), absent
+
+
+def chosen(
+    cells: Sequence[Cell], machine: Machine, known: dict[str, pd.DataFrame] | None = None
+) -> tuple[pd.DataFrame, list[Cell]]:
+    """What a table shows: the run that counts of each setting, row and seed, and the cells that have no run.
+
+    Columns are ``setting``, those of :func:`aimfair.study.tables.frame` with the row's title as ``method``, and how many
+    values were ``searched``, of which :func:`aimfair.study.tables.choose` has chosen one.
+
+    known  rows of the runs that were looked up before, by id, and is added to: tables have many runs in common
+    """
+    known = {} if known is None else known
+    parts, absent = [], []
+    for (setting, title), candidates in groupby(cells, key=lambda cell: (cell.setting, cell.row)):
+        places: dict[tuple[tuple[str, Any], ...], int] = {}  # of the searched values, in their order
+        found = []
+        for cell in candidates:
+            asked = resolved(cell, machine)
+            place = places.setdefault(asked.hyper, len(places))
+            number = identity(asked, machine)
+            if number not in known and (run := study_of(asked, machine).find(config_of(asked, machine))):
+                known[number] = tables.frame([run])
+            if number in known:
+                found.append(known[number].assign(place=place))
+            else:
+                absent.append(cell)
+        if found:
+            searched = sum(all(value != CHOSEN for _, value in hyper) for hyper in places)
+            parts.append(pd.concat(found).assign(setting=setting, method=title, searched=searched))
+    if not parts:
+        return pd.DataFrame(columns=["setting", "method", "seed"]), absent
+    return tables.choose(pd.concat(parts, ignore_index=True), among="place", by=["setting", "method"]), absent
