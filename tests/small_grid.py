@@ -1,4 +1,4 @@
-"""A study that takes half a second a run, for the tests of grids and engines."""
+"""A study that takes half a second a run, for the tests of grids."""
 
 from pathlib import Path
 

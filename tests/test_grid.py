@@ -122,12 +122,12 @@ def test_pools_that_are_not_drawn_are_drawn_once_and_as_large_as_wanted(tmp_path
 
 def test_what_a_search_chooses_comes_after_it(pool, tmp_path):
     here = machine(tmp_path)
-    (cell,) = some_cells(pool, [Row("asks", "linear-probing", {"lr": 0.01})], (400,))
-    todo = graph([replace(cell, hyper=(("lr", CHOSEN),))], here)
+    cells = some_cells(pool, [Row("asks", "linear-probing")], (400,))
+    todo = graph(cells, here)
     *searched, last = todo.values()
-    assert {task.cell.seed for task in searched} == {100} and last.cell.seed == 400
+    assert dict(last.cell.hyper)["lr"] == CHOSEN and {t.cell.seed for t in searched if t.kind == "run"} == {100}
     assert set(last.needs) >= {key for key, task in todo.items() if task.cell.seed == 100 and task.kind == "run"}
-    assert grid.compute(todo, here) == [] and graph([replace(cell, hyper=(("lr", CHOSEN),))], here) == {}
+    assert grid.compute(todo, here) == [] and graph(cells, here) == {}
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 5, 7, 24, 100])
@@ -251,7 +251,7 @@ def test_an_interrupted_grid_of_several_processes_ends_quietly_and_goes_on(pool,
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=120)  # to the end of its pipe, which the workers hold open while they live
     assert len(done) == 2 and process.returncode == 130 and "Traceback" not in said
-    assert len(list(tmp_path.glob("[!.]*/config.json"))) == 2
+    assert len(list(tmp_path.glob("[!.]*/config.json"))) in (2, 3)  # a worker may just have been done
     assert cli.main(three) == 0
     assert len(list(tmp_path.glob("[!.]*/config.json"))) == 3
 
@@ -318,7 +318,7 @@ def test_workers_make_the_same_runs_though_one_is_killed(pool, finished, tmp_pat
 def test_a_task_that_dask_gives_up_has_failed_and_the_others_are_done(pool, tmp_path, monkeypatch):
     def computed(task, here, *done, threads):
         if task.cell.method == "erm":
-            raise distributed.KilledWorker("task", None, 2)
+            raise ConnectionError("its workers\nare gone")
         return tasks.Outcome(task, 0.0)
 
     monkeypatch.setattr(tasks, "perform", computed)
@@ -327,9 +327,7 @@ def test_a_task_that_dask_gives_up_has_failed_and_the_others_are_done(pool, tmp_
     ) as cluster:
         here = machine(tmp_path, dask=cluster.scheduler_address)
         failed = grid.compute(graph(some_cells(pool, ROWS[:2]), here), here)
-    assert [(o.task.cell.method, o.error.split(":")[0]) for o in failed] == [
-        ("erm", "two workers died of this task or of one that it needs")
-    ]
+    assert [(o.task.cell.method, o.error) for o in failed] == [("erm", "ConnectionError: its workers are gone")]
 
 
 @pytest.mark.parametrize(
@@ -502,7 +500,7 @@ def test_each_command_explains_itself_with_an_example(command, capsys):
 
 def test_what_the_user_can_mend_is_one_line_and_status_2(capsys, tmp_path):
     for arguments, says in (
-        (["list", "--table", "12"], "Table 12 has no runs; there are: Table 1,"),
+        (["list", "--table", "12"], "no experiment 'Table 12' with runs; there are: Table 1,"),
         (["list", "--methods", "aimfair"], "no method 'aimfair'"),
         (
             ["run", "--table", "6", "--shard", "half"],
@@ -537,7 +535,7 @@ def test_the_commands_show_tables_and_their_state_without_computing_anything(poo
         ["31", "3", "28"],
     ]
     assert cli.main(["grid", "run", "--table", "6", "--dry-run", "--shard", "1/1", "--seed", "200", *given]) == 0
-    assert "5 runs, 0 are there, 5 to compute, and 34 things that they share" in capsys.readouterr().out
+    assert "5 runs, 0 are there, 5 to compute, and 31 things that they share" in capsys.readouterr().out
     assert cli.main(["grid", "table", "--figure", "6", "--out", str(tmp_path / "t.md"), *given]) == 0
     said = capsys.readouterr()
     assert said.out == f"Figure 6 is in {tmp_path / 't.md'}\n"

@@ -6,10 +6,11 @@ was, and two grids at once compute nothing twice.
 
 from __future__ import annotations
 
+import signal
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -216,7 +217,12 @@ def _by_workers(tasks: Mapping[str, Task], machine: Machine) -> Iterator[Outcome
 def _workers(machine: Machine) -> Iterator[tuple[Client, int]]:
     """A client, and the threads that each of its workers may use; 0 where that is settled."""
     if not machine.dask:
-        with local_cluster(machine.workers, machine.device) as client:
+        with ExitStack() as stack:
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the workers inherit it: Ctrl-C is for this process
+            try:
+                client = stack.enter_context(local_cluster(machine.workers, machine.device))
+            finally:
+                signal.signal(signal.SIGINT, before)
             yield client, 0
     elif machine.dask == "slurm":
         from distributed import Client
