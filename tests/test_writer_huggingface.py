@@ -17,28 +17,24 @@ TASK = "celeba/Smiling_Male"
 TEMPLATE = "{% for m in messages %}<s>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
 
 
-def empty_bank(task=TASK):
-    """A bank that has no prompt yet, as it is when the first request is made."""
-    return writing.empty_bank(prompts.read(task), {})
-
-
 def recorded(group, number):
     return [p["text"] for p in prompts.read(TASK)["groups"][group]["prompts"][:number]]
 
 
 def requests(number):
     """The first request for each group, for a bank of ``number`` prompts per group."""
-    return {
-        g: writing.request_text(empty_bank(), g, number + writing.SPARE, number) for g in prompts.read(TASK)["groups"]
-    }
+    empty = writing.empty_bank(prompts.read(TASK), {})
+    return {group: writing.request_text(empty, group, number + writing.SPARE, number) for group in empty["groups"]}
 
 
 def tiny(folder, template=TEMPLATE, context=1024, sentences=2):
     """A Llama of 90 thousand weights; a token is a word, or one of the first recorded sentences as a whole."""
     words = sorted({w for text in requests(2).values() for w, _ in Whitespace().pre_tokenize_str(text)})
     vocabulary = {word: i for i, word in enumerate(["<u>", "<s>", "<a>", "<e>", *words])}
+    by_word = Tokenizer(WordLevel(vocabulary, unk_token="<u>"))
+    by_word.pre_tokenizer = Whitespace()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_words(vocabulary), unk_token="<u>", bos_token="<s>", eos_token="<e>", pad_token="<e>"
+        tokenizer_object=by_word, unk_token="<u>", bos_token="<s>", eos_token="<e>", pad_token="<e>"
     )
     whole = [f"{i}. {text}\n" for g in requests(2) for i, text in enumerate(recorded(g, sentences), 1)]
     tokenizer.add_tokens(["<a>", *whole])
@@ -58,12 +54,6 @@ def tiny(folder, template=TEMPLATE, context=1024, sentences=2):
         pad_token_id=tokenizer.pad_token_id,
     )
     return LlamaForCausalLM(config), tokenizer
-
-
-def _words(vocabulary):
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<u>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    return tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -105,40 +95,28 @@ def ignorant(tmp_path_factory):
     return folder
 
 
+SMALL = {"device": "cpu", "per_group": 2}
+
+
 def test_a_local_model_writes_a_bank(by_heart, tmp_path):
     folder, loss = by_heart
     assert loss < 0.05
     before = torch.random.get_rng_state()
-    path = writing.write_bank(
-        TASK,
-        "huggingface",
-        tmp_path / "bank.json",
-        model=str(folder),
-        device="cpu",
-        per_group=2,
-        tolerance=1,
-        temperature=0.1,
-    )
+    out, options = tmp_path / "bank.json", {**SMALL, "tolerance": 1, "temperature": 0.1}
+    record = prompts.read_file(writing.write_bank(TASK, "huggingface", out, model=str(folder), **options))
     assert torch.equal(before, torch.random.get_rng_state())  # whoever draws after it draws the same
-    record = prompts.read_file(path)
     for group, written in record["groups"].items():
         assert [p["text"] for p in written["prompts"]] == recorded(group, 2)
-    assert record["made_by"]["model"] == str(folder) and record["made_by"]["rounds"] == dict.fromkeys(
-        record["groups"], 1
-    )
+    assert record["made_by"]["model"] == str(folder)
+    assert record["made_by"]["rounds"] == dict.fromkeys(record["groups"], 1)
 
 
 def test_a_model_that_knows_nothing_ends_in_one_line_and_a_record_of_what_it_said(ignorant, tmp_path):
     with pytest.raises(AimfairError, match="not finished after 2 rounds per group") as error:
-        writing.write_bank(
-            TASK, "huggingface", tmp_path / "bank.json", model=str(ignorant), device="cpu", per_group=2, rounds=2
-        )
+        writing.write_bank(TASK, "huggingface", tmp_path / "bank.json", model=str(ignorant), rounds=2, **SMALL)
     assert "\n" not in str(error.value)
     made_by = json.loads((tmp_path / "bank.json.partial").read_text())["made_by"]
     assert made_by["rounds"] == dict.fromkeys(("0_0", "0_1", "1_0", "1_1"), 2) and made_by["refused"]
-
-
-def test_the_same_seed_gives_the_same_words(ignorant):
     ask = writers.huggingface(writers.Setup(TASK, model=str(ignorant), device="cpu")).ask
     one, same, other = (ask(writers.Request("1_0", 1, "Write prompts.", seed)) for seed in (1, 1, 2))
     assert one == same != other

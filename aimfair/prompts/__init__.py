@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import BaseModel, Field, ValidationError
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from aimfair.environment import AimfairError, home
 from aimfair.faces import GROUPS
@@ -136,13 +137,16 @@ class _Group(BaseModel):
     prompts: Annotated[list[_Prompt], Field(min_length=1)]
 
 
+_Groups = TypedDict("_Groups", {"0_0": _Group, "0_1": _Group, "1_0": _Group, "1_1": _Group})
+
+
 class _Bank(BaseModel):
     """What a bank's file must have; it may have more."""
 
     target: str
     protected: str
     made_by: dict[str, Any] = {}
-    groups: create_model("_Groups", **{f"group_{t}_{p}": (_Group, Field(alias=f"{t}_{p}")) for t, p in GROUPS})  # type: ignore
+    groups: _Groups
 
 
 def read_file(path: Path) -> dict[str, Any]:

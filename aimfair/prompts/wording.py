@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from itertools import combinations
+from itertools import combinations, product
 from math import ceil
 from typing import Any
 
@@ -104,7 +104,7 @@ def contradictions(text: str) -> list[str]:
     """What in one prompt cannot be true together."""
     women, men = WORDS["Male"]
     pairs = [pair for words in EXCLUSIVE for pair in combinations(words, 2)]
-    pairs += [(w, trait) for w in women for trait in MEN_ONLY] + [(m, trait) for m in men for trait in WOMEN_ONLY]
+    pairs += [*product(women, MEN_ONLY), *product(men, WOMEN_ONLY)]
     said = {word for word in {w for pair in pairs for w in pair} if says(text, word)}
     return [f"both {a!r} and {b!r}" for a, b in dict.fromkeys(pairs) if a in said and b in said]
 
