@@ -316,7 +316,7 @@ def test_workers_make_the_same_runs_though_one_is_killed(pool, finished, tmp_pat
 
 
 def test_a_task_that_dask_gives_up_has_failed_and_the_others_are_done(pool, tmp_path, monkeypatch):
-    def computed(task, here, *done, threads):
+    def computed(task, here, *done, sharing):
         if task.cell.method == "erm":
             raise ConnectionError("its workers\nare gone")
         return tasks.Outcome(task, 0.0)

@@ -154,15 +154,15 @@ def compute(tasks: Mapping[str, Task], machine: Machine) -> list[Outcome]:
     return failed
 
 
-def perform(task: Task, machine: Machine, *done: Any, threads: int = 0) -> Outcome:
+def perform(task: Task, machine: Machine, *done: Any, sharing: int = 0) -> Outcome:
     """Do one task, unless its result is there. Nothing is raised but by Ctrl-C: an error is part of the outcome.
 
     done     what the tasks returned that it needs: whether they failed, it finds out itself
-    threads  of the processor to use; 0: as many as now
+    sharing  how many workers share the cores that this process may use; 0: its threads are set already
     """
     began, error, note = perf_counter(), "", ""
-    if threads:
-        torch.set_num_threads(threads)
+    if sharing:  # Dask would leave it one thread
+        torch.set_num_threads(max(1, cores() // sharing))
     try:
         note = _do(task, _at_work(task.cell.profile, task.cell.changes, machine))
     except AimfairError as known:
@@ -193,14 +193,14 @@ def _do(task: Task, opened: Study) -> str:
 
 
 def _by_workers(tasks: Mapping[str, Task], machine: Machine) -> Iterator[Outcome]:
-    with _workers(machine) as (client, threads):
+    with _workers(machine) as (client, sharing):
         from distributed import KilledWorker, as_completed
 
         futures: dict[str, Any] = {}
         for place, (key, task) in enumerate(tasks.items()):
             needed = [futures[name] for name in task.needs]
             futures[key] = client.submit(
-                perform, task, machine, *needed, threads=threads, pure=False, priority=-place, key=f"task {key}"
+                perform, task, machine, *needed, sharing=sharing, pure=False, priority=-place, key=f"task {key}"
             )
         asked = {future.key: tasks[key] for key, future in futures.items()}
         for future in as_completed(list(futures.values())):
@@ -215,7 +215,7 @@ def _by_workers(tasks: Mapping[str, Task], machine: Machine) -> Iterator[Outcome
 
 @contextmanager
 def _workers(machine: Machine) -> Iterator[tuple[Client, int]]:
-    """A client, and the threads that each of its workers may use; 0 where that is settled."""
+    """A client, and how many of its workers share the cores of a machine; 0 where their threads are set already."""
     if not machine.dask:
         with ExitStack() as stack:
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the workers inherit it: Ctrl-C is for this process
@@ -228,11 +228,11 @@ def _workers(machine: Machine) -> Iterator[tuple[Client, int]]:
         from distributed import Client
 
         with _slurm(machine.workers) as cluster, Client(cluster) as client:
-            yield client, cores()
+            yield client, 1
     else:
         with connect(machine.dask) as client:
             hosts = Counter(worker["host"] for worker in client.scheduler_info()["workers"].values())
-            yield client, max(1, cores() // max(hosts.values(), default=1))
+            yield client, max(hosts.values(), default=1)
 
 
 def _slurm(jobs: int) -> Any:
