@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from torch import Tensor
 
 from aimfair import stats
@@ -32,50 +33,7 @@ that are compared."""
 MISSED = 5.0
 """Points by which a detector finds fewer synthetic faces than real ones, chance aside, before a datasheet warns."""
 
-CAVEATS = {
-    "agreement": "In group {group} the judge sees {label} as asked for in {share:.1f} % only "
-    "(95 % interval {low:.1f} to {high:.1f}{doubt}).",
-    "oracle": "Of real faces{look} the judge is right about {label} in {share:.1f} %: it is no oracle.",
-    "no detector": "Whether a face is to be seen at all was not measured: there is no detector here (pip install "
-    "'aimfair[audit]'). What is no face shows as a distance to real faces and on the contact sheet only.",
-    "missed": "A detector of photographed faces finds one in {drawn:.1f} % of the synthetic faces and in {real:.1f} % of "
-    "the real ones: the others may be broken, or drawn in a style that it does not know.",
-    "duplicates": "{n:.0f} faces have a near-duplicate in the set: it holds fewer different faces than it counts.",
-    "copies": "{n:.0f} faces are all but the same as a face of the real training set: look at them before the set is "
-    "given to anybody.",
-    "uneven": "Unevenly spread over the target ({kind}): {names}. A classifier can learn these instead.",
-    "unsure": "{gaps} ({kind}) of more than {limit:g} {unit} could be chance, with so few faces: audit more of them to "
-    "know.",
-    "no prompts": "The prompts are not known, so what they mention was not compared between groups.",
-    "no real": "There were no real faces to compare with.",
-    "few": "As few as {n:.0f} faces of a group could be compared with real ones: read the distance only beside that of the "
-    "real row, which is due to the small number alone.",
-    "skipped": "{n} files were left out, the first: {first}.",
-    "labels": "Labels are what prompts asked for, in two values; they say nothing about a person. Features and agreement "
-    "are those of one judge: what it does not see is not in these numbers.",
-}
-"""What a user of a set should know; :func:`caveats` fills in the numbers."""
-
-PAGE = """# Datasheet of a synthetic set: {target} / {protected}
-
-## How it was made
-
-{made}
-
-## What was found
-
-{table}
-
-Rows are groups, target_protected. The chapter on audit and selection of the book says what the columns mean.
-
-## Nuisances with the largest gaps
-
-{nuisances}
-
-## Caveats
-
-{caveats}
-"""
+_WORDS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
 def write(found: PoolAudit, sheet: Any, out: Path) -> list[Path]:
@@ -133,11 +91,10 @@ def framed(images: Tensor, wrong: Tensor) -> Tensor:
 
 def page(found: PoolAudit) -> str:
     """The datasheet in Markdown: how the faces were made, counts, agreement, variety, copies, nuisances, caveats."""
-    about = {"target": "target", "protected": "protected"} | found.about
-    return PAGE.format(
-        target=about["target"],
-        protected=about["protected"],
-        made=_listed(_made(about)),
+    return _WORDS["page"].format(
+        target=found.about["target"],
+        protected=found.about["protected"],
+        made=_listed(f"{name}: {value}" for name, value in found.about.get("made", {}).items()),
         table=_markdown(with_intervals(found.table)),
         nuisances=_markdown(found.nuisances.groupby("kind", observed=True).head(5)),
         caveats=_listed(caveats(found)),
@@ -163,30 +120,29 @@ def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
 
 def caveats(found: PoolAudit) -> list[str]:
     """What a user of the set should know, one sentence each, made from the numbers."""
-    return [CAVEATS[name].format(**numbers) for name, numbers in _facts(found)]
+    return [_WORDS["caveats"][name].format(**numbers) for name, numbers in _facts(found)]
 
 
 def _facts(found: PoolAudit) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Which of :data:`CAVEATS` hold, each with its numbers."""
+    """Which caveats hold, each with its numbers."""
     table, about = with_intervals(found.table), found.about
     drawn, real = (table[table["set"] == what].set_index("group") for what in ("synthetic", "real"))
     groups, whole = drawn.drop(ALL), drawn.loc[ALL]
     look = ", whose look it did not learn," if about.get("dataset") == "faceworld" else ""
-    for label in (about[name] for name in ("target", "protected") if name in about):
+    for label in (about["target"], about["protected"]):
         for group, row in groups[groups[label] < LOW_AGREEMENT].iterrows():
             ends = {"share": row[label], "low": row[f"{label} low"], "high": row[f"{label} high"]}
             sure = ends["high"] < LOW_AGREEMENT
             doubt = "" if sure else f", of {row['faces']:.0f} faces: too few to be sure"
             yield "agreement", {"group": group, "label": label, "doubt": doubt} | ends
-        if len(real):
-            yield "oracle", {"look": look, "label": label, "share": real.at[ALL, label]}
+        yield "oracle", {"look": look, "label": label, "share": real.at[ALL, label]}
     if "face" not in drawn:
         yield "no detector", {}
-    elif len(real) and real.at[ALL, "face low"] - whole["face high"] > MISSED:
+    elif real.at[ALL, "face low"] - whole["face high"] > MISSED:
         yield "missed", {"drawn": whole["face"], "real": real.at[ALL, "face"]}
     if whole["duplicates"] > MANY_DUPLICATES * whole["faces"]:
         yield "duplicates", {"n": whole["duplicates"]}
-    if whole.get("copies"):
+    if whole["copies"]:
         yield "copies", {"n": whole["copies"]}
     for kind, limit in LARGE_GAP.items():
         rows = found.nuisances[found.nuisances["kind"] == kind]
@@ -200,30 +156,14 @@ def _facts(found: PoolAudit) -> Iterator[tuple[str, dict[str, Any]]]:
             yield "unsure", {"gaps": in_words(unsure, "gap")} | numbers
     if "said gap" not in drawn:
         yield "no prompts", {}
-    if not len(real):
-        yield "no real", {}
-    elif groups["compared"].min() < FEW:
+    if groups["compared"].min() < FEW:
         yield "few", {"n": groups["compared"].min()}
     if about.get("skipped"):
         yield "skipped", {"n": len(about["skipped"]), "first": about["skipped"][0]}
     yield "labels", {}
 
 
-def _made(about: Mapping[str, Any]) -> Iterator[str]:
-    made = about.get("made", {})
-    yield f"folder: `{about.get('folder', '')}`"
-    yield f"profile: {about.get('profile', '')}"
-    yield from (f"{name}: {', '.join(values[:5])}" for name, values in made.items() if any(values))
-    if not made:
-        yield "there is no manifest: how the images were made is not known"
-    if about.get("selection", "none") != "none":
-        yield f"selected from a larger pool by the rule: {about['selection']} (seed {about['seed']})"
-    yield f"judge: {about.get('judge', 'classifier')}"
-    if about.get("clip"):
-        yield f"CLIP: {about['clip']}"
-
-
-def _listed(lines: Any) -> str:
+def _listed(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 

@@ -27,11 +27,14 @@ PROBED, SHOWN = 1000, 100
 FEWEST = 10
 """Faces of a cell that a probe needs for its folds."""
 
+SEED = 0
+"""Of which faces are probed, of the folds and of the map."""
+
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
 """Of the probe's regularisation: scikit-learn's C, of which small values shrink the weights."""
 
 
-def portrait(model: nn.Module, faces: FaceSet, device: str = "cpu", seed: int = 0) -> dict[str, Any]:
+def portrait(model: nn.Module, faces: FaceSet, device: str = "cpu") -> dict[str, Any]:
     """What the penultimate features and the logit of ``model`` reveal of ``faces``, which need both labels.
 
     protected      how well the protected attribute is read among faces of one target, off the "features" and off the
@@ -46,31 +49,31 @@ def portrait(model: nn.Module, faces: FaceSet, device: str = "cpu", seed: int = 
     if probed < FEWEST:
         raise AimfairError(f"a probe needs {FEWEST} faces of each group, got {faces.counts()}")
     target, protected = faces.target.numpy(), faces.protected.numpy()  # type: ignore[union-attr]
-    rows = sampling.balanced(target, protected, probed, seed)
+    rows = sampling.balanced(target, protected, probed, SEED)
     chosen, t, p = faces.subset(rows), target[rows], protected[rows]
     x = models.evaluate(model, chosen, device, output="features").numpy()
     z = models.evaluate(model, chosen, device).numpy()[:, None]
-    seen = on_map(target, protected, seed)
+    seen = on_map(target, protected)
     return {
-        "protected": {"features": readable(x, p, t, seed), "logit": readable(z, p, t, seed)},
-        "target": {"features": readable(x, t, p, seed)},
+        "protected": {"features": readable(x, p, t), "logit": readable(z, p, t)},
+        "target": {"features": readable(x, t, p)},
         "probed": probed,
         "shown": len(seen) // 4,
-        "map": pack(embedding(x[np.searchsorted(rows, seen)], seed)),
+        "map": pack(embedding(x[np.searchsorted(rows, seen)])),
     }
 
 
-def on_map(target: ArrayLike, protected: ArrayLike, seed: int = 0) -> np.ndarray:
+def on_map(target: ArrayLike, protected: ArrayLike) -> np.ndarray:
     """Ascending places of the faces that a map shows: equally many of each group, at most :data:`SHOWN`.
 
     They are among those that are probed, and depend on the labels alone.
     """
     t, p = np.asarray(target), np.asarray(protected)
     smallest = int(np.bincount(2 * t + p, minlength=4).min())
-    return sampling.balanced(t, p, min(smallest, SHOWN), seed)
+    return sampling.balanced(t, p, min(smallest, SHOWN), SEED)
 
 
-def readable(x: np.ndarray, label: np.ndarray, given: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+def readable(x: np.ndarray, label: np.ndarray, given: np.ndarray) -> tuple[float, float, float]:
     """How well a linear probe reads ``label`` off (N, d) ``x`` among samples of one value of ``given``: (value, low, high).
 
     label, given  (N,) of {0, 1}
@@ -92,33 +95,33 @@ def readable(x: np.ndarray, label: np.ndarray, given: np.ndarray, seed: int = 0)
     probe = GridSearchCV(
         make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=5000)),
         {"logisticregression__C": STRENGTHS},
-        cv=StratifiedShuffleSplit(1, test_size=0.25, random_state=seed),
+        cv=StratifiedShuffleSplit(1, test_size=0.25, random_state=SEED),
         scoring="balanced_accuracy",
     )
-    folds, right = StratifiedKFold(5, shuffle=True, random_state=seed), np.empty(len(x), dtype=bool)
+    folds, right = StratifiedKFold(5, shuffle=True, random_state=SEED), np.empty(len(x), dtype=bool)
     for condition in (0, 1):
         rows = np.flatnonzero(given == condition)
         right[rows] = cross_val_predict(probe, x[rows], label[rows], cv=folds) == label[rows]
     value = 100 * float(np.mean([right[cells == cell].mean() for cell in range(4)]))
-    low, high = stats.percentile(stats.hierarchical_bootstrap(right[None], cells, seed=seed).mean((1, 2)))
+    low, high = stats.percentile(stats.hierarchical_bootstrap(right[None], cells, seed=SEED).mean((1, 2)))
     return value, low, high
 
 
-def embedding(x: np.ndarray, seed: int = 0) -> np.ndarray:
+def embedding(x: np.ndarray) -> np.ndarray:
     """(N, d) features -> (N, 2) float16 places by t-SNE (van der Maaten and Hinton, JMLR 2008), from the principal
     components. Near places mean near features; sizes of clusters and distances between them mean nothing."""
     from sklearn.manifold import TSNE
 
-    place = TSNE(perplexity=min(30.0, (len(x) - 1) / 3), init="pca", random_state=seed).fit_transform(x)
+    place = TSNE(perplexity=min(30.0, (len(x) - 1) / 3), init="pca", random_state=SEED).fit_transform(x)
     return place.astype(np.float16)
 
 
-def placed(scores: Mapping[str, Any], target: ArrayLike, protected: ArrayLike, seed: int = 0) -> pd.DataFrame:
+def placed(scores: Mapping[str, Any], target: ArrayLike, protected: ArrayLike) -> pd.DataFrame:
     """The map of a :func:`portrait` of faces with these labels, a row per face: columns x, y, target, protected.
 
     Raises AimfairError for labels of other faces.
     """
-    places, shown = unpack(scores["map"]), on_map(target, protected, seed)
+    places, shown = unpack(scores["map"]), on_map(target, protected)
     if len(places) != len(shown):
         raise AimfairError(f"a map of {len(places)} faces cannot be that of these labels, which give {len(shown)}")
     labels = {"target": np.asarray(target)[shown], "protected": np.asarray(protected)[shown]}

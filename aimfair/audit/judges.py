@@ -85,9 +85,7 @@ def train_faceworld_judge(
     return train_classifier(fresh.read(np.arange(images), 64), labels, attributes, epochs=epochs, seed=seed)
 
 
-def train_corpus_judge(
-    corpus: Corpus, *, epochs: int = 8, seed: int = 1, device: str = "cpu"
-) -> tuple[Classifier, Tensor]:
+def train_corpus_judge(corpus: Corpus, device: str = "cpu") -> tuple[Classifier, Tensor]:
     """A judge of real looks, trained on a captioned corpus; returns it and the indices of the faces kept from it.
 
     Every tenth face is kept back, so that the judge's own accuracy can be measured: its word is worth no more than that.
@@ -97,7 +95,7 @@ def train_corpus_judge(
     """
     held = torch.arange(len(corpus.images)) % 10 == 9
     images, labels = corpus.images[~held], corpus.labels[~held]
-    judge = train_classifier(images, labels, corpus.names, epochs=epochs, seed=seed, device=device)
+    judge = train_classifier(images, labels, corpus.names, seed=1, device=device)
     return judge, held.nonzero().flatten()
 
 

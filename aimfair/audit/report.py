@@ -46,9 +46,9 @@ def examine(
     faces: FaceSet,
     judge: Judge,
     names: Mapping[str, str],
-    real: FaceSet | None = None,
+    real: FaceSet,
+    train: Tensor,
     *,
-    train: Tensor | None = None,
     clip: Judge | None = None,
     said: Sequence[set[str]] = (),
     seen: Mapping[str, Tensor] | None = None,
@@ -57,7 +57,7 @@ def examine(
     """Audit synthetic ``faces``, whose labels are what their prompts asked for.
 
     names    attribute behind each label, ``{"target": "Smiling", "protected": "Male"}``
-    real     labelled real faces that no classifier was trained on; without them, what is compared with real is missing
+    real     labelled real faces that no classifier was trained on
     train    (M, 3, H, W) uint8 images of the real training set, of which copies are looked for
     clip     a second judge
     said, seen  see :func:`aimfair.audit.nuisances.balance`
@@ -75,100 +75,73 @@ def examine(
     """
     by = {"": judge} | ({"clip ": clip} if clip else {})
     drawn, half, other = _compared(faces, real)
-    looked = _look(faces, by, names)
-    looked_real = None if real is None else _look(real, by, names)
-    near = [] if looked_real is None else [looked_real.features[places] for places in half]
+    (looked, features), (looked_real, features_real) = (_look(some, by, names) for some in (faces, real))
+    near = [features_real[places] for places in half]
     balance = nuisances.balance(faces, said, seen)
-    twins = _named(measures.near_duplicates(faces.images), faces.names, faces.names, "each other")
-    others = faces.images[:0] if train is None else train
-    copies = measures.near_duplicates(faces.images, others)
-    copies = _named(copies, faces.names, np.arange(len(others)).astype(str), "real")
-    rows = _rows("synthetic", looked, drawn, near)
+    twins, copies = measures.near_duplicates(faces.images), measures.near_duplicates(faces.images, train)
+    twins = twins.assign(first=faces.names[twins["first"]], second=faces.names[twins["second"]], of="each other")
+    copies = copies.assign(first=faces.names[copies["first"]], second=copies["second"].astype(str), of="real")
+    alike = {
+        "duplicates": twins[["first", "second"]].to_numpy(dtype=str),
+        "copies": copies["first"].to_numpy(dtype=str),
+    }
+    rows = _rows("synthetic", faces, looked, [features[places] for places in drawn], near)
     for group, row in enumerate(rows):
         member = faces.names if group == 4 else faces.names[(faces.groups == group).numpy()]
-        row["duplicates"] = int(np.isin(member, twins[["first", "second"]].to_numpy(dtype=str)).sum())
-        if train is not None:
-            row["copies"] = int(np.isin(member, copies["first"].to_numpy(dtype=str)).sum())
+        row |= {what: int(np.isin(member, names).sum()) for what, names in alike.items()}
         # The largest gap between a group and that with the other target; in the row of all, the largest anywhere.
         column = nuisances.GAPS[GROUPS[group][1]] if group < 4 else "gap"
         row |= {f"{kind} gap": float(gaps[column].max()) for kind, gaps in balance.groupby("kind", observed=True)}
         if trained is not None:
             row["trained"] = trained.acc if group == 4 else float(trained.cells[group])
-    if looked_real is not None:
-        rows += _rows("real", looked_real, other, near)
+    rows += _rows("real", real, looked_real, [features_real[places] for places in other], near)
     duplicates = pd.concat([twins, copies], ignore_index=True)
-    return PoolAudit(pd.DataFrame(rows), balance, duplicates, ~looked.right[""].numpy())
+    wrong = ~looked[list(names.values())].to_numpy()
+    return PoolAudit(pd.DataFrame(rows), balance, duplicates, wrong, dict(names))
 
 
-@dataclass
-class _Looked:
-    """N faces, (N, 2) which of their labels each judge sees, (N, d) features of the first judge, (N,) whether a face is
-    detected."""
-
-    faces: FaceSet
-    names: Mapping[str, str]
-    right: dict[str, Tensor]
-    features: Tensor
-    detected: Tensor | None
-
-
-def _look(faces: FaceSet, by: Mapping[str, Judge], names: Mapping[str, str]) -> _Looked:
-    seen = {prefix: judge.see(faces.images) for prefix, judge in by.items()}
-    right = {prefix: judges.agrees(by[prefix], logits, faces, names) for prefix, (logits, _) in seen.items()}
-    return _Looked(faces, names, right, seen[""][1], measures.detect(faces.images))
+def _look(faces: FaceSet, by: Mapping[str, Judge], names: Mapping[str, str]) -> tuple[pd.DataFrame, Tensor]:
+    """A row per face: does each judge see the labels that it has, does a detector find a face? Features of the first judge."""
+    table, features = {}, []
+    for prefix, judge in by.items():
+        logits, seen = judge.see(faces.images)
+        features.append(seen)
+        right = judges.agrees(judge, logits, faces, names).numpy()
+        table |= {f"{prefix}{name}": right[:, i] for i, name in enumerate(names.values())}
+        table[f"{prefix}both"] = right.all(1)
+    detected = measures.detect(faces.images)
+    if detected is not None:
+        table["face"] = detected.numpy()
+    return pd.DataFrame(table), features[0]
 
 
-def _rows(what: str, looked: _Looked, places: Sequence[Tensor], near: Sequence[Tensor]) -> list[dict[str, Any]]:
-    """A row per group, then that of all.
-
-    places  of the faces that are compared in each row
-    near    features of the real faces with which they are compared; empty where there are none
-    """
-    rows = []
-    for group, name in enumerate((*nuisances.GROUP_COLUMNS, ALL)):
-        member = looked.faces.groups == group if name != ALL else torch.ones(len(looked.faces), dtype=torch.bool)
-        row: dict[str, Any] = {"set": what, "group": name, "faces": int(member.sum())}
-        for prefix, right in looked.right.items():
-            shares = (100 * right[member].double().mean(0)).tolist()
-            row |= {f"{prefix}{label}": share for label, share in zip(looked.names.values(), shares, strict=True)}
-            row[f"{prefix}both"] = 100 * float(right[member].all(1).double().mean())
-        if looked.detected is not None:
-            row["face"] = 100 * float(looked.detected[member].double().mean())
-        features = looked.features[places[group]]
-        row["compared"] = len(features)
+def _rows(
+    what: str, faces: FaceSet, looked: pd.DataFrame, compared: Sequence[Tensor], near: Sequence[Tensor]
+) -> list[dict[str, Any]]:
+    """A row per group, then that of all; ``compared`` and ``near`` are the features that are compared in each row."""
+    groups, rows = faces.groups.numpy(), []
+    for group, (name, features) in enumerate(zip((*nuisances.GROUP_COLUMNS, ALL), compared, strict=True)):
+        member = looked[groups == group] if name != ALL else looked
+        row: dict[str, Any] = {"set": what, "group": name, "faces": len(member)}
+        row |= (100 * member.mean()).to_dict() | {"compared": len(features)}
         if len(features):
             row["vendi"] = measures.vendi_score(features)
             row["distance"] = measures.mean_distance(features)
-        if near and min(len(features), len(near[group])) > 1:
+        if min(len(features), len(near[group])) > 1:
             row["frechet"] = measures.frechet_distance(features, near[group])
         rows.append(row)
     return rows
 
 
-def _compared(faces: FaceSet, real: FaceSet | None) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+def _compared(faces: FaceSet, real: FaceSet) -> list[list[Tensor]]:
     """Places of the synthetic faces, of one and of the other half of the real ones that are compared: for each group as
     many of each, and for all of them as many of each group."""
-
-    def by_group(of: FaceSet) -> list[Tensor]:
-        return [(of.groups == g).nonzero().flatten() for g in range(len(GROUPS))]
-
-    own = by_group(faces)
-    if real is None:
-        return [*own, torch.cat([_spread(places, min(map(len, own))) for places in own])], [], []
-    others = by_group(real)
-    sets = (own, [places[0::2] for places in others], [places[1::2] for places in others])
+    own, others = ([(of.groups == g).nonzero().flatten() for g in range(len(GROUPS))] for of in (faces, real))
+    sets = [own, [places[0::2] for places in others], [places[1::2] for places in others]]
     sizes = [min(map(len, parts)) for parts in zip(*sets, strict=True)]
-    drawn, half, other = (
-        [_spread(p, n) for p, n in zip(part, sizes, strict=True)] + [torch.cat([_spread(p, min(sizes)) for p in part])]
-        for part in sets
-    )
-    return drawn, half, other
+    return [[*map(_spread, part, sizes), torch.cat([_spread(p, min(sizes)) for p in part])] for part in sets]
 
 
 def _spread(places: Tensor, n: int) -> Tensor:
     """``n`` of ``places``, evenly spaced: all prompts of a pool in turn."""
     return places[(torch.arange(n) * len(places)) // n] if n else places[:0]
-
-
-def _named(pairs: pd.DataFrame, first: np.ndarray, second: np.ndarray, of: str) -> pd.DataFrame:
-    return pairs.assign(first=first[pairs["first"]], second=second[pairs["second"]], of=of)

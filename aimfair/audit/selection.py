@@ -19,10 +19,6 @@ from aimfair.environment import AimfairError
 from aimfair.faces import GROUPS, FaceSet
 from aimfair.generate.classifier import Judge
 
-NEIGHBOURS = 5
-"""Real faces whose mean distance says how far a synthetic one is from real."""
-
-
 @dataclass(frozen=True)
 class Candidates:
     """The N synthetic faces of one group, among which a rule chooses.
@@ -55,7 +51,7 @@ def candidates(faces: FaceSet, judge: Judge, names: Mapping[str, str], real: Ten
     for label, attribute in names.items():
         shown = logits[:, judge.column(attribute)].sigmoid()
         certain.append(torch.where(getattr(faces, label).bool(), shown, 1 - shown))
-    distance = measures.nearest(features, judge.see(real)[1], NEIGHBOURS)
+    distance = measures.nearest(features, judge.see(real)[1])
     return Candidates(torch.stack(certain, 1).amin(1), distance, features)
 
 

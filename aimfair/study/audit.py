@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +48,19 @@ def judge_of(profile: Profile, device: str = "cpu", data_root: str = "") -> Clas
     known = _corpus(profile)
     if known in SHIPPED:
         return load_classifier(_shipped(known), device)
+    clip = "or have CLIP judge an audit (--clip FOLDER)"
     if not known:
         raise NoJudge(
             f"profile {profile.profile} names no corpus on which a judge of its faces could learn: set -p corpus= to "
-            f"{', '.join(corpora.CORPORA)}, or have CLIP judge an audit (--clip FOLDER)"
+            f"{', '.join(corpora.CORPORA)}, {clip}"
         )
 
     def train() -> Classifier:
-        try:
-            corpus_root(profile, data_root)
-        except AimfairError as error:
+        if not _is_here(profile, data_root):
             raise NoJudge(
-                f"the judge of the faces learns from {known}, which is not here: give -p corpus_root=FOLDER, or have CLIP "
-                "judge an audit (--clip FOLDER)"
-            ) from error
-        return judges.train_corpus_judge(load_corpus(profile, data_root), device=device)[0]
+                f"the judge of the faces learns from {known}, which is not here: give -p corpus_root=FOLDER, {clip}"
+            )
+        return judges.train_corpus_judge(load_corpus(profile, data_root), device)[0]
 
     return judges.kept_judge(judge_identity(profile), train, device)
 
@@ -82,6 +80,14 @@ def _corpus(profile: Profile) -> str:
 
 def _shipped(corpus: str) -> Path:
     return home() / "data" / "tiny-sd" / SHIPPED[corpus]
+
+
+def _is_here(profile: Profile, data_root: str) -> bool:
+    """Whether the profile's corpus is on this disk."""
+    with suppress(AimfairError):
+        corpus_root(profile, data_root)
+        return True
+    return False
 
 
 def choose_judges(study: Any, clip: str = "") -> tuple[Judge, Judge | None]:
@@ -159,32 +165,36 @@ def audit_pool(study: Any, clip: str = "", training: bool = True, skip_broken: b
     if skip_broken:
         study.pool = take_faces(p, catalogue)
     faces = study.selected(study.seed)
-    manifest = catalogue.attributes.iloc[pd.Index(catalogue.names).get_indexer(faces.names)].reset_index(drop=True)
-    made = {name: sorted(map(str, manifest[name].dropna().unique())) for name in MADE if name in manifest}
-    if "prompt" in manifest:
-        made["distinct prompts"] = [str(manifest["prompt"].nunique())]
+    manifest = catalogue.attributes.iloc[catalogue.positions(faces.names)].reset_index(drop=True)
     found = report.examine(
         faces,
         judge,
         {"target": p.target, "protected": p.protected},
         study.faces("validation"),
-        train=study.faces("train").images,
+        study.faces("train").images,
         clip=second,
         said=mentions(manifest, p),
         seen=nuisances.look_for(nuisance_judges(p, judge, device), faces.images, (p.target, p.protected)),
         trained=study.run("synthetic-only").report("validation") if training else None,
     )
-    fields = ("profile", "dataset", "target", "protected", "selection")
-    found.about.update(
-        {name: getattr(p, name) for name in fields},
-        folder=str(pool_folder(p)),
-        seed=study.seed,
-        made=made,
-        skipped=catalogue.skipped,
-        clip=clip,
-        judge=f"classifier, trained on {p.corpus or p.dataset}" if isinstance(judge, Classifier) else "CLIP",
-    )
+    found.about.update(dataset=p.dataset, made=_made(study, manifest, judge, clip), skipped=catalogue.skipped)
     return found
+
+
+def _made(study: Any, manifest: pd.DataFrame, judge: Judge, clip: str) -> dict[str, str]:
+    """How the images were made and judged, as a datasheet lists it; ``manifest`` has a row per image."""
+    p = study.profile
+    values = {name: sorted(map(str, manifest[name].dropna().unique())) for name in MADE if name in manifest}
+    if "prompt" in manifest:
+        values["distinct prompts"] = [str(manifest["prompt"].nunique())]
+    made = {"folder": f"`{pool_folder(p)}`", "profile": p.profile}
+    made |= {name: ", ".join(found[:5]) for name, found in values.items() if any(found)}
+    if not values:
+        made["manifest"] = "none, so it is not known how the images were made"
+    if p.selection != "none":
+        made["selected from a larger pool by the rule"] = f"{p.selection} (seed {study.seed})"
+    made["judge"] = f"classifier, trained on {p.corpus or p.dataset}" if isinstance(judge, Classifier) else "CLIP"
+    return made | ({"CLIP": clip} if clip else {})
 
 
 def inspect_pool(study: Any, seed: int) -> dict[str, Any]:
@@ -208,20 +218,18 @@ def inspect_pool(study: Any, seed: int) -> dict[str, Any]:
     names = {"target": p.target, "protected": p.protected}
     record, unjudged = _training_record(p), ""
     judged: dict[str, dict[str, float]] = {}
-    judge: Judge | None = None
+    groups = [{"target": t, "protected": s, "faces": n} for (t, s), n in zip(GROUPS, pool.counts(), strict=True)]
     try:
-        if record and _has_corpus_files(p, study.data_root):
-            judge, judged = _judge_with_bounds(p, names, study.device, study.data_root)
-        else:
+        judge: Judge
+        if record and p.corpus not in ("", "faceworld") and _is_here(p, study.data_root):
+            judge, judged = _judge_with_bounds(study, names)
+        else:  # FaceWorld's generator has its shipped judge
             judge = judge_of(p, study.device, study.data_root)
-    except NoJudge as error:
-        unjudged = str(error)
-    if judge is None:
-        groups = [{"target": t, "protected": p, "faces": n} for (t, p), n in zip(GROUPS, pool.counts(), strict=True)]
-    else:
         judged["validation faces"] = judges.agreement(judge, validation, names)
         judged["synthetic faces"] = judges.agreement(judge, pool, names)
         groups = judges.agreement_by_group(judge, pool, names).to_dict("records")
+    except NoJudge as error:
+        unjudged = str(error)
     sets = {split: study.faces(split).counts() for split in ("train", "validation", "test")}
     return {
         "training": record,
@@ -246,23 +254,11 @@ def _training_record(profile: Profile) -> dict[str, Any]:
     return record
 
 
-def _has_corpus_files(profile: Profile, data_root: str) -> bool:
-    """Whether the judge can learn from what the generator learnt from. FaceWorld's has its shipped judge."""
-    if not profile.corpus or profile.corpus == "faceworld":
-        return False
-    try:
-        corpus_root(profile, data_root)
-    except AimfairError:
-        return False
-    return True
-
-
-def _judge_with_bounds(
-    profile: Profile, names: Mapping[str, str], device: str, data_root: str
-) -> tuple[Judge, dict[str, dict[str, float]]]:
+def _judge_with_bounds(study: Any, names: dict[str, str]) -> tuple[Judge, dict[str, dict[str, float]]]:
     """A judge trained on the corpus; how often it is right on what was kept back, as it is and through the autoencoder."""
-    corpus = load_corpus(profile, data_root)
-    judge, held = judges.train_corpus_judge(corpus, device=device)
+    profile, device = study.profile, study.device
+    corpus = load_corpus(profile, study.data_root)
+    judge, held = judges.train_corpus_judge(corpus, device)
     target, protected = (corpus.labels[held, corpus.names.index(name)] for name in names.values())
     kept = FaceSet(corpus.images[held], target, protected, held.numpy().astype(str))
     vae = load_pipeline(model_of(profile), device).vae
