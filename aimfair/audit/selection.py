@@ -19,6 +19,7 @@ from aimfair.environment import AimfairError
 from aimfair.faces import GROUPS, FaceSet
 from aimfair.generate.classifier import Judge
 
+
 @dataclass(frozen=True)
 class Candidates:
     """The N synthetic faces of one group, among which a rule chooses.
