@@ -44,7 +44,7 @@ def no_detector(monkeypatch):
     monkeypatch.setattr(measures, "detector", lambda: None)
 
 
-def examined(faces, judge, real=REAL, train=REAL.images[:0], **more):
+def examined(faces, judge, real=REAL, train=REAL.images[:0], **more):  # noqa: F811
     return examine(faces, judge, NAMES, real, train, **more)
 
 
