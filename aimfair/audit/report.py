@@ -102,7 +102,7 @@ def examine(
 
 def _look(faces: FaceSet, by: Mapping[str, Judge], names: Mapping[str, str]) -> tuple[pd.DataFrame, Tensor]:
     """A row per face: does each judge see the labels that it has, does a detector find a face? Features of the first judge."""
-    table: dict[str, np.ndarray] = {}
+    table: dict[str, Any] = {}
     features = []
     for prefix, judge in by.items():
         logits, seen = judge.see(faces.images)
