@@ -38,7 +38,7 @@ MEMORY_LIMIT = 4 * 2**30
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
-BLOCK, TASK = 2048, 32
+BLOCK = 2048
 
 
 class BrokenImage(AimfairError):
@@ -134,7 +134,10 @@ def tar_as_zip(archive: Path) -> Path:
         with FileLock(target.with_suffix(".lock")):
             if not target.exists():
                 try:
-                    _copy_members(archive, temporary)
+                    with tarfile.open(archive, "r|*") as source, zipfile.ZipFile(temporary, "w") as copy:
+                        for member in progress(source, f"unpacking {archive.name}", unit="file"):
+                            if content := source.extractfile(member) if member.isfile() else None:
+                                copy.writestr(zipfile.ZipInfo(member.name), content.read())
                     os.replace(temporary, target)
                 finally:
                     temporary.unlink(missing_ok=True)
@@ -143,14 +146,6 @@ def tar_as_zip(archive: Path) -> Path:
     except OSError as error:
         raise AimfairError(f"{archive} cannot be unpacked into {cache} ({error}): make room there") from error
     return target
-
-
-def _copy_members(archive: Path, target: Path) -> None:
-    with tarfile.open(archive, "r|*") as source, zipfile.ZipFile(target, "w") as copy:
-        for member in progress(source, f"unpacking {archive.name}", unit="file"):
-            content = source.extractfile(member) if member.isfile() else None
-            if content is not None:
-                copy.writestr(zipfile.ZipInfo(member.name), content.read())
 
 
 def cache_folder() -> Path:
@@ -186,8 +181,7 @@ def build(
         raise AimfairError(f"{name}: no usable image; left out: {'; '.join(skipped[:3]) or 'none'}")
 
     def read(indices: np.ndarray, size: int) -> Tensor:
-        chosen = [locations[index] for index in indices]
-        return _read_images(chosen, size, f"decoding {Path(name).name}")
+        return _read_images([locations[index] for index in indices], size, f"decoding {Path(name).name}")
 
     return Catalogue(name, np.array(table.index, dtype=str), table.reset_index(drop=True), read, skipped)
 
@@ -231,20 +225,15 @@ def _sound(locations: Sequence[Location], size: int, what: str) -> Iterator[np.n
 def _decode_all(locations: Sequence[Location], size: int) -> Iterator[np.ndarray | BrokenImage]:
     """Every face in order, and in the place of a broken one what is wrong with it. Pillow decodes outside the GIL."""
 
-    def decode_some(some: Sequence[Location]) -> list[np.ndarray | BrokenImage]:
-        faces: list[np.ndarray | BrokenImage] = []
-        for location in some:
-            try:
-                faces.append(decode(fetch(location), size))
-            except BrokenImage as error:
-                faces.append(error)
-        return faces
+    def decode_one(location: Location) -> np.ndarray | BrokenImage:
+        try:
+            return decode(fetch(location), size)
+        except BrokenImage as error:
+            return error
 
     with _open_containers(locations) as fetch, ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(locations), BLOCK):  # bounds what waits in memory for a slow consumer
-            block = locations[start : start + BLOCK]
-            for faces in pool.map(decode_some, [block[at : at + TASK] for at in range(0, len(block), TASK)]):
-                yield from faces
+            yield from pool.map(decode_one, locations[start : start + BLOCK])
 
 
 def decode(data: bytes, size: int) -> np.ndarray:

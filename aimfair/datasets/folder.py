@@ -32,7 +32,7 @@ def catalogue(
     manifest = _images.first([(base or root) / "manifest.csv", root / "manifest.csv"])
     if manifest is None:
         table = pd.DataFrame({target: [int(n[0]) for n in names], protected: [int(n[2]) for n in names]}, index=names)
-        locations = [_images.Location(root if base is None else base, name) for name in names]
+        locations = [_images.Location(base or root, name) for name in names]
     else:
         rows = _read_manifest(manifest, base or root, target, protected)
         if base is None:
@@ -40,8 +40,11 @@ def catalogue(
         files = {name: _images.Location(base or root, name) for name in names}
         table, locations, unmatched = _images.match(rows.sort_index() if base else rows, files, manifest)
         skipped = skipped + unmatched
-        if base:
-            _compare(table, manifest)
+        said = table[target].astype(str) + "_" + table[protected].astype(str)
+        for name in table.index[said != table.index.str[:3]] if base else ():
+            raise AimfairError(
+                f"{manifest} says that {name} is of group {said[name]}: correct the row or move the image"
+            )
     return _images.build(f"folder {base or root}", table, locations, skipped, on_error)
 
 
@@ -96,10 +99,3 @@ def _read_manifest(path: Path, base: Path, target: str, protected: str) -> pd.Da
     labels = table[["target", "protected"]].astype("int64").set_axis([target, protected], axis=1)
     others = table.columns.difference(["path", "target", "protected", target, protected], sort=False)
     return labels.join(table[others]).set_index(names)
-
-
-def _compare(table: pd.DataFrame, manifest: Path) -> None:
-    """Raise AimfairError for a row of the manifest that contradicts its folder."""
-    said = table.iloc[:, 0].astype(str) + "_" + table.iloc[:, 1].astype(str)
-    for name in table.index[said != table.index.str[:3]]:
-        raise AimfairError(f"{manifest} says that {name} is of group {said[name]}: correct the row or move the image")
