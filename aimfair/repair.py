@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -82,22 +81,22 @@ def finetune(
     device: str = "cpu",
     *,
     mask: set[str] | Mapping[str, Tensor] | None = None,
-    what: str = "fine-tuning",
-    resume: Path | None = None,
+    **how: Any,
 ) -> History:
     """Fine-tune the model in place on the balanced synthetic faces (Eq. 8); what the mask leaves out stays bit-identical.
 
     seed  of the biased model. Order and crops are drawn from the next one: they are not those of the pre-training
     mask  names of the tensors that learn; or for some tensors a bool tensor of their shape, true where a single weight
           learns; None: all tensors
-    The rest is as in :func:`aimfair.training.fit`, errors included.
+    how   ``loss``, ``order``, ``blend``, ``what`` and ``resume`` of :func:`aimfair.training.fit`, whose errors are raised
     """
+    how = {"what": "fine-tuning", **how}
     if not isinstance(mask, Mapping):
-        return fit(model, balanced, validation, schedule, seed + 1, device, trainable=mask, what=what, resume=resume)
+        return fit(model, balanced, validation, schedule, seed + 1, device, trainable=mask, **how)
     elements = {name: chosen.to(device) for name, chosen in mask.items()}
     plain = replace(schedule, weight_decay=0.0)
     with only_elements(model.to(device), elements, schedule.weight_decay):
-        return fit(model, balanced, validation, plain, seed + 1, device, trainable={*mask}, what=what, resume=resume)
+        return fit(model, balanced, validation, plain, seed + 1, device, trainable={*mask}, **how)
 
 
 @contextmanager

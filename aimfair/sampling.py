@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from aimfair.environment import AimfairError
 from aimfair.faces import GROUPS
 
-Labels = Sequence[int] | np.ndarray
+Labels = ArrayLike
+"""(N,) labels of {0, 1}: a list, an array or a tensor."""
 
 
 def quotas(n: int, ratio: float = 1 / 9) -> tuple[int, int, int, int]:

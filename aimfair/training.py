@@ -80,14 +80,13 @@ class Schedule:
 
 @dataclass
 class History:
-    """What happened in each epoch, the epoch whose weights the model holds, and the weights of the last one (``last``)."""
+    """What happened in each epoch, and the epoch whose weights the model holds."""
 
     loss: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
     validation_worst_group: list[float] = field(default_factory=list)
     chosen: int = -1
     seconds: float = 0.0
-    last: State = field(default_factory=dict, repr=False, compare=False)
 
     def record(self, loss: float, logits: Tensor, validation: FaceSet, schedule: Schedule) -> bool:
         """Add an epoch by its mean loss and its ``logits`` (N,) on the validation faces.
@@ -198,7 +197,7 @@ def fit(
     what: str = "training",
     resume: Path | None = None,
 ) -> History:
-    """Train ``model`` in place and leave in it the weights of the chosen epoch; those of the last are in the history.
+    """Train ``model`` in place and leave in it the weights of the chosen epoch.
 
     Order, crops and flips of epoch e are drawn from (seed, e) alone, on the CPU: they are the same on every
     device, and a training that was killed goes on from its last checkpoint as if nothing had happened.
@@ -240,11 +239,10 @@ def fit(
                 f"{what}: the loss is not finite in epoch {epoch + 1} (learning rate {schedule.lr}): choose a smaller one"
             )
         if history.record(mean, logits, validation, schedule):
-            best = _copy(model)
+            best = {name: value.detach().clone() for name, value in model.state_dict().items()}
         if checkpoint and epoch + 1 < schedule.epochs and perf_counter() - saved > SECONDS_BETWEEN:
             checkpoint.save(replace(history, seconds=history.seconds + perf_counter() - began), best)
             saved = perf_counter()
-    history.last = _copy(model)
     model.load_state_dict(best)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
@@ -253,10 +251,6 @@ def fit(
     if checkpoint:
         checkpoint.path.unlink(missing_ok=True)
     return history
-
-
-def _copy(model: nn.Module) -> State:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 @dataclass

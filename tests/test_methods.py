@@ -103,7 +103,9 @@ def test_unknown_names_are_refused_with_the_known_ones():
         ("aim-fair", {"k": None}, "a whole number"),
         ("aim-fair", {"score": 3}, "text, such as absolute"),
         ("aim-fair", {"select": 3}, "text, such as validation-accuracy"),
-        ("jtt", {"added": 2}, "true or false, such as False"),
+        ("subsampling", {"same_updates": 2}, "true or false, such as True"),
+        ("jtt", {"added": True}, "False, the only value that it has here"),
+        ("lff", {"gce": "released"}, "true, the only value that it has here"),
         ("jtt", {"upweight": True}, "a number"),
     ],
 )
@@ -113,14 +115,11 @@ def test_an_impossible_hyper_parameter_is_refused(name, given, wanted):
         methods.get(name).hyper(**given)
 
 
-def test_possible_hyper_parameters_are_taken_as_they_are_but_for_a_truth_value_that_is_a_word():
-    assert (
-        methods.get("lff").hyper(gce=True, q=1)
-        == methods.get("lff").hyper(q=1)
-        == {"q": 1, "decay": 0.7, "gce": "true"}
-    )
+def test_possible_hyper_parameters_are_taken_as_they_are_and_fixed_ones_are_part_of_the_identity():
+    lff = methods.get("lff")
+    assert lff.hyper(gce=True, q=1) == lff.hyper(q=1) == {"q": 1, "decay": 0.7, "gce": "true"}
     assert methods.get("group-dro").hyper(lr=None)["lr"] is None and methods.get("group-dro").hyper(lr=1)["lr"] == 1
-    assert methods.get("jtt").hyper(added=True)["added"] is True
+    assert methods.get("subsampling").hyper(same_updates=False)["same_updates"] is False
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from aimfair.methods import Fitted, inferred, lff, xrm
 from aimfair.methods.erm import shuffled
 from aimfair.methods.group_dro import GroupDRO, balanced_order
 from aimfair.methods.inferred import (
-    adam_split,
     early_logits,
     multiplicities,
     packed,
@@ -67,26 +66,22 @@ def test_the_validation_set_chooses_the_epoch_of_erm_and_eiil_and_not_that_of_th
 # ------------------------------------------------------------------------------------------------------------------ JTT
 
 
-def test_lambda_counts_in_two_ways_and_as_large_as_the_imbalance_it_balances_the_groups():
-    errors = torch.tensor([False, True, False])
-    assert multiplicities(errors, 5).tolist() == [1, 5, 1]
-    assert multiplicities(errors, 5, added=True).tolist() == [1, 6, 1]
+def test_a_lambda_as_large_as_the_imbalance_balances_the_groups():
+    assert multiplicities(torch.tensor([False, True, False]), 5).tolist() == [1, 5, 1]
     group = torch.arange(4).repeat_interleave(torch.tensor([100, 900, 900, 100]))
     times = multiplicities((group == 0) | (group == 3), 9)
     assert torch.bincount(group, weights=times.double()).tolist() == [900] * 4
 
 
-@pytest.mark.parametrize("whole", [False, True])
-def test_an_epoch_of_jtt_is_cut_to_the_training_set_or_whole(bench, monkeypatch, whole):
+def test_an_epoch_of_jtt_repeats_errors_and_is_cut_to_the_training_set(bench, monkeypatch):
     given = []
     monkeypatch.setattr(inferred, "early_logits", lambda *_: 2.0 * errors * (1 - 2 * target) + 2 * target - 1)
     monkeypatch.setattr(inferred, "from_scratch", lambda *_, order: given.append(order) or Fitted(None, History()))
     target, errors = bench.train.target, torch.arange(120) < 12
-    fit_method(bench, "jtt", upweight=4, whole_epochs=whole)
+    fit_method(bench, "jtt", upweight=4)
     drawn = given[0](torch.Generator().manual_seed(0))
-    times = torch.where(errors, 4, 1)
-    assert len(drawn) == (int(times.sum()) if whole else 120)
-    assert torch.equal(drawn.bincount(minlength=120), times) == whole and (drawn.bincount(minlength=120) <= times).all()
+    times = drawn.bincount(minlength=120)
+    assert len(drawn) == 120 and (times <= torch.where(errors, 4, 1)).all() and times[errors].sum() > 24
 
 
 def test_an_upweight_of_one_or_no_errors_are_erm_bit_for_bit_and_a_poor_first_model_is_noted(bench):
@@ -147,34 +142,25 @@ def test_the_gradient_is_that_of_a_scale_on_the_logit_and_its_sign_shows_what_is
     assert torch.equal(sign_split(scale.grad), wrong(logits, target))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_adam_finds_the_closed_form(seed):
+def test_adam_finds_the_closed_form_as_in_the_released_code():
     x, y, _ = gaussian_toy(1000)
-    d = scale_gradients(fit_linear(x, y, binary_cross_entropy, epochs=1)(x).detach(), y)
-    exact, found = sign_split(d), adam_split(d, steps=1000, lr=0.02, seed=seed)
-    differ = exact != found
+    d = scale_gradients(fit_linear(x, y, binary_cross_entropy, epochs=1)(x).detach(), y).double()
+    u = torch.randn(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    optimiser = torch.optim.Adam([u], 0.02)
+    for _ in range(1000):
+        optimiser.zero_grad()
+        (-(1000**2) * violation(torch.sigmoid(u), d)).backward()
+        optimiser.step()
+    found = u.detach() > 0
+    found = found if (found * d).sum() >= (~found * d).sum() else ~found  # environments come out in either order
+    differ = sign_split(d) != found
     assert differ.float().mean() < 0.005 and (not differ.any() or d[differ].abs().max() < 1e-3)
-    assert violation(found.float(), d).item() == pytest.approx(violation(exact.float(), d).item(), rel=1e-5)
 
 
-def test_adam_finds_it_among_many_confident_samples_and_a_few_small_steps_leave_the_random_split():
-    _, y, s = gaussian_toy(20_000)
-    spread = 0.5 + torch.rand(len(y), generator=torch.Generator().manual_seed(2))
-    d = scale_gradients(10 * (2 * s - 1) * spread, y)  # many are below Adam's epsilon
-    assert torch.equal(adam_split(d, steps=200, lr=0.05, seed=0), sign_split(d))
-    assert torch.equal(sign_split(d), s != y)  # a reference that sees only the shortcut gives the perfect split
-    drawn = torch.randn(len(y), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    found = adam_split(scale_gradients(3.0 * s - 1.5, y), steps=10, lr=1e-3, seed=3)
-    far = drawn.abs() > 0.02  # more than twice what ten steps can move
-    assert torch.equal(found[far], drawn[far] > 0) or torch.equal(found[far], drawn[far] < 0)
-
-
-def test_both_splits_train_and_are_kept(bench):
+def test_the_environments_and_their_weights_are_kept(bench):
     sign = fit_method(bench, "eiil", reference_epochs=1).scores
-    adam = fit_method(bench, "eiil", reference_epochs=1, split="adam", steps=600, lr=0.02).scores
     environment = unpacked(sign["environment"], 120)
     assert sum(sign["groups"]) == 120 and sum(sign["groups"][1::2]) == environment.sum()
-    assert sign["environment"] == adam["environment"] and sign["violation"] == pytest.approx(adam["violation"])
     assert sum(sign["group_weights"]) == pytest.approx(1, abs=1e-3)
 
 
@@ -330,8 +316,6 @@ def test_generalised_cross_entropy_has_its_worked_example_and_its_limits():
     assert torch.equal(lff.generalised_cross_entropy(CE, 0.0), CE)
     assert torch.allclose(lff.generalised_cross_entropy(CE, 1e-4), CE, rtol=1e-3)
     assert torch.allclose(lff.generalised_cross_entropy(CE, 1.0), torch.tensor([0.1, 0.5, 0.9]))
-    for q in (0.1, 0.7, 1.0):
-        assert torch.allclose(gradient(lff.released_cross_entropy, q), q * gradient(lff.generalised_cross_entropy, q))
 
 
 def memory(target):
@@ -395,14 +379,12 @@ def test_the_pair_is_judged_by_the_network_that_is_kept(bench):
     assert type(fitted.model) is type(bench.fresh_model()) and 0.3 < fitted.scores["mean_weight"] < 0.7
 
 
-@pytest.mark.parametrize(
-    ("q", "gce", "low", "high"), [(0.7, "true", 0.78, 0.86), (0.1, "true", 0.45, 0.60), (0.7, "released", 0.60, 0.72)]
-)
-def test_on_the_gaussian_toy_lff_lies_between_erm_and_balanced_groups(q, gce, low, high):
-    """Worst group: ERM .375, balanced groups .83. In the released form the biased network learns q times as fast."""
+@pytest.mark.parametrize(("q", "low", "high"), [(0.7, 0.78, 0.86), (0.1, 0.45, 0.60)])
+def test_on_the_gaussian_toy_lff_lies_between_erm_and_balanced_groups(q, low, high):
+    """Worst group: ERM .375, balanced groups .83."""
     x, y, _ = gaussian_toy()
     pair = Pair(Linear(13), Linear(13))
-    fit_linear(x, y, LearningFromFailure(y, pair.other, q, gce=gce), model=pair, epochs=6, batch_size=250)
+    fit_linear(x, y, LearningFromFailure(y, pair.other, q), model=pair, epochs=6, batch_size=250)
     worst, biased = worst_group_on_fair_toy(pair.first), worst_group_on_fair_toy(pair.second)
     assert low < worst < high and biased < 0.36, (worst, biased)
 
@@ -413,18 +395,12 @@ def test_on_the_gaussian_toy_lff_lies_between_erm_and_balanced_groups(q, gce, lo
 @pytest.mark.parametrize(
     ("name", "usual", "changes"),
     [
-        ("jtt", {"first_epochs": 1, "upweight": 3}, ({"first_epochs": 3}, {"added": True}, {"whole_epochs": True})),
-        ("lff", {}, ({"q": 0.3}, {"decay": 0.2}, {"gce": "released"})),
-        ("eiil", {"reference_epochs": 1, "split": "adam", "steps": 200, "lr": 0.05}, ({"steps": 1}, {"lr": 1e-6})),
+        ("jtt", {"first_epochs": 1, "upweight": 3}, ({"first_epochs": 3}, {"upweight": 9})),
+        ("lff", {}, ({"q": 0.3}, {"decay": 0.2})),
         ("eiil", {"reference_epochs": 1}, ({"reference_epochs": 3},)),
         ("xrm", {"twin_epochs": 1}, ({"twin_epochs": 2},)),
-        (
-            "maple",
-            {"rounds": 3, "inner_steps": 5},
-            ({"outer": "balanced"}, {"inner_steps": 3}, {"outer_lr": 0.01}, {"anneal_from": 0.9}),
-        ),
+        ("maple", {"rounds": 3, "inner_steps": 5}, ({"rounds": 1}, {"inner_steps": 3}, {"outer_lr": 0.01})),
     ],
-    ids=["jtt", "lff", "eiil-adam", "eiil", "xrm", "maple"],
 )
 def test_no_hyper_parameter_is_without_effect(undecided, name, usual, changes):
     twice = turned(undecided, 2 if name == "lff" else 1)[0]  # a running average needs a second visit
@@ -443,9 +419,9 @@ def test_no_hyper_parameter_is_without_effect(undecided, name, usual, changes):
     ("name", "bad", "said"),
     [
         *[("jtt", bad, "JTT") for bad in ({"upweight": 0}, {"upweight": 2.5}, {"first_epochs": 0})],
-        *[("eiil", bad, "EIIL") for bad in ({"split": "coin"}, {"reference_epochs": 0}, {"eta": -0.1})],
+        *[("eiil", bad, "EIIL") for bad in ({"reference_epochs": 0}, {"eta": -0.1})],
         *[("xrm", bad, "XRM") for bad in ({"twin_epochs": 0}, {"eta": -0.1})],
-        *[("lff", bad, "LfF") for bad in ({"q": 1.5}, {"decay": 1.0}, {"gce": "soft"}, {"gce": "released", "q": 0.0})],
+        *[("lff", bad, "LfF") for bad in ({"q": 1.5}, {"decay": 1.0})],
     ],
 )
 def test_impossible_settings_are_refused(bench, name, bad, said):

@@ -153,8 +153,7 @@ def test_sampling_and_the_mean_over_groups_are_two_things(bench):
         fit_method(selected, name, **hyper)
         for name, hyper in (("balanced-sampling", {}), ("group-dro", {"eta": 0.0}), ("erm", {}))
     )
-    shuffled_dro = fit_method(selected, "group-dro", eta=0.0, sampling="shuffled")
-    assert not any(same_weights(dro, other) for other in (rwg, erm, shuffled_dro)) and not same_weights(rwg, erm)
+    assert not same_weights(dro, rwg) and not same_weights(dro, erm) and not same_weights(rwg, erm)
 
 
 def test_a_group_without_training_faces_is_noted_or_refused(bench):
@@ -179,7 +178,7 @@ def test_on_the_gaussian_toy_erm_leans_on_the_shortcut_and_every_oracle_drops_it
     groups = 2 * y + s
     erm = fit_linear(x, y, binary_cross_entropy, epochs=12, batch_size=250)
     assert erm.weight[1] > 1.1 and worst_group_on_fair_toy(erm) < 0.45
-    kept = torch.from_numpy(sampling.balanced(y.numpy(), s.numpy(), int(groups.bincount().min()), 0))
+    kept = torch.from_numpy(sampling.balanced(y, s, int(groups.bincount().min()), 0))
     for loss, order in (
         (binary_cross_entropy, balanced_order(groups)),
         (binary_cross_entropy, shuffled(kept, len(y))),
@@ -213,11 +212,8 @@ def test_the_projection_keeps_the_budget_and_is_the_nearest_point():
                 assert (s - p).norm() < (s - q).norm()
 
 
-def test_temperature_and_budget_follow_their_schedules():
+def test_the_temperature_follows_its_schedule():
     assert maple.temperature(0.0) == pytest.approx(1.0) and maple.temperature(1.0) == pytest.approx(1 / 0.03)
-    falling = [maple.budget_of(300, 1000, t / 30) for t in range(31)]
-    assert falling[:5] == [1000] * 5 and falling[18:] == [300] * 13 and falling == sorted(falling, reverse=True)
-    assert maple.budget_of(300, 1000, 0.38) == pytest.approx(300 + 700 / 8)  # half way, cubed
 
 
 def test_masks_keep_each_sample_with_its_probability_and_their_slope_is_that_of_the_sigmoid_behind_them():
@@ -233,8 +229,7 @@ def test_masks_keep_each_sample_with_its_probability_and_their_slope_is_that_of_
     assert torch.allclose(slope, s.grad)
 
 
-@pytest.mark.parametrize("outer", maple.OUTER)
-def test_the_hyper_gradient_is_that_of_one_step_by_finite_differences(outer):
+def test_the_hyper_gradient_is_that_of_one_step_by_finite_differences():
     """Five samples, three kept: move each weight a little, replay the last step, measure the outer risk."""
     dice = generator(3)
     x, y = torch.randn(5, 3, generator=dice).double(), torch.tensor([0.0, 1, 1, 0, 1]).double()
@@ -248,22 +243,21 @@ def test_the_hyper_gradient_is_that_of_one_step_by_finite_differences(outer):
     carried = theta - before + rate * gradient(mask)  # what momentum adds to the last step, whatever the weights
 
     def risk(m):
-        return maple.outer_risk(before + carried - rate * gradient(m), *outside, outer)[0]
+        return maple.outer_risk(before + carried - rate * gradient(m), *outside)[0]
 
-    ours = maple.hypergradient(x, y, mask, before, maple.outer_risk(theta, *outside, outer)[1], rate)
+    ours = maple.hypergradient(x, y, mask, before, maple.outer_risk(theta, *outside)[1], rate)
     small = 1e-6
     theirs = [(risk(mask + small * e) - risk(mask - small * e)) / (2 * small) for e in torch.eye(5).double()]
     assert torch.allclose(ours, torch.tensor(theirs).double(), rtol=1e-5, atol=1e-9) and ours.abs().min() > 1e-4
     assert abs((mask * ours).sum()) < 1e-12  # only the shares of the kept samples matter, not their scale
 
 
-@pytest.mark.parametrize("outer", maple.OUTER)
-def test_the_selection_from_a_biased_toy_moves_towards_balance_and_its_erm_is_fair(outer):
-    """Worst group: ERM .38, the rule on the first coordinate alone .84; measured .77 and .76 under the two risks."""
+def test_the_selection_from_a_biased_toy_moves_towards_balance_and_its_erm_is_fair():
+    """Worst group: ERM .38, the rule on the first coordinate alone .84; measured .77."""
     x, y, s = gaussian_toy(4000)
     outside = gaussian_toy(1000, agree=0.5, seed=1)
     fresh, target, protected = gaussian_toy(10_000, agree=0.5, seed=2)
-    found = maple.choose(x, y, (outside[0], outside[1], 2 * outside[1] + outside[2]), budget=800, outer=outer)
+    found = maple.choose(x, y, (outside[0], outside[1], 2 * outside[1] + outside[2]), budget=800)
 
     def worst_group(kept):
         theta, _ = maple.descend(x[kept].double(), y[kept].double(), 1 / maple.curvature(x.double()), 300)
@@ -295,11 +289,10 @@ def test_the_outer_gradient_is_cut_to_a_norm_of_three_and_a_smaller_one_left_alo
     assert norms[0] < 1 and norms[1] == pytest.approx(3, abs=1e-4)
 
 
-def test_no_outer_rate_leaves_the_probabilities_at_the_budget_and_a_larger_start_is_where_they_begin():
+def test_without_an_outer_rate_the_probabilities_stay_at_the_budget():
     x, y, s = gaussian_toy(200)
-    for start, share in ((0.0, 0.25), (160.0, 0.8)):
-        found = maple.choose(x, y, outside_of(x, y, s), 50, rounds=1, inner_steps=2, outer_lr=0.0, start=start)
-        assert torch.allclose(found.probabilities, torch.tensor(share).double())
+    found = maple.choose(x, y, outside_of(x, y, s), 50, rounds=1, inner_steps=2, outer_lr=0.0)
+    assert torch.allclose(found.probabilities, torch.tensor(0.25).double())
 
 
 def test_a_round_without_a_sample_ends_the_search_with_a_note(bench, monkeypatch):
@@ -365,11 +358,8 @@ def test_what_diverges_is_said():
 @pytest.mark.parametrize(
     ("name", "hyper", "said"),
     [
-        ("group-dro", {"sampling": "by name"}, "sampling must be balanced or shuffled, got 'by name'"),
         ("maple", {"share": 0.0}, "share lies above 0"),
         ("maple", {"share": 1.2}, "share lies above 0"),
-        ("maple", {"anneal_from": 2.0}, "share lies above 0"),
-        ("maple", {"outer": "best"}, "outer must be one of worst-group, balanced"),
     ],
 )
 def test_impossible_settings_are_refused(bench, name, hyper, said):

@@ -139,7 +139,7 @@ def page():
 def test_the_page_shows_the_file_and_every_need_and_every_part_of_a_method(page):
     assert "{literalinclude} _examples/focal.py" in page
     assert all(f'"{need}"' in page for need in methods.NEEDS)
-    described = {"start", "needs", "defaults", "search", "options", "beyond"}
+    described = {"start", "needs", "defaults", "search", "fixed", "options", "beyond"}
     assert all(f"- `{name}" in page for name in described)
     assert set(methods.Method.__dataclass_fields__) == described | {"name", "title", "source", "fit"}
 

@@ -108,6 +108,7 @@ class Fitted:
 class Method:
     """A method's declaration; see :data:`NEEDS` for ``needs``, and ``start`` is "scratch" or "biased model".
 
+    fixed    settings that have one value and are part of a run's identity, as published runs have them
     options  further hyper-parameters and their usual values. An option that has its usual value is left out of
              :meth:`hyper` and so of a run's identity: a new option does not change the ids of older runs
     beyond   an extension of this book, which the paper's tables of all methods leave out
@@ -121,6 +122,7 @@ class Method:
     needs: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     beyond: bool = False
 
@@ -138,8 +140,8 @@ class Method:
 
     @property
     def usual(self) -> dict[str, Any]:
-        """Every hyper-parameter and its usual value, options included."""
-        return {**self.defaults, **self.options}
+        """Every hyper-parameter and its usual value, options and fixed ones included."""
+        return {**self.defaults, **self.options, **self.fixed}
 
     def hyper(self, **given: Any) -> dict[str, Any]:
         """Defaults overridden by ``given``, without the options that have their usual value.
@@ -151,15 +153,18 @@ class Method:
             if name not in self.usual:
                 known = ", ".join(self.usual) or "none"
                 raise AimfairError(f"{self.name} has no hyper-parameter {name!r}; it has: {known}")
-        values = {**self.defaults, **{name: self._checked(name, value) for name, value in given.items()}}
+        checked = {name: self._checked(name, value) for name, value in given.items()}
+        values = {**self.defaults, **self.fixed, **checked}
         usual = self.options.items()
         return {name: value for name, value in values.items() if (name, value) not in usual}
 
     def _checked(self, name: str, value: Any) -> Any:
         usual, wanted = self.usual[name], ""
-        if isinstance(usual, str):
-            if isinstance(value, bool):
-                return str(value).lower()  # a command line reads the word "true" as a truth value
+        if name in self.fixed:
+            if value == usual or str(value).lower() == usual:  # a command line reads the word "true" as a truth value
+                return usual
+            wanted = f"{usual}, the only value that it has here"
+        elif isinstance(usual, str):
             if not isinstance(value, str):
                 wanted = f"text, such as {usual}"
         elif isinstance(usual, bool):
@@ -200,15 +205,15 @@ def modules() -> tuple[ModuleType, ...]:
     # Files of the other folders, too, are modules aimfair.methods.NAME: by that name they import each other.
     __path__[1:] = [str(folder) for folder in folders()]
     files: dict[str, Path] = {}
-    for folder in __path__:
-        for module in pkgutil.iter_modules([folder]):
-            file = Path(folder, f"{module.name}.py")
-            if module.name in files:
-                raise AimfairError(f"{file} has the name of {files[module.name]}: rename one of them")
-            files[module.name] = file
     found = []
-    for name, file in files.items():
-        if not name.startswith("_"):
+    for folder in __path__:
+        for _, name, _ in pkgutil.iter_modules([folder]):
+            file = Path(folder, f"{name}.py")
+            if name in files:
+                raise AimfairError(f"{file} has the name of {files[name]}: rename one of them")
+            files[name] = file
+            if name.startswith("_"):
+                continue
             try:
                 found.append(importlib.import_module(f"{__name__}.{name}"))
             except Exception as error:
@@ -224,25 +229,29 @@ def registry() -> dict[str, Method]:
     """
     methods: list[Method] = []
     for module in modules():
-        file = module.__file__
-        declared = getattr(module, "METHODS", None) or (getattr(module, "METHOD", None),)
+        declared: tuple[Any, ...] = getattr(module, "METHODS", None) or (getattr(module, "METHOD", None),)
         if declared == (None,) and hasattr(module, "MEASUREMENTS"):  # see aimfair.study.measurements
             continue
         for method in declared:
-            if not isinstance(method, Method):
-                raise AimfairError(f"{file} declares no METHOD; a file that is no method has a name that begins with _")
-            if unknown := method.needs - set(NEEDS):
-                raise AimfairError(f"{file} declares the unknown need {min(unknown)!r}; known are: {', '.join(NEEDS)}")
-            if method.is_oracle != method.title.endswith("(oracle)"):
-                raise AimfairError(
-                    f"{file}: the title of a method ends in (oracle) if it reads group labels, and only then"
-                )
-            for other in methods:
-                if method.name == other.name or method.title == other.title:
-                    raise AimfairError(f"{file} has the name or title of another method, {other.name}: give it its own")
+            if fault := _fault(method, methods):
+                raise AimfairError(f"{module.__file__}: {fault}")
             methods.append(method)
     methods.sort(key=lambda m: (m.is_oracle, m.start != "scratch", "synthetic" in m.needs, m.name))
     return {method.name: method for method in methods}
+
+
+def _fault(method: object, others: list[Method]) -> str:
+    """What is wrong with a declaration, "" where nothing is."""
+    if not isinstance(method, Method):
+        return "declares no METHOD; a file that is no method has a name that begins with _"
+    if unknown := method.needs - set(NEEDS):
+        return f"declares the unknown need {min(unknown)!r}; known are: {', '.join(NEEDS)}"
+    if method.is_oracle != method.title.endswith("(oracle)"):
+        return "the title of a method ends in (oracle) if it reads group labels, and only then"
+    for other in others:
+        if method.name == other.name or method.title == other.title:
+            return f"has the name or title of another method, {other.name}: give it its own"
+    return ""
 
 
 def get(name: str) -> Method:

@@ -11,30 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aimfair import sampling, training
+from aimfair import sampling
 from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench, Fitted, Method
 from aimfair.methods.finetuning import schedule
-from aimfair.methods.last_layer_fairness import equalised_odds, rate_gaps
+from aimfair.methods.last_layer_fairness import equalised_odds
 from aimfair.models import as_input, head
-from aimfair.repair import only_elements
-from aimfair.training import Loss, batches, binary_cross_entropy
+from aimfair.repair import finetune
+from aimfair.training import History, Loss, batches, binary_cross_entropy
 
 
-def bias_loss(protected: Tensor, form: str) -> Loss:
-    """Half the sum of the absolute gaps of the soft error rates ("absolute"), or the released code's form ("signed"):
-    half the absolute sum of the gaps of the mean logits, where gaps of opposite sign cancel."""
-    if form not in ("absolute", "signed"):
-        raise AimfairError(f"bias_loss must be absolute or signed, got {form!r}")
-
-    def loss(logits: Tensor, target: Tensor, index: Tensor) -> Tensor:
-        if form == "absolute":
-            return equalised_odds(logits, target, protected[index]) / 2
-        at_0, at_1 = rate_gaps(logits, target, protected[index])
-        return (at_0 - at_1).abs() / 2  # the second is a gap of 1 - score
-
-    return loss
+def bias_loss(protected: Tensor) -> Loss:
+    """Half the sum of the absolute gaps of the soft error rates. In the released code, which takes mean logits, gaps of
+    opposite sign cancel."""
+    return lambda logits, target, index: equalised_odds(logits, target, protected[index]) / 2
 
 
 def importance(model: nn.Module, faces: FaceSet, loss: Loss, batch_size: int, seed: int) -> dict[str, Tensor]:
@@ -79,12 +70,11 @@ def debias(bench: Bench, hyper: Mapping[str, Any], faces: FaceSet, select: str) 
     lr         of step 1, on the bias loss alone, last epoch (official .0001)
     head_lr    of step 2, the last layer alone from zeros (official .001, on larger sets)
     beta       weight of the bias loss beside the cross-entropy in step 2
-    bias_loss  see :func:`bias_loss`; the released code is "signed"
     Running statistics stay as they are in both steps unless ``batchnorm`` is "train".
     """
     model = bench.biased_model().to(bench.device)
     layer = head(model)
-    unfair = bias_loss((faces.groups % 2).to(bench.device), hyper["bias_loss"])
+    unfair = bias_loss((faces.groups % 2).to(bench.device))
     body = {name for name, _ in model.named_parameters()} - {f"{layer}.weight", f"{layer}.bias"}
     for_bias, for_prediction = (
         importance(model, faces, loss, bench.finetuning.batch_size, bench.seed)
@@ -95,18 +85,16 @@ def debias(bench: Bench, hyper: Mapping[str, Any], faces: FaceSet, select: str) 
     def fair(logits: Tensor, target: Tensor, index: Tensor) -> Tensor:
         return binary_cross_entropy(logits, target, index) + hyper["beta"] * unfair(logits, target, index)
 
-    def tune(plan: training.Schedule, trainable: set[str], loss: Loss, step: str) -> training.History:
-        how: dict[str, Any] = {"what": f"BMFT, {step}", "resume": bench.resume_of(step)}
-        sets = faces, bench.validation
-        return training.fit(model, *sets, plan, bench.seed + 1, bench.device, trainable=trainable, loss=loss, **how)
+    def tune(step: str, **how: Any) -> History:
+        how |= {"what": f"BMFT, {step}", "resume": bench.resume_of(step)}
+        return finetune(model, faces, bench.validation, seed=bench.seed, device=bench.device, **how)
 
     plan = schedule(bench, hyper)
-    with only_elements(model, masks, plan.weight_decay):
-        forgetting = tune(replace(plan, weight_decay=0.0, select="last"), body, unfair, "masked")
+    forgetting = tune("masked", schedule=replace(plan, select="last"), mask=masks, loss=unfair)
     for parameter in model.get_submodule(layer).parameters():
         nn.init.zeros_(parameter)
     plan = replace(plan, lr=hyper["head_lr"], select=select)
-    history = tune(plan, {f"{layer}.weight", f"{layer}.bias"}, fair, "head")
+    history = tune("head", schedule=plan, mask={f"{layer}.weight", f"{layer}.bias"}, loss=fair)
     scores = {
         "faces": len(faces),
         "density": sum(int(m.sum()) for m in masks.values()) / sum(m.numel() for m in masks.values()),
@@ -123,7 +111,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     faces, counts = bench.validation, bench.validation.counts()
     if min(counts) == 0:
         raise AimfairError(f"BMFT needs a validation face of every group; the counts are {counts}")
-    kept = sampling.balanced((faces.groups // 2).numpy(), (faces.groups % 2).numpy(), min(counts), bench.seed)
+    kept = sampling.balanced(faces.groups // 2, faces.groups % 2, min(counts), bench.seed)
     return debias(bench, hyper, faces.subset(kept), "validation-worst-group")
 
 
@@ -139,7 +127,8 @@ BMFT = Method(
     start="biased model",
     fit=fit,
     needs=frozenset({"validation protected"}),
-    defaults={"lr": 0.001, "batchnorm": "eval", "rate": 50, "head_lr": 0.01, "beta": 0.1, "bias_loss": "absolute"},
+    defaults={"lr": 0.001, "batchnorm": "eval", "rate": 50, "head_lr": 0.01, "beta": 0.1},
+    fixed={"bias_loss": "absolute"},
     search={"lr": (0.0001, 0.0003, 0.001, 0.003, 0.01)},
 )
 ON_SYNTHETIC_FACES = replace(

@@ -76,7 +76,7 @@ def halves(labelled: Labelled, seed: int) -> tuple[Labelled, Labelled]:
     return part(labelled, first), part(labelled, np.setdiff1d(np.arange(sizes.sum()), first))
 
 
-def logistic(labelled: Labelled, c: float, class_weight: float = 1.0) -> Rule:
+def logistic(labelled: Labelled, c: float) -> Rule:
     """One L1 logistic regression on standardised features, written as a rule for the features as they are.
 
     Features are standardised by the very samples that are fitted, in tuning and at the end alike: the released code
@@ -87,17 +87,16 @@ def logistic(labelled: Labelled, c: float, class_weight: float = 1.0) -> Rule:
 
     x, y, _ = labelled
     scaler = StandardScaler().fit(x)
-    regression = LogisticRegression(
-        C=c, l1_ratio=1, solver="liblinear", class_weight={0: 1.0, 1: class_weight}, max_iter=1000, random_state=0
-    ).fit(scaler.transform(x), y)
+    regression = LogisticRegression(C=c, l1_ratio=1, solver="liblinear", max_iter=1000, random_state=0)
+    regression.fit(scaler.transform(x), y)
     weights = regression.coef_[0] / scaler.scale_
     return weights, float(regression.intercept_[0] - weights @ scaler.mean_)
 
 
-def averaged(labelled: Labelled, c: float, repeats: int, seed: int, class_weight: float = 1.0) -> Rule:
+def averaged(labelled: Labelled, c: float, repeats: int, seed: int) -> Rule:
     """The mean rule of ``repeats`` random subsets with equal groups; repeat r draws its subset from (seed, r)."""
     parts = (balanced_part(labelled, seed * 1000 + repeat) for repeat in range(repeats))
-    weights, intercepts = zip(*(logistic(one, c, class_weight) for one in parts), strict=True)
+    weights, intercepts = zip(*(logistic(one, c) for one in parts), strict=True)
     return np.mean(weights, 0), float(np.mean(intercepts))
 
 
@@ -122,17 +121,15 @@ def relearn(
 ) -> Fitted:
     """``model`` with the mean rule of balanced subsets of ``faces`` as its last layer.
 
-    C             inverse strength of the L1 penalty; None: the one of :data:`STRENGTHS` whose rule, fitted on one
-                  balanced subset of ``tuning``, has the best ``score``; the smallest of those on a tie. The released code
-                  tries seven
-    repeats       balanced subsets whose rules are averaged
-    class_weight  weight of target 1 against target 0; the released code also searches this, from 1/1000 to 1000
+    C        inverse strength of the L1 penalty; None: the one of :data:`STRENGTHS` whose rule, fitted on one balanced
+             subset of ``tuning``, has the best ``score``; the smallest of those on a tie. The released code tries seven
+    repeats  balanced subsets whose rules are averaged
     """
-    c, tried, weight = hyper["C"], {}, hyper.get("class_weight", 1.0)
+    c, tried = hyper["C"], {}
     if c is None:
-        tried = {c: round(score(averaged(tuning, c, 1, bench.seed, weight)), 3) for c in STRENGTHS}
+        tried = {c: round(score(averaged(tuning, c, 1, bench.seed)), 3) for c in STRENGTHS}
         c = max(tried, key=tried.__getitem__)
-    weights, intercept = averaged(faces, c, hyper.get("repeats", 1), bench.seed, weight)
+    weights, intercept = averaged(faces, c, hyper.get("repeats", 1), bench.seed)
     logits, target = torch.from_numpy(faces[0] @ weights + intercept), torch.from_numpy(faces[1]).double()
     fitted = with_rule(bench, model, weights, intercept, F.binary_cross_entropy_with_logits(logits, target).item())
     scores = {f"{c:g}": value for c, value in tried.items()}
@@ -153,7 +150,7 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
 def fit_on_training_faces(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """DFR-Tr, on faces that the biased model was trained on; C by the worst group of the validation set.
 
-    For ``C``, ``repeats`` and ``class_weight`` see :func:`relearn`.
+    For ``C`` and ``repeats`` see :func:`relearn`. The released code also searches a weight of the classes.
     """
     model = bench.biased_model()
     faces, held_out = (described(model, some, bench.device) for some in (bench.train, bench.validation))
@@ -189,7 +186,8 @@ ON_TRAINING_FACES = replace(
     source="Kirichenko et al., ICLR 2023, arXiv 2204.02937 (DFR-Tr)",
     fit=fit_on_training_faces,
     needs=frozenset({"train protected", "validation protected"}),
-    defaults={"C": None, "repeats": 10, "class_weight": 1.0},
+    defaults={"C": None, "repeats": 10},
+    fixed={"class_weight": 1.0},
 )
 ON_SYNTHETIC_FACES = replace(
     DFR,

@@ -92,15 +92,11 @@ def fit_group_dro(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
 
     eta         step size of the weights (official .01)
     adjustment  C of the generalisation term C / sqrt(n_g); 0 as in the official command for CelebA (searched: 0 to 5)
-    sampling    "balanced": each group equally likely (official, with replacement); "shuffled": as ERM
-    For a difference in the loss see :func:`updated_weights`.
+    Each group is equally likely to be drawn, with replacement, as in the official command. For a difference in the loss see
+    :func:`updated_weights`.
     """
-    groups = bench.train.groups
-    orders = {"balanced": balanced_order(groups), "shuffled": None}
-    if hyper["sampling"] not in orders:
-        raise AimfairError(f"sampling must be balanced or shuffled, got {hyper['sampling']!r}")
-    loss = GroupDRO(groups, hyper["eta"], hyper["adjustment"])
-    fitted = train_oracle(bench, hyper, "Group DRO", loss=loss, order=orders[hyper["sampling"]])
+    loss = GroupDRO(bench.train.groups, hyper["eta"], hyper["adjustment"])
+    fitted = train_oracle(bench, hyper, "Group DRO", loss=loss, order=balanced_order(bench.train.groups))
     fitted.scores["group_weights"] = [round(weight, 5) for weight in loss.q.tolist()]
     if min(bench.train.counts()) == 0:
         fitted.scores["note"] = f"a group has no training face, its weight is 0: counts {bench.train.counts()}"
@@ -125,7 +121,7 @@ def fit_subsampled(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     groups, smallest = bench.train.groups, min(bench.train.counts())
     if smallest == 0:
         raise AimfairError(f"sub-sampling needs a training face of every group; the counts are {bench.train.counts()}")
-    kept = sampling.balanced((groups // 2).numpy(), (groups % 2).numpy(), smallest, bench.seed)
+    kept = sampling.balanced(groups // 2, groups % 2, smallest, bench.seed)
     order = shuffled(torch.from_numpy(kept), len(groups) if hyper["same_updates"] else len(kept))
     fitted = train_oracle(bench, hyper, f"sub-sampling to 4 x {smallest}", order=order)
     fitted.scores["faces"] = len(kept)
@@ -156,6 +152,7 @@ GROUP_DRO = replace(
     title="Group DRO (oracle)",
     source="Sagawa et al., ICLR 2020, arXiv 1911.08731",
     fit=fit_group_dro,
-    defaults={**BALANCED.defaults, "eta": 0.01, "adjustment": 0.0, "sampling": "balanced"},
+    defaults={**BALANCED.defaults, "eta": 0.01, "adjustment": 0.0},
+    fixed={"sampling": "balanced"},
 )
 METHODS = (BALANCED, GROUP_DRO, SUBSAMPLING)

@@ -47,33 +47,30 @@ def unpacked(digits: str, n: int) -> Tensor:
     return torch.from_numpy(np.unpackbits(np.frombuffer(bytes.fromhex(digits), np.uint8), count=n).astype(bool))
 
 
-def multiplicities(errors: Tensor, upweight: int, added: bool = False) -> Tensor:
-    """(N,) how often each sample occurs: once, and in the error set ``upweight`` times, or one more where ``added``.
+def multiplicities(errors: Tensor, upweight: int) -> Tensor:
+    """(N,) how often each sample occurs: once, and in the error set ``upweight`` times, so that 1 is ERM.
 
-    The paper gives errors the weight lambda, so that lambda = 1 is ERM; the released code adds lambda copies of them to
-    the training set. Raises AimfairError unless ``upweight`` is a whole number >= 1.
+    That is the paper's lambda; the released code adds lambda copies of the errors to the training set. Raises AimfairError
+    unless ``upweight`` is a whole number >= 1.
     """
     if upweight != int(upweight) or upweight < 1:
         raise AimfairError(f"JTT's upweight must be a whole number >= 1, got {upweight}")
-    return torch.where(errors, int(upweight) + int(added), 1)
+    return torch.where(errors, int(upweight), 1)
 
 
 def fit_jtt(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """ERM for a few epochs, its errors on the training set, then ERM from the fresh model with the errors repeated.
 
     first_epochs  T: of the first model; its errors are counted on whole images in evaluation mode
-    upweight      lambda: an error occurs lambda times (default) or, with ``added``, lambda + 1 times (released code)
-    whole_epochs  False: as many steps as ERM; True: every repetition in every epoch (released), at up to lambda times
-                  the cost
-    Without errors the second training is ERM, bit for bit, and ``scores["note"]`` says so.
+    upweight      lambda: an error occurs lambda times
+    An epoch has as many steps as one of ERM; the released code has every repetition in every epoch. Without errors the second training is ERM, bit for bit, and ``scores["note"]`` says so.
     """
     target = bench.train.target
     multiplicities(target == 1, hyper["upweight"])  # a wrong value is refused before a training is spent on it
     logits = early_logits(bench, hyper["first_epochs"], "JTT, first training")
     errors = wrong(logits, target)
-    times = multiplicities(errors, hyper["upweight"], hyper["added"])
-    repeated = torch.arange(len(target)).repeat_interleave(times)
-    order = shuffled(repeated, len(repeated) if hyper["whole_epochs"] else len(target))
+    repeated = torch.arange(len(target)).repeat_interleave(multiplicities(errors, hyper["upweight"]))
+    order = shuffled(repeated, len(target))
     by_class = [int(errors[target == c].sum()) for c in (0, 1)]
     scores: dict[str, Any] = {"errors": int(errors.sum()), "errors_by_class": by_class, "error_set": packed(errors)}
     if not errors.any():
@@ -101,26 +98,11 @@ def violation(q: Tensor, d: Tensor) -> Tensor:
 
 
 def sign_split(d: Tensor) -> Tensor:
-    """The exact maximum of :func:`violation`, (N,) bool: it is convex in q, and largest with all d > 0 on one side."""
-    return d > 0
+    """The exact maximum of :func:`violation`, (N,) bool: it is convex in q, and largest with all d > 0 on one side.
 
-
-def adam_split(d: Tensor, steps: int, lr: float, seed: int) -> Tensor:
-    """The released form: ascent on :func:`violation` by Adam from random soft assignments, then cut at one half.
-
-    The penalty is multiplied by N^2, or the gradients of confident samples drown in Adam's epsilon. The environments
-    come out in either order; here environment 1 is the one with the larger gradients, as in :func:`sign_split`. A step
-    moves an assignment by about ``lr``: too few steps leave samples with small gradients where they were drawn.
+    The released code climbs to it by Adam from random soft assignments.
     """
-    d = d.double()
-    u = torch.randn(len(d), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).requires_grad_()
-    optimiser = torch.optim.Adam([u], lr)
-    for _ in range(steps):
-        optimiser.zero_grad()
-        (-(len(d) ** 2) * violation(torch.sigmoid(u), d)).backward()
-        optimiser.step()
-    split = u.detach() > 0
-    return split if (split * d).sum() >= (~split * d).sum() else ~split
+    return d > 0
 
 
 def train_on_environments(bench: Bench, environment: Tensor, eta: float, what: str) -> Fitted:
@@ -148,16 +130,15 @@ def fit_eiil(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
 
     reference_epochs   of ERM. A model that fits its training set is wrong nowhere and leaves an environment empty;
                        then the groups are the two classes, and ``scores["note"]`` says so.
-    split              "sign": the closed form (default); "adam": the released optimisation, ``steps`` of size ``lr``
     eta                step size of the group weights
     Environment 1 is in effect the reference's error set, as in JTT. The paper's own second stage for colour-MNIST is
     IRMv1; for images it used Group DRO, as here.
     """
-    if hyper["split"] not in ("sign", "adam") or hyper["eta"] < 0:
-        raise AimfairError(f"EIIL needs a split of sign or adam and eta >= 0, got {hyper['split']!r}, {hyper['eta']}")
+    if hyper["eta"] < 0:
+        raise AimfairError(f"EIIL needs eta >= 0, got {hyper['eta']}")
     logits = early_logits(bench, hyper["reference_epochs"], "EIIL, reference")
     d = scale_gradients(logits, bench.train.target)
-    environment = sign_split(d) if hyper["split"] == "sign" else adam_split(d, hyper["steps"], hyper["lr"], bench.seed)
+    environment = sign_split(d)
     fitted = train_on_environments(bench, environment, hyper["eta"], "EIIL")
     fitted.scores["violation"] = violation(environment.float(), d).item()
     return fitted
@@ -169,7 +150,8 @@ JTT = Method(
     source="Liu et al., ICML 2021, arXiv 2107.09044; Table 1",
     start="scratch",
     fit=fit_jtt,
-    defaults={"upweight": 10, "first_epochs": 3, "added": False, "whole_epochs": False},
+    defaults={"upweight": 10, "first_epochs": 3},
+    fixed={"added": False, "whole_epochs": False},
     search={"upweight": (2, 5, 10, 20, 50)},
 )
 EIIL = Method(
@@ -178,7 +160,8 @@ EIIL = Method(
     source="Creager, Jacobsen, Zemel, ICML 2021, arXiv 2010.07249; Table 1",
     start="scratch",
     fit=fit_eiil,
-    defaults={"reference_epochs": 3, "eta": 0.01, "split": "sign", "steps": 10_000, "lr": 0.001},
+    defaults={"reference_epochs": 3, "eta": 0.01},
+    fixed={"split": "sign", "steps": 10_000, "lr": 0.001},
     search={"reference_epochs": (1, 2, 3, 5, 8)},
 )
 METHODS = (JTT, EIIL)

@@ -37,17 +37,10 @@ class Pair(nn.Module):
 def generalised_cross_entropy(ce: Tensor, q: float) -> Tensor:
     """``(1 - p^q) / q`` of the label's probability ``p = exp(-ce)``: gradient p^q times that of the cross-entropy.
 
-    So what is already right counts most. q -> 0 is the cross-entropy itself, q = 1 the error probability 1 - p.
+    So what is already right counts most. q -> 0 is the cross-entropy itself, q = 1 the error probability 1 - p. What the
+    released code descends on has q times this gradient.
     """
     return ce if q == 0 else -torch.expm1(-q * ce) / q
-
-
-def released_cross_entropy(ce: Tensor, q: float) -> Tensor:
-    """What the released code descends on, ``ce * q * p^q`` with no gradient through the factor: q times the true one."""
-    return ce * q * torch.exp(-q * ce).detach()
-
-
-GCE = {"true": generalised_cross_entropy, "released": released_cross_entropy}
 
 
 def class_share(ema: Tensor, target: Tensor, index: Tensor) -> Tensor:
@@ -74,15 +67,11 @@ class LearningFromFailure(nn.Module):
     biased: Tensor
     debiased: Tensor
 
-    def __init__(
-        self, target: Tensor, biased_logits: Callable[[], Tensor], q: float = 0.7, decay: float = 0.7, gce: str = "true"
-    ) -> None:
+    def __init__(self, target: Tensor, biased_logits: Callable[[], Tensor], q: float = 0.7, decay: float = 0.7) -> None:
         super().__init__()
-        if gce not in GCE:
-            raise AimfairError(f"LfF's gce must be one of {', '.join(GCE)}, got {gce!r}")
-        if not 0 <= q <= 1 or not 0 <= decay < 1 or (gce == "released" and q == 0):
-            raise AimfairError(f"LfF needs 0 <= q <= 1 (released form: q > 0) and 0 <= decay < 1, got {q} and {decay}")
-        self.biased_logits, self.q, self.decay, self.gce = biased_logits, q, decay, GCE[gce]
+        if not 0 <= q <= 1 or not 0 <= decay < 1:
+            raise AimfairError(f"LfF needs 0 <= q <= 1 and 0 <= decay < 1, got {q} and {decay}")
+        self.biased_logits, self.q, self.decay = biased_logits, q, decay
         self.register_buffer("target", target, persistent=False)
         self.register_buffer("seen", torch.zeros(len(target), dtype=torch.bool))
         self.register_buffer("biased", torch.zeros(len(target)))
@@ -93,7 +82,7 @@ class LearningFromFailure(nn.Module):
         ce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         biased_ce = F.binary_cross_entropy_with_logits(self.biased_logits(), target, reduction="none")
         weight = self.weights(biased_ce.detach(), ce.detach(), index)
-        return self.gce(biased_ce, self.q).mean() + (weight * ce).mean()
+        return generalised_cross_entropy(biased_ce, self.q).mean() + (weight * ce).mean()
 
     def weights(self, biased_ce: Tensor, ce: Tensor, index: Tensor) -> Tensor:
         """Take the losses (B,) of a batch into the averages, then weigh its samples (B,)."""
@@ -113,13 +102,12 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
 
     q      of the biased network's generalised cross-entropy
     decay  of the running losses
-    gce    "true" (default) or "released", whose only difference is a q times smaller step of the biased network
     The weights start at one half, so the debiased network learns at about half of ERM's rate. The released configuration
     for CelebA has Adam and an ImageNet backbone of which only the last layer learns; here both networks learn as a whole,
     by everyone's optimiser.
     """
     pair = Pair(bench.fresh_model(), bench.fresh_model())
-    loss = LearningFromFailure(bench.train.target, pair.other, hyper["q"], hyper["decay"], hyper["gce"])
+    loss = LearningFromFailure(bench.train.target, pair.other, hyper["q"], hyper["decay"])
     history = from_scratch(bench, f"LfF q={hyper['q']}", model=pair, loss=loss).history
     weight = loss.failures(torch.arange(len(bench.train), device=loss.target.device))[loss.seen]
     return Fitted(pair.first, history, {"mean_weight": round(weight.mean().item(), 4)})
@@ -131,6 +119,7 @@ METHOD = Method(
     source="Nam et al., NeurIPS 2020, arXiv 2007.02561; Table 1",
     start="scratch",
     fit=fit,
-    defaults={"q": 0.7, "decay": 0.7, "gce": "true"},
+    defaults={"q": 0.7, "decay": 0.7},
+    fixed={"gce": "true"},
     search={"q": (0.1, 0.3, 0.5, 0.7, 0.9)},
 )

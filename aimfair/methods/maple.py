@@ -20,9 +20,6 @@ from aimfair.methods.erm import from_scratch, shuffled
 from aimfair.methods.inferred import wrong
 from aimfair.models import evaluate
 
-OUTER = ("worst-group", "balanced")
-"""The outer risk: the loss of the group that has the largest one, or the mean of the groups' losses."""
-
 MOMENTUM, CLIP, COLDEST, EDGE = 0.9, 3.0, 0.03, 1e-6
 """Of the released script: momentum of the inner descent, largest norm of the outer gradient, the last temperature's
 inverse; and how far the probabilities keep from 0 and 1 where their logarithm is taken."""
@@ -43,29 +40,24 @@ def choose(
     y: Tensor,
     outside: tuple[Tensor, Tensor, Tensor],
     budget: float,
-    outer: str = "worst-group",
     rounds: int = 30,
     inner_steps: int = 100,
     outer_lr: float = 1.5,
-    start: float = 0.0,
     seed: int = 0,
 ) -> Choice:
     """Learn which samples of x (N, d) with labels y (N,) of {0, 1} to keep, about ``budget`` of them at most.
 
     outside  features (M, d), labels (M,) and groups (M,) of the samples on which the outer risk is measured
-    start    a larger budget at the beginning, see :func:`budget_of`; the other settings are explained in :func:`fit`
-    Raises AimfairError for an unknown risk, and where the inner descent diverges or a number is not finite.
+    The other settings are explained in :func:`fit`. Raises AimfairError where the inner descent diverges or a number is not
+    finite.
     """
-    if outer not in OUTER:
-        raise AimfairError(f"outer must be one of {', '.join(OUTER)}, got {outer!r}")
     if not x.isfinite().all():
         raise AimfairError("MAPLE: the features are not finite: has the training of the ERM model diverged?")
     x, y = x.double(), y.double()
     validation = (outside[0].double(), outside[1].double(), outside[2])
     generator = torch.Generator().manual_seed(seed)
     rate = 1 / curvature(x)
-    start = max(start, budget)
-    s = torch.full((len(x),), start / len(x), dtype=torch.float64)
+    s = torch.full((len(x),), budget / len(x), dtype=torch.float64)
     optimiser = torch.optim.Adam([s], outer_lr)
     choice = Choice(torch.ones(len(x), dtype=torch.bool), s)
     for t in range(rounds):
@@ -74,14 +66,14 @@ def choose(
             choice.note = f"no sample was left in round {t + 1}: the probabilities stay as they were then"
             break
         theta, before = descend(x[mask], y[mask], rate, inner_steps)
-        risk, direction = outer_risk(theta, *validation, outer)
+        risk, direction = outer_risk(theta, *validation)
         choice.risks.append(risk)
         gradient = slope * hypergradient(x, y, mask.double(), before, direction, rate)
         if not gradient.isfinite().all():
             raise Diverged(f"MAPLE: the gradient of the outer risk is not finite in round {t + 1}")
         s.grad = gradient * min(1.0, CLIP / (gradient.norm().item() + EDGE))
         optimiser.step()
-        s.copy_(project(s, budget_of(budget, start, t / rounds)))
+        s.copy_(project(s, budget))
     choice.selected = draw(s, temperature(1.0), generator)[0]
     return choice
 
@@ -95,12 +87,6 @@ def project(s: Tensor, budget: float) -> Tensor:
         v = (low + high) / 2
         low, high = (v, high) if (s - v).clamp(0, 1).sum() > budget else (low, v)
     return (s - high).clamp(0, 1)
-
-
-def budget_of(budget: float, start: float, progress: float) -> float:
-    """The budget at ``progress`` (0 to 1): ``start``, which falls by a cubic to ``budget`` between 16 and 60 per cent."""
-    left = 1 - min(1.0, max(0.0, (progress - 0.16) / (0.60 - 0.16)))
-    return budget + (start - budget) * left**3
 
 
 def temperature(progress: float) -> float:
@@ -142,12 +128,11 @@ def descend(x: Tensor, y: Tensor, rate: float, steps: int) -> tuple[Tensor, Tens
     return theta, before
 
 
-def outer_risk(theta: Tensor, x: Tensor, y: Tensor, groups: Tensor, outer: str) -> tuple[float, Tensor]:
-    """The risk of the weights theta (d,), see :data:`OUTER`, and its gradient (d,); groups without a sample are left out."""
+def outer_risk(theta: Tensor, x: Tensor, y: Tensor, groups: Tensor) -> tuple[float, Tensor]:
+    """The mean loss of the worst group that occurs, under the weights theta (d,), and its gradient (d,)."""
     theta = theta.clone().requires_grad_()
     losses = F.binary_cross_entropy_with_logits(x @ theta, y, reduction="none")
-    means = torch.stack([losses[groups == g].mean() for g in groups.unique()])
-    risk = means.max() if outer == "worst-group" else means.mean()
+    risk = torch.stack([losses[groups == g].mean() for g in groups.unique()]).max()
     return risk.item(), torch.autograd.grad(risk, theta)[0]
 
 
@@ -179,10 +164,9 @@ def select(bench: Bench, outer: Tensor, hyper: Mapping[str, Any]) -> tuple[Tenso
     inside, outside = (evaluate(model, faces, bench.device, output="features") for faces in (bench.train, held))
     mean, spread = inside.mean(0), inside.std(0).clamp(min=1e-6)
     x, z = (F.pad((features - mean) / spread, (0, 1), value=1.0) for features in (inside, outside))
-    settings = {name: hyper[name] for name in ("outer", "rounds", "inner_steps", "outer_lr")}
-    budget, start = hyper["share"] * n, hyper["anneal_from"] * n
+    settings = {name: hyper[name] for name in ("rounds", "inner_steps", "outer_lr")}
     outside_of = (z, held.target, held.groups)
-    found = choose(x, bench.train.target, outside_of, budget, start=start, seed=bench.seed, **settings)
+    found = choose(x, bench.train.target, outside_of, hyper["share"] * n, seed=bench.seed, **settings)
     errors = wrong(evaluate(model, bench.train, bench.device), bench.train.target).double()
     scores: dict[str, Any] = {
         "outer_risk": [round(risk, 4) for risk in found.risks],
@@ -196,24 +180,20 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """Learn on frozen features which samples to keep, then train the whole network by ERM on those.
 
     share        of the training samples that may be kept (the released script: .3); 1 keeps all, which is ERM
-    outer        "worst-group" or "balanced" risk on one half of the validation set, whose group labels are read; the other
-                 half chooses the epoch, by its worst group
     rounds       outer steps (released: 30), each after an inner regression of ``inner_steps`` (released: 100)
     outer_lr     Adam's rate on the probabilities (released: 1.5, which the projection after each step tames); before it
                  the gradient is cut to a norm of 3, as released
-    anneal_from  share from which the budget falls to ``share`` (released as an option); 0: the budget is constant
 
-    The features are the standardised penultimate ones of the ERM model; no code for faces was released. In the released
+    The outer risk is the loss of the worst group of one half of the validation set, whose group labels are read; the other
+    half chooses the epoch, by its worst group. The budget is constant; the released script can anneal it. The features are the standardised penultimate ones of the ERM model; no code for faces was released. In the released
     script the outer risk is taken on the training set with its environment labels, and the best test accuracy along the
     way is reported; here no training face needs a group label, and the last round's probabilities decide. The paper's
     penalties of IRMv1 and V-REx are not here. An epoch of the final training has as many steps as one of ERM. A selection
     without both classes is replaced by all samples, with a note.
     """
-    share, anneal_from = hyper["share"], hyper["anneal_from"]
-    if not 0 < share <= 1 or not 0 <= anneal_from <= 1:
-        raise AimfairError(
-            f"maple: share lies above 0 and up to 1, anneal_from from 0 to 1; got {share}, {anneal_from}"
-        )
+    share = hyper["share"]
+    if not 0 < share <= 1:
+        raise AimfairError(f"maple: share lies above 0 and up to 1, got {share}")
     outer, inner = halves(bench.validation.groups)
     everything = torch.ones(len(bench.train), dtype=torch.bool)
     selected, scores = select(bench, outer, hyper) if share < 1 else (everything, {})
@@ -233,13 +213,7 @@ METHOD = Method(
     start="scratch",
     fit=fit,
     needs=frozenset({"validation protected"}),
-    defaults={
-        "share": 0.3,
-        "outer": "worst-group",
-        "rounds": 30,
-        "inner_steps": 100,
-        "outer_lr": 1.5,
-        "anneal_from": 0.0,
-    },
+    defaults={"share": 0.3, "rounds": 30, "inner_steps": 100, "outer_lr": 1.5},
+    fixed={"outer": "worst-group", "anneal_from": 0.0},
     search={"share": (0.1, 0.2, 0.3, 0.5, 0.7)},
 )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimfair import sampling, training
+from aimfair import repair, sampling
 from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.methods import LEARNING_RATES, Bench, Fitted, Method
@@ -50,7 +50,7 @@ def repaired(train: FaceSet, shares: Sequence[float], pool: FaceSet, seed: int) 
     added = [min(pair) for pair in zip(wanted, pool.counts(), strict=True)]
     if not sum(added):
         return train, added, wanted
-    drawn = sampling.per_group((pool.groups // 2).numpy(), (pool.groups % 2).numpy(), added, seed)
+    drawn = sampling.per_group(pool.groups // 2, pool.groups % 2, added, seed)
     return train + pool.subset(drawn), added, wanted
 
 
@@ -123,12 +123,12 @@ def fit_mixed(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
         )
     size = bench.finetuning.batch_size // 2 * 2
     model = bench.biased_model()
-    history = training.fit(
+    history = repair.finetune(
         model,
         bench.train + bench.balanced,
         bench.validation,
         replace(schedule(bench, hyper), batch_size=2 * size),
-        bench.seed + 1,
+        bench.seed,
         bench.device,
         order=paired(bench.train.target, bench.balanced.target, size, hyper["pairing"]),
         blend=lambda inputs, target, generator: mixed(inputs, target, beta(hyper["a"], generator)),

@@ -162,7 +162,7 @@ def described(cell: Cell) -> str:
         what, said = cell.method.replace("-", " "), [str(value) for _, value in cell.hyper]
     else:
         what, method = cell.row, methods.get(cell.method)
-        said = [f"{k}={v}" for k, v in cell.hyper if k in method.search or v != method.defaults.get(k)]
+        said = [f"{k}={v}" for k, v in cell.hyper if k in method.search or v != method.usual.get(k)]
     return f"{cell.table}, {cell.setting}: " + ", ".join([what, f"seed {cell.seed}", *said])
 
 
