@@ -66,7 +66,7 @@ def test_write(capsys, tmp_path, monkeypatch):
     shown = capsys.readouterr()
     assert f"The bank is in {out}" in shown.out and "-p prompts=contextual@mine" in shown.out
     assert KEY not in shown.out + shown.err + out.read_text() and not partial.exists()
-    assert main(["prompts", "check", str(out), "--per-group", "4"]) == 0
+    assert main(["prompts", "check", str(out)]) == 0
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from aimfair.generate import corpora
 from aimfair.prompts import coverage, wording
 from aimfair.study import profiles
 
+EVEN = {"made_by": {"tolerance": 0}}
 TASKS = sorted(grammar.GRAMMARS)
 POSE = re.compile(r"\bhead (turned|tilted|facing)\b")
 
@@ -24,14 +25,14 @@ POSE = re.compile(r"\bhead (turned|tilted|facing)\b")
 def test_shipped_bank_is_what_the_grammar_writes_and_passes_its_checks(task, tmp_path):
     written = grammar.write_bank(task, tmp_path / "bank.json")
     assert prompts.path_of(task).read_bytes() == written.read_bytes()
-    assert prompts.check(prompts.read(task), tolerance=0) == []
+    assert prompts.check(prompts.read(task) | EVEN) == []
 
 
 def test_every_shipped_bank_has_a_grammar_which_can_write_others():
     assert prompts.banks() == TASKS
     task = "faceworld/Smiling_Male"
     assert grammar.make(task, seed=1) != grammar.make(task, seed=0)
-    assert prompts.check(grammar.make(task, seed=1), tolerance=0) == []
+    assert prompts.check(grammar.make(task, seed=1) | EVEN) == []
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -207,7 +208,7 @@ def test_check_finds_what_is_spread_unevenly_over_the_protected_value():
         p["attributes"] = [a.replace("eyeglasses", "freckles") for a in p["attributes"]]
         p.update({key: p[key].replace("eyeglasses", "freckles") for key in ("text", "without_pose")})
     assert prompts.check(record) == ["'anything about glasses' is said 12 times for Male = 0 and 0 times for 1"]
-    assert prompts.check(record, tolerance=0.12) == []
+    assert prompts.check(record | {"made_by": {"tolerance": 0.12}}) == []
 
 
 @pytest.mark.parametrize("problem", FAULTS)
@@ -226,8 +227,8 @@ def test_every_sentence_that_can_be_drawn_is_checked(place):
 
 def test_tokens_and_what_is_not_there():
     text, values = "Portrait face photo of a smiling male.", {"Smiling": 1, "Male": 1}
-    assert wording.faults(text, values, lambda text: 77) == []
-    assert wording.faults(text, values, lambda text: 78) == ["78 tokens, CLIP reads 77"]
+    assert wording.faults(text, values, wording.Tokens(lambda text: 77)) == []
+    assert wording.faults(text, values, wording.Tokens(lambda text: 78)) == ["78 tokens, CLIP reads 77"]
     for word in ("no", "not", "without", "never", "neither", "nor"):
         found = wording.faults(text.replace(".", f" {word} hat."), values)
         assert found == [f"says what is not there: {word!r}"]
@@ -260,10 +261,10 @@ def test_what_the_rules_do_not_mean():
 
 def test_tokens_are_counted_exactly_or_rather_too_high():
     record = prompts.read("celeba/Smiling_Male")
-    assert any("tokens" in line for line in prompts.check(record, tokens=len))
-    count, limit = wording.token_counter(str(home() / "data/tiny-sd/faceworld"))
+    assert any("tokens" in line for line in prompts.check(record, wording.Tokens(len)))
+    count, limit = tokens = wording.token_counter(str(home() / "data/tiny-sd/faceworld"))
     assert limit == 40 and count("") == 2 and count("male") == 3
-    assert prompts.check(prompts.read("faceworld/Smiling_Male"), count, limit=limit) == []
+    assert prompts.check(prompts.read("faceworld/Smiling_Male"), tokens) == []
     for text in ("", "male", "Portrait, of a 25-year-old... (serious) lady's man!", "5 o'clock_shadow --"):
         assert wording.fewest_tokens(text) <= count(text)
     with pytest.raises(AimfairError, match="holds no tokenizer"):
@@ -274,8 +275,8 @@ def test_tokens_are_counted_exactly_or_rather_too_high():
         "Portrait face photo of a serious female with wavy black hair, pale skin, earrings, and head tilted up.": 25,
         "Portrait face photo of a 25-year-old bespectacled gentleman with five-o'clock shadow.": 25,
     }
-    for text, tokens in exact.items():
-        assert tokens <= wording.estimated_tokens(text) <= 2 * tokens
+    for text, n in exact.items():
+        assert n <= wording.estimated_tokens(text) <= 2 * n
 
 
 def test_colour_of_hair_is_no_race():
@@ -379,7 +380,7 @@ def test_a_bank_is_checked_as_it_was_written(checkout):
     edited(checkout, small)
     assert len(prompts.bank("faceworld/Smiling_Male")) == 24
     edited(checkout, lambda record: record["made_by"].update(tolerance=0.1))
-    with pytest.raises(AimfairError, match=r"is said .*`aimfair prompts check .* --per-group 6`"):
+    with pytest.raises(AimfairError, match=r"is said .*`aimfair prompts check"):
         prompts.bank("faceworld/Smiling_Male")
     edited(checkout, lambda record: record["groups"]["0_1"]["prompts"].pop())
     with pytest.raises(AimfairError, match="group 0_1: 5 prompts, 6 are wanted"):

@@ -24,7 +24,7 @@ def recorded(group, number):
 def requests(number):
     """The first request for each group, for a bank of ``number`` prompts per group."""
     empty = writing.empty_bank(prompts.read(TASK), {})
-    return {group: writing.request_text(empty, group, number + writing.SPARE, number) for group in empty["groups"]}
+    return {group: writing.request_text(empty, group, number + writing.SPARE) for group in empty["groups"]}
 
 
 def tiny(folder, template=TEMPLATE, context=1024, sentences=2):

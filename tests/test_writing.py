@@ -113,7 +113,7 @@ FORMS = {
 def test_whatever_form_the_list_has(form, tmp_path):
     with serving(lambda request, n: FORMS[form](recorded(request)[:4])) as stub:
         path = write(stub, tmp_path / "bank.json")
-    assert len(stub.bodies) == 4 and prompts.check(prompts.read_file(path), per_group=4) == []
+    assert len(stub.bodies) == 4 and prompts.check(prompts.read_file(path)) == []
 
 
 FAULTS = {
@@ -136,7 +136,7 @@ def test_a_server_that_misbehaves_is_asked_again(fault, tmp_path):
     with serving(lambda request, n: first[n] if n < len(first) else good(request)) as stub:
         path = write(stub, tmp_path / "bank.json", timeout=0.5)
     assert len(stub.bodies) == 4 + len(first)
-    assert prompts.check(prompts.read_file(path), per_group=4) == []
+    assert prompts.check(prompts.read_file(path)) == []
     unreadable = fault not in ("busy", "a time-out", "a reply that breaks off")  # the bank does not hear of those
     assert len(refused(path)) == unreadable * len(first)
 
@@ -156,7 +156,7 @@ def test_what_was_accepted_survives_a_server_that_dies_and_the_same_call_goes_on
         partial = path.with_name("bank.json.partial")
         partial.write_text(partial.read_text().replace(stub.url, other.url))
         assert write(other, path) == path
-    assert len(other.bodies) == 2 and prompts.check(prompts.read_file(path), per_group=4) == []
+    assert len(other.bodies) == 2 and prompts.check(prompts.read_file(path)) == []
     with pytest.raises(AimfairError, match="exists: name another file"):
         write(other, path)
 

@@ -80,14 +80,16 @@ def command_prompts_check(options: argparse.Namespace) -> int:
     from aimfair.prompts import wording
 
     record = bank_named(options.bank)
-    tokens, limit = wording.token_counter(options.tokenizer) if options.tokenizer else (None, wording.MAX_TOKENS)
-    problems = prompts.check(record, tokens, options.per_group, options.tolerance, limit)
+    tokens = wording.token_counter(options.tokenizer) if options.tokenizer else wording.ESTIMATED
+    problems = prompts.check(record, tokens)
     for problem in problems:
         print(problem)
     texts = [p["text"] for group in record["groups"].values() for p in group["prompts"]]
-    longest = max(map(tokens or wording.estimated_tokens, texts))
+    longest = max(map(tokens.count, texts))
     found = f"{len(problems)} problems" if problems else "nothing found"
-    print(f"{len(texts)} prompts, the longest {longest} of {limit} tokens{'' if tokens else ' at most'}: {found}")
+    print(
+        f"{len(texts)} prompts, the longest {longest} of {tokens.limit} tokens{'' if options.tokenizer else ' at most'}: {found}"
+    )
     return 1 if problems else 0
 
 
@@ -108,7 +110,7 @@ def command_prompts_write(options: argparse.Namespace) -> None:
     by -p prompts=contextual@<model>. You may edit the file: a study checks it again, and draws nothing from a faulty one."""
     from aimfair.prompts import wording, writing
 
-    tokens, limit = wording.token_counter(options.tokenizer) if options.tokenizer else (None, wording.MAX_TOKENS)
+    tokens = wording.token_counter(options.tokenizer) if options.tokenizer else wording.ESTIMATED
     names = ("model", "revision", "url", "device", "temperature", "timeout")
     path = writing.write_bank(
         options.task,
@@ -119,7 +121,6 @@ def command_prompts_write(options: argparse.Namespace) -> None:
         per_group=options.per_group,
         tolerance=options.tolerance,
         tokens=tokens,
-        limit=limit,
         tell=lambda line: print(line, flush=True),
         **{name: getattr(options, name) for name in names},
     )
@@ -161,7 +162,7 @@ def register(commands: Any) -> None:
     write.add_argument("--temperature", type=float, help="how freely the model chooses (its own default)")
     write.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="for one reply (300)")
     write.add_argument("--device", default="auto", help="of a local model: auto, cpu, cuda, cuda:1 (auto)")
+    write.add_argument("--per-group", type=int, default=50, metavar="N", help="prompts of each group (50)")
+    write.add_argument("--tolerance", type=float, default=0.1, help="largest difference of what is mentioned (0.1)")
     for sub in (check, write):
-        sub.add_argument("--per-group", type=int, default=50, metavar="N", help="prompts of each group (50)")
-        sub.add_argument("--tolerance", type=float, default=0.1, help="largest difference of what is mentioned (0.1)")
         sub.add_argument("--tokenizer", metavar="MODEL", help="count tokens as this text-to-image model does")

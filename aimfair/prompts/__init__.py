@@ -22,14 +22,12 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from aimfair.environment import AimfairError, home
 from aimfair.faces import GROUPS
-from aimfair.prompts.coverage import surpluses
+from aimfair.prompts.coverage import asked_for, surpluses
 from aimfair.prompts.replies import OPENING, listing
-from aimfair.prompts.wording import MAX_TOKENS, Tokens, faults, fewest_tokens, says
+from aimfair.prompts.wording import FEWEST, Tokens, faults, says
 from aimfair.prompts.wording import WORDS as WORDS  # the words that name a label, for those who read banks
 
 PER_GROUP = 50
-TOLERANCE = 0.1
-"""Largest share of the prompts by which a mention may differ between groups; see :func:`check`."""
 
 INSTRUCTION = """Task: {Task}
 Number of prompts: {Number}
@@ -73,33 +71,19 @@ def bank(task: str, variant: str = "contextual") -> list[Prompt]:
     variant, at, name = variant.partition("@")
     if variant not in VARIANTS:
         raise AimfairError(f"no prompt variant {variant!r}; there are: {', '.join(VARIANTS)}")
-    record = read(task + at + name)
-    _refuse_faulty(record, task + at + name)
+    task += at + name
+    record, path = read(task), path_of(task)
+    pair = f"{record['target']}_{record['protected']}"
+    if pair != path.stem.partition("@")[0]:
+        raise AimfairError(f"{path} holds prompts for {pair}: name the file after it")
+    if problems := check(record, FEWEST):  # how long a prompt may be is up to the model that will read it
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise AimfairError(f"{path}: {problems[0]}{more}; `aimfair prompts check {task}` shows what to mend")
     return [
         Prompt(id, text, target, protected)
         for target, protected in GROUPS
         for id, text in VARIANTS[variant](record["groups"][f"{target}_{protected}"])
     ]
-
-
-def _refuse_faulty(record: Mapping[str, Any], name: str) -> None:
-    """Raise AimfairError for the first of what :func:`check` finds in the bank ``name``.
-
-    Checked as it was written: for the number of prompts and the tolerance that it was made with. How long a prompt may be
-    is up to the model that reads it, so only what is too long for CLIP by any count is refused here.
-    """
-    pair = f"{record['target']}_{record['protected']}"
-    if pair != name.partition("/")[2].partition("@")[0]:
-        raise AimfairError(f"{path_of(name)} holds prompts for {pair}: name the file after it")
-    per_group = max(len(group["prompts"]) for group in record["groups"].values())
-    tolerance = record.get("made_by", {}).get("tolerance", TOLERANCE)
-    if problems := check(record, fewest_tokens, per_group, tolerance):
-        same = "" if per_group == PER_GROUP else f" --per-group {per_group}"
-        same += "" if tolerance == TOLERANCE else f" --tolerance {tolerance}"
-        others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise AimfairError(
-            f"{path_of(name)}: {problems[0]}{others}; `aimfair prompts check {name}{same}` shows what to mend"
-        )
 
 
 def banks() -> list[str]:
@@ -195,19 +179,12 @@ def sentence(phrase: str, clauses: Sequence[str] = ()) -> str:
     return f"{OPENING} {article} {phrase}{' with ' if clauses else ''}{listing(clauses)}."
 
 
-def check(
-    record: Mapping[str, Any],
-    tokens: Tokens | None = None,
-    per_group: int = PER_GROUP,
-    tolerance: float = TOLERANCE,
-    limit: int = MAX_TOKENS,
-) -> list[str]:
+def check(record: Mapping[str, Any], tokens: Tokens | None = None) -> list[str]:
     """Everything that is wrong with a bank, one line each; an empty list if nothing is.
 
+    A bank is checked as it was made: :func:`aimfair.prompts.coverage.asked_for` says for how many prompts per group.
+
     tokens     the tokenizer at hand (:func:`aimfair.prompts.wording.token_counter`); without one, a count that is rather too high
-    tolerance  largest difference of how often something is mentioned for target 0 and target 1 within one
-               protected value, as a share of the prompts: what differs more could give the target away
-    limit      how many tokens the text encoder reads
 
     Raises AimfairError where no words are known that name the target or the protected attribute. What one prompt may say
     is in :mod:`aimfair.prompts.wording`, what must be spread evenly in :mod:`aimfair.prompts.coverage`.
@@ -217,7 +194,7 @@ def check(
         raise AimfairError(
             f"which words name {unknown[0]}? aimfair/prompts/wording.py knows them for {', '.join(WORDS)}: add a line to WORDS"
         )
-    problems = []
+    problems, (per_group, _) = [], asked_for(record)
     for values in GROUPS:
         name = f"{values[0]}_{values[1]}"
         group = record["groups"][name]
@@ -234,6 +211,6 @@ def check(
                 problems.append(f"{prompt['id']}: the text without pose says {prompt['pose']!r}")
         texts = [(p["id"], p[key]) for p in prompts for key in ("text", "without_pose")]
         for id, text in [*texts, (group["plain"]["id"], group["plain"]["text"])]:
-            found = faults(text, dict(zip(pair, values, strict=True)), tokens, limit)
+            found = faults(text, dict(zip(pair, values, strict=True)), tokens)
             problems += [f"{id}: {problem} ({text})" for problem in found]
-    return problems + [surplus.line for surplus in surpluses(record, per_group, tolerance)]
+    return problems + [surplus.line for surplus in surpluses(record)]

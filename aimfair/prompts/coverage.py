@@ -31,6 +31,11 @@ KINDS = {
 """Kinds of things that are said of women and men alike, in whichever words."""
 
 
+TOLERANCE = 0.1
+"""Largest difference of how often something is mentioned for target 0 and target 1, as a share of the prompts of a group:
+what differs more could give the target away."""
+
+
 @dataclass(frozen=True)
 class Surplus:
     """Something that one group of prompts says too often: at least ``number`` of those that say it must go.
@@ -83,15 +88,24 @@ def _count(record: Mapping[str, Any]) -> dict[str, Counter[str]]:
     return {name: Counter(what for p in own for what in mentioned(p, pair)) for name, own in groups.items()}
 
 
-def surpluses(record: Mapping[str, Any], per_group: int, tolerance: float) -> list[Surplus]:
+def asked_for(record: Mapping[str, Any]) -> tuple[int, float]:
+    """How many prompts each group of a bank shall have, and by how many a mention may differ between two of them.
+
+    As its ``made_by`` says; where that says nothing, as many as the largest group has, and :data:`TOLERANCE`.
+    """
+    made_by = record.get("made_by", {})
+    per_group = made_by.get("per_group") or max(len(group["prompts"]) for group in record["groups"].values())
+    return per_group, made_by.get("tolerance", TOLERANCE) * per_group
+
+
+def surpluses(record: Mapping[str, Any]) -> list[Surplus]:
     """What is said too often somewhere in a bank.
 
     Compared are the two targets within one protected value (everything that is mentioned), the two protected values
     (kinds of things, and values of attributes that are not labels) and, within a group, the prompts: no attribute and no
     pose may be in more than half of them.
-
-    tolerance  largest difference allowed, as a share of the prompts
     """
+    per_group, tolerance = asked_for(record)
     said, target, protected = _count(record), record["target"], record["protected"]
     found = []
 
@@ -105,9 +119,9 @@ def surpluses(record: Mapping[str, Any], per_group: int, tolerance: float) -> li
     for value in (0, 1):
         no, yes = f"0_{value}", f"1_{value}"
         for what in sorted(said[no] | said[yes]):
-            compare(what, target, [no], [yes], tolerance * per_group, f"{protected} = {value}: ")
+            compare(what, target, [no], [yes], tolerance, f"{protected} = {value}: ")
     for what in _compared_over_protected((target, protected)):
-        compare(what, protected, ["0_0", "1_0"], ["0_1", "1_1"], 2 * tolerance * per_group)
+        compare(what, protected, ["0_0", "1_0"], ["0_1", "1_1"], 2 * tolerance)
     for group, own in said.items():
         for what in sorted(set().union(*map(_declared, record["groups"][group]["prompts"]))):
             if own[what] > max(per_group // 2, 1):
@@ -130,11 +144,12 @@ class Room:
     said: list[str]
 
 
-def room(record: Mapping[str, Any], group: str, per_group: int, tolerance: float) -> Room:
+def room(record: Mapping[str, Any], group: str) -> Room:
     """How evenly a bank that is being written would stay, if ``group`` ("1_0") mentioned more.
 
     A group is compared with those that have all their prompts; the first of them is free to mention what it likes.
     """
+    per_group, tolerance = asked_for(record)
     said, (target, protected) = _count(record), map(int, group.split("_"))
     own, other = said[group], said[f"{1 - target}_{protected}"]
     complete = {name for name in said if len(record["groups"][name]["prompts"]) >= per_group}
@@ -145,14 +160,14 @@ def room(record: Mapping[str, Any], group: str, per_group: int, tolerance: float
 
     def crowded(what: str) -> bool:
         return (
-            (compared and own[what] + 1 - other[what] > tolerance * per_group)
+            (compared and own[what] + 1 - other[what] > tolerance)
             or (what in declared and own[what] + 1 > max(per_group // 2, 1))
             or (
                 what in shared
-                and own[what] + 1 + other[what] - sum(said[name][what] for name in across) > 2 * tolerance * per_group
+                and own[what] + 1 + other[what] - sum(said[name][what] for name in across) > 2 * tolerance
             )
         )
 
     gap = {what: other[what] - own[what] for what in other} if compared else {}
-    wanted = sorted((what for what in gap if gap[what] > tolerance * per_group), key=lambda what: -gap[what])
+    wanted = sorted((what for what in gap if gap[what] > tolerance), key=lambda what: -gap[what])
     return Room(crowded, wanted, sorted(own | other))

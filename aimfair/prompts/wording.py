@@ -7,15 +7,20 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from itertools import combinations, product
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 from aimfair.environment import AimfairError
 
 MAX_TOKENS = 77
 """Context length of CLIP's text encoder, begin and end token included: what comes after is not read."""
 
-Tokens = Callable[[str], int]
-"""Text -> number of tokens, begin and end token included."""
+
+class Tokens(NamedTuple):
+    """How a text encoder counts: text -> number of tokens, begin and end token included; and how many of them it reads."""
+
+    count: Callable[[str], int]
+    limit: int = MAX_TOKENS
+
 
 NON_WHITE = ("Black", "East Asian", "Southeast Asian", "Indian", "Middle Eastern", "Latino Hispanic")
 
@@ -67,17 +72,16 @@ _PARTS = re.compile(r"[^\W\d_]+|\d|(?:[^\s\w]|_)+")
 _AN_AGE = re.compile(r"\byears? old\b")
 
 
-def faults(text: str, values: Mapping[str, int], tokens: Tokens | None = None, limit: int = MAX_TOKENS) -> list[str]:
+def faults(text: str, values: Mapping[str, int], tokens: Tokens | None = None) -> list[str]:
     """Everything that is wrong with one prompt, a few words each; an empty list if nothing is.
 
     values  what it must name, such as {"Smiling": 1, "Male": 0}
-    tokens  the tokenizer at hand (:func:`token_counter`); without one, :func:`estimated_tokens`
-    limit   how many of them the text encoder reads
+    tokens  the tokenizer at hand (:func:`token_counter`); without one, :data:`ESTIMATED`
     """
     found = [*named(text, values), *contradictions(text), *undecided(text, values)]
-    count = (tokens or estimated_tokens)(text)
-    if count > limit:
-        found.append(f"{count} tokens, CLIP reads {limit}")
+    count, limit = tokens or ESTIMATED
+    if count(text) > limit:
+        found.append(f"{count(text)} tokens, CLIP reads {limit}")
     # A negated label is told once, as the label that CLIP reads.
     return found or [f"says what is not there: {word!r}" for word in NEGATIONS if says(text, word)]
 
@@ -142,8 +146,11 @@ def fewest_tokens(text: str) -> int:
     return len(_PARTS.findall(text)) + 2
 
 
-def token_counter(model: str) -> tuple[Tokens, int]:
-    """The exact count by a text-to-image model's own tokenizer, and how many tokens its text encoder reads.
+ESTIMATED, FEWEST = Tokens(estimated_tokens), Tokens(fewest_tokens)
+
+
+def token_counter(model: str) -> Tokens:
+    """How a text-to-image model's own tokenizer counts.
 
     model  folder or hub name of a pipeline of diffusers, or of a tokenizer
     Raises AimfairError where there is no tokenizer.
@@ -161,4 +168,4 @@ def token_counter(model: str) -> tuple[Tokens, int]:
             continue
     if tokenizer is None:
         raise AimfairError(f"{model} holds no tokenizer: name a text-to-image pipeline of diffusers, or a tokenizer")
-    return lambda text: len(tokenizer(text)["input_ids"]), min(tokenizer.model_max_length, MAX_TOKENS)
+    return Tokens(lambda text: len(tokenizer(text)["input_ids"]), min(tokenizer.model_max_length, MAX_TOKENS))

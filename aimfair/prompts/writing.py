@@ -18,8 +18,9 @@ from typing import Any
 from aimfair import prompts
 from aimfair.environment import AimfairError
 from aimfair.faces import GROUPS
-from aimfair.prompts import PER_GROUP, TOLERANCE, coverage, replies, writers
-from aimfair.prompts.wording import MAX_TOKENS, Tokens, faults
+from aimfair.prompts import PER_GROUP, coverage, replies, writers
+from aimfair.prompts.coverage import TOLERANCE, asked_for
+from aimfair.prompts.wording import Tokens, faults
 from aimfair.prompts.writers import NoReply, Request, Setup, Writer
 
 AT_ONCE = 25
@@ -42,7 +43,6 @@ def write_bank(
     per_group: int = PER_GROUP,
     tolerance: float = TOLERANCE,
     tokens: Tokens | None = None,
-    limit: int = MAX_TOKENS,
     tell: Callable[[str], None] = lambda line: None,
     **setup: Any,
 ) -> Path:
@@ -52,7 +52,8 @@ def write_bank(
     out        a JSON file that does not exist yet, by default :func:`default_path`
     seed       request i of a group is made with a seed of its own, drawn from this one
     rounds     most requests per group, those included that make the bank more even
-    tolerance, tokens, limit  as in :func:`aimfair.prompts.check`
+    per_group, tolerance  see :func:`aimfair.prompts.coverage.asked_for`; tolerance is a share of the prompts
+    tokens     as in :func:`aimfair.prompts.check`
     tell       is given one line per request
     setup      model, url, revision, device, temperature, timeout: see :class:`aimfair.prompts.writers.Setup`
 
@@ -75,21 +76,24 @@ def write_bank(
         **({"url": asked.url} if asked.url else {}),
         "seed": seed,
         "temperature": setup.get("temperature"),
+        "per_group": per_group,
         "tolerance": tolerance,
     }
     partial = path.with_name(f"{path.name}.partial")
     draft = _continue(partial, made_by) if partial.exists() else empty_bank(template, made_by)
-    rules = {"tokens": tokens, "limit": limit, "per_group": per_group, "tolerance": tolerance}
     used: Counter[str] = Counter()
-    while (group := _choose_group(draft, used, rounds, per_group, tolerance)) is not None:
+    while (group := _choose_group(draft, used, rounds)) is not None:
         used[group] += 1
         try:
-            _ask_once(draft, asked, group, seed, rules, tell)
+            _ask_once(draft, asked, group, seed, tokens, tell)
         except AimfairError as error:
             raise AimfairError(f"{error} ({_kept(draft, partial)})") from error
+        for name, own in draft["groups"].items():
+            for i, prompt in enumerate(own["prompts"]):
+                prompt["id"] = f"{name}/{i:02d}"
         draft["made_by"]["date"] = datetime.now(UTC).date().isoformat()
         prompts.write(draft, partial)
-    problems = prompts.check(draft, tokens, per_group, tolerance, limit)
+    problems = prompts.check(draft, tokens)
     if problems:
         raise AimfairError(
             f"the bank is not finished after {rounds} rounds per group, {len(problems)} problems, such as: {problems[0]}; "
@@ -116,14 +120,12 @@ def empty_bank(template: Mapping[str, Any], made_by: Mapping[str, Any]) -> Recor
     }
 
 
-def request_text(
-    record: Record, group: str, number: int, per_group: int = PER_GROUP, tolerance: float = TOLERANCE
-) -> str:
+def request_text(record: Record, group: str, number: int) -> str:
     """What is asked for ``number`` more prompts of ``group``: the instruction, and what is known from the rounds before."""
     asked = {**record, "instruction": {**record["instruction"], "Number": number}}
     parts = [prompts.instruction(asked, group)]
     parts.append(f"Answer with a numbered list of exactly {number} sentences and nothing else.")
-    room = coverage.room(record, group, per_group, tolerance)
+    room = coverage.room(record, group)
     if avoid := [what for what in room.said if room.crowded(what)]:
         parts.append(f"There are enough that mention these, write without them: {', '.join(avoid)}.")
     if room.wanted:
@@ -138,8 +140,8 @@ def request_text(
     return "\n\n".join(parts)
 
 
-def _refusal(record: Record, group: str, prompt: Record, rules: Mapping[str, Any]) -> str:
-    """Why ``prompt`` cannot be one of ``group``, in one line; empty if it can. ``rules`` as in :func:`write_bank`."""
+def _refusal(record: Record, group: str, prompt: Record, tokens: Tokens | None) -> str:
+    """Why ``prompt`` cannot be one of ``group``, in one line; empty if it can."""
     sentence, pair = prompt["text"], (record["target"], record["protected"])
     reasons = []
     if not sentence.startswith((f"{replies.OPENING} a ", f"{replies.OPENING} an ")):
@@ -147,22 +149,22 @@ def _refusal(record: Record, group: str, prompt: Record, rules: Mapping[str, Any
     if not prompt["pose"]:
         reasons.append('does not end with how the head is held, such as "and head turned slightly left."')
     labels = dict(zip(pair, map(int, group.split("_")), strict=True))
-    reasons += faults(sentence, labels, rules["tokens"], rules["limit"])
+    reasons += faults(sentence, labels, tokens)
     there = {p[key].casefold() for p in record["groups"][group]["prompts"] for key in ("text", "without_pose")}
     if {sentence.casefold(), prompt["without_pose"].casefold()} & there:
         reasons.append("is there already, but for the head")
-    room = coverage.room(record, group, rules["per_group"], rules["tolerance"])
+    room = coverage.room(record, group)
     said = sorted(coverage.mentioned(prompt, pair))
     return "; ".join(reasons + [f"{what!r} was said often enough" for what in said if room.crowded(what)])
 
 
 def _ask_once(
-    draft: Record, writer: Writer, group: str, seed: int, rules: Mapping[str, Any], tell: Callable[[str], None]
+    draft: Record, writer: Writer, group: str, seed: int, tokens: Tokens | None, tell: Callable[[str], None]
 ) -> None:
     """One request for ``group`` and what comes of it. Raises AimfairError where the writer gives up."""
-    made_by, there, per_group = draft["made_by"], draft["groups"][group]["prompts"], rules["per_group"]
+    made_by, there, per_group = draft["made_by"], draft["groups"][group]["prompts"], asked_for(draft)[0]
     number = min(per_group - len(there) + SPARE, AT_ONCE)
-    text = request_text(draft, group, number, per_group, rules["tolerance"])
+    text = request_text(draft, group, number)
     turn = made_by["rounds"].get(group, 0) + 1
     its_own = (seed * 4 + int(group[0]) * 2 + int(group[2])) * 1000 + turn
     found, refused, before = [], [], len(there)
@@ -178,26 +180,25 @@ def _ask_once(
             break
         still, pose, attributes = replies.apart(sentence)
         prompt = {"id": "", "text": sentence, "without_pose": still, "attributes": attributes, "pose": pose}
-        if reason := _refusal(draft, group, prompt, rules):
+        if reason := _refusal(draft, group, prompt, tokens):
             refused.append((sentence, reason))
         else:
             there.append(prompt)
-    _number(draft, group)
     made_by["rounds"][group] = turn
     made_by["refused"] += [{"group": group, "round": turn, "text": t[:300], "reason": why[:300]} for t, why in refused]
     why = f", {len(refused)} refused, such as: {refused[0][1]}" if refused else ""
     tell(f"group {group}, round {turn}: {len(there) - before} accepted{why}; {len(there)} of {per_group}")
 
 
-def _choose_group(draft: Record, used: Counter[str], rounds: int, per_group: int, tolerance: float) -> str | None:
+def _choose_group(draft: Record, used: Counter[str], rounds: int) -> str | None:
     """The group to ask for next; None when all is done, or when no group that lacks something may be asked again.
 
     Where all groups are complete but something is said too often in one, prompts that say it are taken out of it.
     """
-    short = [name for t, p in GROUPS if len(draft["groups"][name := f"{t}_{p}"]["prompts"]) < per_group]
+    short = [name for t, p in GROUPS if len(draft["groups"][name := f"{t}_{p}"]["prompts"]) < asked_for(draft)[0]]
     if short:
         return next((group for group in short if used[group] < rounds), None)
-    for surplus in coverage.surpluses(draft, per_group, tolerance):
+    for surplus in coverage.surpluses(draft):
         if used[surplus.group] < rounds:
             _take_out(draft, surplus)
             return surplus.group
@@ -210,12 +211,6 @@ def _take_out(draft: Record, surplus: coverage.Surplus) -> None:
     group["prompts"] = [prompt for prompt in group["prompts"] if prompt not in saying]
     said = {"group": surplus.group, "round": draft["made_by"]["rounds"].get(surplus.group, 0), "reason": surplus.line}
     draft["made_by"]["refused"] += [{**said, "text": prompt["text"]} for prompt in saying]
-    _number(draft, surplus.group)
-
-
-def _number(draft: Record, group: str) -> None:
-    for i, prompt in enumerate(draft["groups"][group]["prompts"]):
-        prompt["id"] = f"{group}/{i:02d}"
 
 
 def _continue(partial: Path, made_by: Record) -> Record:
