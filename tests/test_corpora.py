@@ -18,7 +18,7 @@ RACES = ("White", "Black", "East Asian", "Southeast Asian", "Indian", "Middle Ea
 N = 1200
 
 HAIR = tuple(f"{kind}_Hair" for kind in ("Black", "Brown", "Blond", "Gray", "Straight", "Wavy"))
-CELEBA_NAMES = (*corpora.CELEBA_WORDS, *HAIR, "Bald", "Male", "No_Beard", "Smiling", "Young")
+CELEBA_NAMES = (*corpora.WORDS["celeba"]["words"], *HAIR, "Bald", "Male", "No_Beard", "Smiling", "Young")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,9 @@ def fairface_root(tmp_path_factory):
     lines = ["file,age,gender,race,service_test"]
     for i in range(1, 601):
         picture.save(root / "train" / f"{i}.jpg", "PNG")
-        age, gender, race = (rng.choice(list(x)) for x in (corpora.FAIRFACE_AGES, ("Male", "Female"), RACES))
+        age, gender, race = (
+            rng.choice(list(x)) for x in (corpora.WORDS["fairface"]["ages"], ("Male", "Female"), RACES)
+        )
         lines.append(f"train/{i}.jpg,{age},{gender},{race},True")
     (root / "fairface_label_train.csv").write_text("\n".join(lines) + "\n")
     return root
@@ -96,7 +98,7 @@ def test_celeba_corpus_shares_nobody_with_the_classifier(celeba, celeba_root):
 def test_celeba_captions_are_true(celeba, celeba_root):
     table = chosen_rows(celeba_root)
     said_age, clauses = 0, Counter()
-    by_words = {words: name for name, words in corpora.CELEBA_WORDS.items()}
+    by_words = {words: name for name, words in corpora.WORDS["celeba"]["words"].items()}
     for caption, (_, face) in zip(celeba.captions, table.iterrows(), strict=True):
         who, _, seen = caption.removeprefix("Portrait face photo of a ").removesuffix(".").partition(" with ")
         smile, *age, gender = who.split()
@@ -120,7 +122,7 @@ def test_celeba_captions_are_true(celeba, celeba_root):
                 assert face[by_words[clause]]
     assert 0.85 < said_age / len(table) < 0.95
     assert set(by_words) < set(clauses)
-    assert celeba.labels.dtype == torch.int64 and celeba.names == corpora.CELEBA_LABELS
+    assert celeba.labels.dtype == torch.int64 and list(celeba.names) == corpora.WORDS["celeba"]["labels"]
     assert np.array_equal(celeba.labels, table[list(celeba.names)])
 
 

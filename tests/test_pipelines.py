@@ -164,21 +164,20 @@ def test_a_pipeline_that_does_not_take_an_argument_is_refused(folder, tmp_path):
 
 
 def test_what_is_chosen_for_a_processor_and_a_gpu():
-    assert choose(Compute(), "cpu", unet=True) == Compute("float32", "", False, False, False, False, 32)
-    assert choose(Compute(), "cuda", unet=True, side=512) == Compute("float16", "", False, False, True, False, 64)
+    assert choose(Compute(), "cpu", unet=True) == Compute("float32", slicing=False, batch_size=32)
+    assert choose(Compute(), "cuda", unet=True, side=512) == Compute("float16", slicing=False, batch_size=64)
     large = choose(Compute(), "cuda:1", unet=False, side=1024)
-    assert large == Compute("bfloat16", "", True, False, False, False, 16)
+    assert large == Compute("bfloat16", slicing=True, batch_size=16)
     assert choose(Compute(), "cuda", unet=False, side=8192).batch_size == 1
-    own = Compute("float32", "sliced", True, True, False, True, 5)
+    own = Compute("float32", "sliced", True, True, True, 5)
     assert choose(own, "cuda", unet=True, side=512) == own
 
 
 def test_what_is_asked_for_is_done(folder):
-    wanted = Compute(dtype="bfloat16", attention="sliced", slicing=True, tiling=True, channels_last=True, batch_size=7)
+    wanted = Compute(dtype="bfloat16", attention="sliced", slicing=True, tiling=True, batch_size=7)
     pipeline = load_pipeline(folder, compute=wanted)
     assert pipeline.dtype == torch.bfloat16 and pipeline.compute.batch_size == 7
     assert pipeline.vae.use_slicing and pipeline.vae.use_tiling
-    assert pipeline.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     assert any("Sliced" in type(p).__name__ for p in pipeline.unet.attn_processors.values())
     plain = load_pipeline(folder)
     assert not plain.vae.use_slicing and plain.compute == choose(Compute(), "cpu", unet=True)
@@ -207,7 +206,7 @@ def test_a_network_takes_an_attention_backend_that_exists_or_says_that_it_takes_
 
 def test_parts_that_wait_for_their_turn_draw_the_same_images(folder, tmp_path):
     todo = jobs(BANK, 2, PAIR)
-    with pytest.raises(AimfairError, match="--offload has the parts .* the device is cpu: leave it out"):
+    with pytest.raises(AimfairError, match="--offload has the parts .* leave it out"):
         load_pipeline(folder, compute=Compute(offload=True))
     offloaded = pipelines.place(load_pipeline(folder), "cpu", offload=True)  # as on a GPU
     assert offloaded._all_hooks and hasattr(offloaded.unet, "_hf_hook")

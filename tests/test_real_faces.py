@@ -43,7 +43,7 @@ TINY = {
 RACES = {"0": (36, 10, 20, 10, 5), "1": (50, 10, 20, 10, 8)}
 """Faces of each gender of UTKFace and each race, in its order: of the white men there is not one to spare."""
 HAIR = tuple(f"{kind}_Hair" for kind in ("Black", "Brown", "Blond", "Gray", "Straight", "Wavy"))
-NAMES = (*corpora.CELEBA_WORDS, *HAIR, "Bald", "Male", "No_Beard", "Smiling", "Young")
+NAMES = (*corpora.WORDS["celeba"]["words"], *HAIR, "Bald", "Male", "No_Beard", "Smiling", "Young")
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 
 

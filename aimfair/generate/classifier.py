@@ -51,12 +51,15 @@ class Classifier(Judge):
     size: int = 64
 
     def see(self, images: Tensor, batch_size: int = 512) -> tuple[Tensor, Tensor]:
-        """(N, 3, H, W) uint8 -> (N, L) logits and (N, d) penultimate features, float32 on the CPU."""
+        """As :meth:`Judge.see`; the features are the penultimate ones."""
         device = self.model.conv1.weight.device
         logits, features = [], []
         with torch.inference_mode():
             for batch in images.split(batch_size):
-                seen = self.model.features(as_input(_resized(batch, self.size).to(device)))
+                if batch.shape[-2:] != (self.size, self.size):
+                    small = F.interpolate(batch.float(), (self.size, self.size), mode="bilinear", antialias=True)
+                    batch = small.round().clamp(0, 255).to(torch.uint8)
+                seen = self.model.features(as_input(batch.to(device)))
                 logits.append(self.model.fc(seen).float().cpu())
                 features.append(seen.float().cpu())
         return torch.cat(logits), torch.cat(features)
@@ -69,15 +72,15 @@ class Classifier(Judge):
 def load_classifier(path: Path, device: str = "cpu") -> Classifier:
     """A classifier that :meth:`Classifier.save` wrote. Raises AimfairError where there is none."""
     from safetensors import safe_open
+    from safetensors.torch import load_file
 
     if not path.exists():
         raise AimfairError(f"no classifier at {path}: train one with aimfair.generate.classifier.train_classifier")
     with safe_open(path, "pt") as file:
         about = file.metadata()
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     attributes = tuple(about["attributes"].split(","))
     model = _network(len(attributes), seed=0)
-    model.load_state_dict(state)
+    model.load_state_dict(load_file(path))
     return Classifier(model.to(device).eval(), attributes, int(about.get("size", 64)))
 
 
@@ -99,9 +102,7 @@ def train_classifier(
     """
     names = tuple(attributes) or tuple(f"attribute {i}" for i in range(labels.shape[1]))
     if labels.shape != (len(images), len(names)):
-        raise AimfairError(
-            f"{len(images)} images and {len(names)} attributes, but labels of shape {tuple(labels.shape)}"
-        )
+        raise AimfairError(f"{len(images)} images, {len(names)} attributes, but labels of shape {tuple(labels.shape)}")
     generator = torch.Generator().manual_seed(seed)
     model = _network(len(names), seed).to(device).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.02)
@@ -135,13 +136,6 @@ def _moved(x: Tensor, generator: torch.Generator) -> Tensor:
     dx, dy = torch.randint(-4, 5, (2,), generator=generator).tolist()
     padded = F.pad(x, (4, 4, 4, 4), mode="replicate")
     return padded[:, :, 4 + dy : 4 + dy + x.shape[2], 4 + dx : 4 + dx + x.shape[3]]
-
-
-def _resized(images: Tensor, size: int) -> Tensor:
-    if images.shape[-2:] == (size, size):
-        return images
-    small = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
-    return small.round().clamp(0, 255).to(torch.uint8)
 
 
 def _network(attributes: int, seed: int) -> ResNet18:

@@ -7,11 +7,13 @@ the labels are, and labels for a perceptual loss.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from torch import Tensor
 
 from aimfair import datasets, sampling
@@ -20,6 +22,11 @@ from aimfair.prompts import sentence
 
 SEED = 0
 """Captions are drawn once and for all; every training of the same corpus reads the same sentences."""
+
+WORDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("captions.yaml").read_text(encoding="utf-8"))
+"""How the captions of each corpus say what a face shows."""
+
+FAIRFACE_MARGIN = 4 / 64
 
 Face = dict[str, Any]
 """One row of a catalogue's attributes."""
@@ -66,29 +73,13 @@ def _who(face: Face, rng: np.random.Generator) -> str:
     return " ".join((smile, *([age] if rng.random() < 0.9 else []), "male" if face["Male"] else "female"))
 
 
+def _first(face: Face, kinds: str) -> str:
+    """The first of ``kinds`` of hair that the face has, or ""."""
+    return next((kind for kind in kinds.split() if face[f"{kind}_Hair"]), "")
+
+
 def _labels(table: pd.DataFrame) -> tuple[Tensor, tuple[str, ...]]:
     return torch.from_numpy(table.to_numpy(np.int64, copy=True)), tuple(table)
-
-
-# FaceWorld
-
-FACEWORLD_WORDS = {
-    "Eyeglasses": "eyeglasses",
-    "Wearing_Hat": "a hat",
-    "Full_Beard": "a full beard",
-    "Goatee": "a goatee",
-    "Mustache": "a mustache",
-    "5_o_Clock_Shadow": "stubble",
-    "Bangs": "bangs",
-    "Wearing_Lipstick": "lipstick",
-    "Wearing_Earrings": "earrings",
-}
-FACEWORLD_POSES = (
-    ("yaw", 0.3, "head turned slightly right", "head turned slightly left"),
-    ("roll", 5, "head tilted slightly right", "head tilted slightly left"),
-    ("pitch", 0.4, "head tilted slightly downward", "head tilted slightly upward"),
-)
-"""Angle, from where on it is said, and what is said of a positive and of a negative one."""
 
 
 def faceworld(root: str, size: int, n: int = 24_000) -> Corpus:
@@ -100,39 +91,36 @@ def faceworld(root: str, size: int, n: int = 24_000) -> Corpus:
     chosen, table = np.arange(len(world)), world.attributes
     binary = [name for name in table if table[name].isin((0, 1)).all()]
     captions = write_captions(faceworld_caption, table, chosen)
-    return Corpus(world.read(chosen, size), captions, faceworld_focus(table, size), *_labels(table[binary]))
+    return Corpus(world.read(chosen, size), captions, _faceworld_focus(table, size), *_labels(table[binary]))
 
 
 def faceworld_caption(face: Face, rng: np.random.Generator) -> str:
     """Who is shown, then up to three other attributes, drawn at random, and last the pose of the head."""
-    who, seen = _who(face, rng), _faceworld_features(face)
+    who = _who(face, rng)
+    length, tone = "long" if face["Long_Hair"] else "short", _first(face, "Black Brown Blond Red Gray").lower()
+    hair = "a bald head" if face["Bald"] else f"{length}{' curly' if face['Curly_Hair'] else ''} {tone} hair"
+    covered = "Bangs" if face["Wearing_Hat"] else "Mustache" if face["Full_Beard"] else ""
+    seen = [] if face["Bald"] and face["Wearing_Hat"] else [hair]
+    seen += [words for name, words in WORDS["faceworld"]["words"].items() if face[name] and name != covered]
+    seen += ["dark skin"] if face["Dark_Skin"] else []
     chosen = sorted(rng.permutation(len(seen))[: rng.choice(4, p=(0.15, 0.35, 0.3, 0.2))])
-    poses = [right if face[a] > 0 else left for a, least, right, left in FACEWORLD_POSES if abs(face[a]) > least]
+    poses = [
+        right if face[angle] > 0 else left
+        for angle, least, right, left in WORDS["faceworld"]["poses"]
+        if abs(face[angle]) > least
+    ]
     return sentence(who, [seen[i] for i in chosen] + [str(rng.choice(poses or ["head facing the camera"]))])
 
 
-def _faceworld_features(face: Face) -> list[str]:
-    """What can be said of a face besides its groups, most visible first."""
-    tone = next((t for t in ("Black", "Brown", "Blond", "Red", "Gray") if face[f"{t}_Hair"]), "")
-    length = "long" if face["Long_Hair"] else "short"
-    hair = "a bald head" if face["Bald"] else f"{length}{' curly' if face['Curly_Hair'] else ''} {tone.lower()} hair"
-    covered = {"Bangs"} if face["Wearing_Hat"] else {"Mustache"} if face["Full_Beard"] else set()
-    seen = [words for name, words in FACEWORLD_WORDS.items() if face[name] and name not in covered]
-    bald_under_hat = face["Bald"] and face["Wearing_Hat"]
-    return ([] if bald_under_hat else [hair]) + seen + (["dark skin"] if face["Dark_Skin"] else [])
-
-
-def faceworld_focus(table: pd.DataFrame, size: int) -> Tensor:
+def _faceworld_focus(table: pd.DataFrame, size: int) -> Tensor:
     """(n, 1, size, size): the weights of n faces, each where the table says that its head is."""
-    place = {
-        name: torch.from_numpy(np.array(table[name], np.float32)).view(-1, 1, 1, 1)
-        for name in ("head_x", "head_y", "head_scale", "roll", "yaw", "pitch")
-    }
+    names = ["head_x", "head_y", "head_scale", "roll", "yaw", "pitch"]
+    x, y, scale, roll, yaw, pitch = torch.from_numpy(table[names].to_numpy(np.float32).T.copy()).view(6, -1, 1, 1, 1)
     axis = (torch.arange(size) + 0.5) * (2 / size) - 1
-    dx, dy = (axis - place["head_x"]) / place["head_scale"], (axis[:, None] - place["head_y"]) / place["head_scale"]
-    angle = torch.deg2rad(place["roll"])
-    u = dx * angle.cos() + dy * angle.sin() - 0.2 * place["yaw"]
-    v = dy * angle.cos() - dx * angle.sin() - 0.07 * place["pitch"]
+    dx, dy = (axis - x) / scale, (axis[:, None] - y) / scale
+    angle = torch.deg2rad(roll)
+    u = dx * angle.cos() + dy * angle.sin() - 0.2 * yaw
+    v = dy * angle.cos() - dx * angle.sin() - 0.07 * pitch
     return _focus(u, v)
 
 
@@ -155,43 +143,6 @@ def _focus(u: Tensor, v: Tensor) -> Tensor:
     return 1 + spot(0.1, 0.8, 1.0) + 4 * spot(0.6, 0.45, 0.25) + 2.5 * spot(-0.15, 0.6, 0.22)
 
 
-# CelebA
-
-CELEBA_WORDS = {
-    "Eyeglasses": "eyeglasses",
-    "Wearing_Hat": "a hat",
-    "5_o_Clock_Shadow": "stubble",
-    "Mustache": "a mustache",
-    "Goatee": "a goatee",
-    "Sideburns": "sideburns",
-    "Wearing_Lipstick": "lipstick",
-    "Heavy_Makeup": "heavy makeup",
-    "Wearing_Earrings": "earrings",
-    "Wearing_Necklace": "a necklace",
-    "Wearing_Necktie": "a necktie",
-    "Bangs": "bangs",
-    "Receding_Hairline": "a receding hairline",
-    "Arched_Eyebrows": "arched eyebrows",
-    "Bushy_Eyebrows": "bushy eyebrows",
-    "Bags_Under_Eyes": "bags under the eyes",
-    "Narrow_Eyes": "narrow eyes",
-    "Big_Nose": "a large nose",
-    "Pointy_Nose": "a pointed nose",
-    "Big_Lips": "full lips",
-    "Double_Chin": "a double chin",
-    "Oval_Face": "an oval face",
-    "Pale_Skin": "pale skin",
-    "Mouth_Slightly_Open": "mouth slightly open",
-}
-"""How captions say an attribute. Left out: judgements (Attractive), the camera (Blurry), what all but repeats the
-smile (High_Cheekbones, Rosy_Cheeks), and Chubby, which Double_Chin says milder."""
-
-CELEBA_LABELS = (
-    "Smiling", "Male", "Young", "Eyeglasses", "Mouth_Slightly_Open", "No_Beard", "Wearing_Lipstick",
-    "Wearing_Hat", "Bangs", "Black_Hair", "Blond_Hair", "Gray_Hair", "Bald", "Pale_Skin",
-)  # fmt: skip
-
-
 def celeba(root: str, size: int) -> Corpus:
     """CelebA's training images of people with an odd identity number, with sentences made of their attributes.
 
@@ -204,47 +155,27 @@ def celeba(root: str, size: int) -> Corpus:
     candidates = np.flatnonzero(table["split"] == "train")
     _, odd = sampling.by_identity(table["identity"].to_numpy()[candidates])
     chosen = candidates[odd]
-    return Corpus(
-        faces.read(chosen, size),
-        write_captions(_celeba_caption, table, chosen),
-        aligned_focus(eyes=0.51, mouth=0.70, size=size),
-        *_labels(table.iloc[chosen][list(CELEBA_LABELS)]),
-    )
+    captions, focus = write_captions(_celeba_caption, table, chosen), aligned_focus(eyes=0.51, mouth=0.70, size=size)
+    return Corpus(faces.read(chosen, size), captions, focus, *_labels(table.iloc[chosen][WORDS["celeba"]["labels"]]))
 
 
 def _celeba_caption(face: Face, rng: np.random.Generator) -> str:
     """Who is shown, then up to three other attributes that the face has."""
     who = _who(face, rng)
-    seen = [words for name, words in CELEBA_WORDS.items() if face[name]]
+    seen = [words for name, words in WORDS["celeba"]["words"].items() if face[name]]
     if face["Male"] and not (face["No_Beard"] or face["Goatee"] or face["Mustache"] or face["5_o_Clock_Shadow"]):
         seen.insert(0, "a beard")
-    hair = _celeba_hair(face, rng)
+    hair, tone = "", _first(face, "Black Brown Blond Gray")
+    if face["Bald"]:
+        hair = "a bald head"
+    elif tone:
+        form = _first(face, "Straight Wavy") if rng.random() < 0.5 else ""
+        hair = f"{form} {tone} hair".strip().lower()
     count = rng.choice(4, p=(0.1, 0.3, 0.3, 0.3))
     # Hair is the most visible of all: said of half of the faces whatever else there is to say.
     chosen = [hair] if hair and count and rng.random() < 0.5 else []
     others = sorted(rng.permutation(len(seen))[: count - len(chosen)])
     return sentence(who, chosen + [seen[i] for i in others])
-
-
-def _celeba_hair(face: Face, rng: np.random.Generator) -> str:
-    if face["Bald"]:
-        return "a bald head"
-    tone = next((tone for tone in ("Black", "Brown", "Blond", "Gray") if face[f"{tone}_Hair"]), "")
-    form = next((form for form in ("Straight", "Wavy") if face[f"{form}_Hair"]), "")
-    if not tone:
-        return ""
-    return f"{form} {tone} hair".strip().lower() if rng.random() < 0.5 else f"{tone} hair".lower()
-
-
-# FairFace
-
-FAIRFACE_MARGIN = 4 / 64
-FAIRFACE_AGES = {
-    "0-2": range(1, 3), "3-9": range(3, 10), "10-19": range(10, 20), "20-29": range(20, 30), "30-39": range(30, 40),
-    "40-49": range(40, 50), "50-59": range(50, 60), "60-69": range(60, 70), "more than 70": range(70, 91, 5),
-}  # fmt: skip
-"""Age range of the label list -> ages in years of which a caption names one. The few faces beyond 70 share five
-numbers, so that each is seen often enough to be learnt; the prompt bank uses the same five."""
 
 
 def fairface(root: str, size: int) -> Corpus:
@@ -257,12 +188,11 @@ def fairface(root: str, size: int) -> Corpus:
     faces = datasets.load("fairface", root)
     chosen = np.flatnonzero(faces.attributes["split"] == "train")
     table = faces.attributes.iloc[chosen]
-    unknown = sorted(set(table["age"]) - set(FAIRFACE_AGES))
-    if unknown:
+    if unknown := sorted(set(table["age"]) - set(WORDS["fairface"]["ages"])):
         raise AimfairError(f"{root}: FairFace has no age range {unknown[0]!r}; fetch the label list again")
     margin = round(size * FAIRFACE_MARGIN / 2)
     images = faces.read(chosen, size + 2 * margin)[:, :, margin : margin + size, margin : margin + size]
-    ages = np.array([min(FAIRFACE_AGES[age]) for age in table["age"]])
+    ages = np.array([WORDS["fairface"]["ages"][age][0] for age in table["age"]])
     labels = {
         "Female": table["Female"],
         "White": table["White"],
@@ -270,17 +200,13 @@ def fairface(root: str, size: int) -> Corpus:
         **{race: table["race"] == race for race in ("Black", "Indian", "Latino_Hispanic", "Middle Eastern")},
         "Asian": table["race"].isin(("East Asian", "Southeast Asian")),
     }
-    return Corpus(
-        images.contiguous(),
-        write_captions(_fairface_caption, faces.attributes, chosen),
-        aligned_focus(eyes=0.28, mouth=0.70, size=size),
-        *_labels(pd.DataFrame(labels)),
-    )
+    captions, focus = write_captions(_fairface_caption, faces.attributes, chosen), aligned_focus(0.28, 0.70, size)
+    return Corpus(images.contiguous(), captions, focus, *_labels(pd.DataFrame(labels)))
 
 
 def _fairface_caption(face: Face, rng: np.random.Generator) -> str:
     """Age nine times in ten; instead of the race "non-white" once in ten, as plain prompts do; the gender always."""
-    age = f"{rng.choice(FAIRFACE_AGES[face['age']])} year old"
+    age = f"{rng.choice(WORDS['fairface']['ages'][face['age']])} year old"
     race = "white" if face["White"] else face["race"].replace("_", " ") if rng.random() < 0.9 else "non-white"
     gender = "female" if face["Female"] else "male"
     return sentence(" ".join(([age] if rng.random() < 0.9 else []) + [race, gender]))

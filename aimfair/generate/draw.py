@@ -33,12 +33,6 @@ if TYPE_CHECKING:
 Painter = Callable[[Sequence[Job]], "list[Image]"]
 """Draws one image for each job of a batch."""
 
-MakePainter = Callable[[Any, Mapping[str, Any]], Painter]
-"""(pipeline, settings of the manifest) -> painter."""
-
-GPU_IS_FULL = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-"""Words of libraries for a full GPU beside those that accelerate knows."""
-
 
 def generate(pipeline: Any, todo: Sequence[Job], folder: str | Path, **settings: Any) -> Path:
     """Draw what is missing of ``todo`` below ``folder`` with a loaded pipeline; returns the manifest.
@@ -50,11 +44,9 @@ def generate(pipeline: Any, todo: Sequence[Job], folder: str | Path, **settings:
     Raises AimfairError as :func:`draw` does, if nothing can be written, and if all images are black.
     """
     folder = Path(folder)
-    with _writing(folder, todo):
-        rest = missing(todo, folder)
+    with _writing(folder, todo) as (rest, black):
         images = draw(pipeline, todo, folder, **settings)
-        black = [path for path in progress(images, "generating", len(todo), "image", len(todo) - len(rest)) if path]
-    _report_black(black, len(rest))
+        black += filter(None, progress(images, "generating", len(todo), "image", len(todo) - len(rest)))
     return folder / "manifest.csv"
 
 
@@ -76,13 +68,12 @@ def generate_in_processes(
     :func:`generate` does, and where the same part has cost two processes their life.
     """
     folder = Path(folder)
-    rest = missing(todo, folder)
-    number = min(process_count(device, processes), max(1, len(rest)))
+    number = min(process_count(device, processes), max(1, len(missing(todo, folder))))
     if number == 1:
         return generate(load(device), todo, folder, **settings)
     from distributed import KilledWorker
 
-    with _writing(folder, todo), local_cluster(number, device) as client:
+    with _writing(folder, todo) as (rest, black), local_cluster(number, device) as client:
         own = "cuda" if gpus(device) else device
         parts = [
             client.submit(_draw_part, load, rest[n::number], folder, own, settings, pure=False) for n in range(number)
@@ -90,13 +81,12 @@ def generate_in_processes(
         for _ in progress(_arrivals(parts, rest, folder), "generating", len(todo), "image", len(todo) - len(rest)):
             pass
         try:
-            black = [path for part in parts for path in part.result()]
+            black += [path for part in parts for path in part.result()]
         except KilledWorker as error:
             raise AimfairError(
                 f"processes died, and {len(missing(rest, folder))} of {len(rest)} images are missing: the others are kept; "
                 f"is the memory enough for {number} processes? Start again to go on"
             ) from error
-    _report_black(black, len(rest))
     return folder / "manifest.csv"
 
 
@@ -116,7 +106,7 @@ def _draw_part(
     load: Callable[[str], Any], todo: Sequence[Job], folder: Path, device: str, settings: Mapping[str, Any]
 ) -> list[str]:
     """What a worker does with its part of the list, of which one that died may have drawn some; returns what is black."""
-    return [path for path in draw(load(device), todo, folder, **settings) if path]
+    return list(filter(None, draw(load(device), todo, folder, **settings)))
 
 
 def _arrivals(parts: Sequence[Any], rest: Sequence[Job], folder: Path, every: float = 1.0) -> Iterator[None]:
@@ -132,31 +122,29 @@ def _arrivals(parts: Sequence[Any], rest: Sequence[Job], folder: Path, every: fl
 
 
 @contextmanager
-def _writing(folder: Path, todo: Sequence[Job]) -> Iterator[None]:
+def _writing(folder: Path, todo: Sequence[Job]) -> Iterator[tuple[list[Job], list[str]]]:
     """Around a run that draws into ``folder``: one run at a time, on a tidy manifest with the columns of ``todo``.
 
-    Raises AimfairError in place of an OSError: a full disk, a folder that is read-only.
+    Yields what is missing, and a list for the paths of black images, of which it warns. Raises AimfairError if all are
+    black, and in place of an OSError: a full disk, a folder that is read-only.
     """
+    black: list[str] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "manifest.lock"):
             manifest.tidy(folder, todo)
-            yield
+            rest = missing(todo, folder)
+            yield rest, black
     except OSError as error:
         raise AimfairError(
             f"cannot write to {folder} ({error.strerror or error}): images already there are kept; make room and start "
             "again"
         ) from error
-
-
-def _report_black(black: Sequence[str], drawn: int) -> None:
-    """Warn about images that came out black and were left out. Raises AimfairError if all of those drawn did."""
-    if not black:
-        return
-    what = f"{len(black)} of {drawn} images came out black and were left out ({black[0]}, ...)"
-    if len(black) == drawn:
-        raise AimfairError(f"{what}: is a safety checker or a half-precision overflow at work?")
-    warnings.warn(what, stacklevel=3)
+    if black:
+        what = f"{len(black)} of {len(rest)} images came out black and were left out ({black[0]}, ...)"
+        if len(black) == len(rest):
+            raise AimfairError(f"{what}: is a safety checker or a half-precision overflow at work?")
+        warnings.warn(what, stacklevel=4)
 
 
 def draw(
@@ -168,7 +156,7 @@ def draw(
     guidance: float,
     size: int,
     batch_size: int | None = None,
-    painter: MakePainter | None = None,
+    painter: Callable[[Any, Mapping[str, Any]], Painter] | None = None,
 ) -> Iterator[str]:
     """Draw what is missing of ``todo`` as PNG files of ``size`` x ``size`` pixels; yields for each its path if it is black,
     else "".
@@ -176,32 +164,27 @@ def draw(
     The model draws at its own size and the image is resized (Lanczos). An image appears whole or not at all, and its
     row follows. Each image has its own CPU generator, so that neither order nor batch matters; only the order of
     floating-point sums inside the network depends on the size of a batch, which may change a pixel by one grey level.
-    The last batch is filled up to the same size. Where a batch does not fit the memory it is halved, and those after it
-    stay so.
+    Where a batch does not fit the memory it is halved, and those after it stay so.
 
-    batch_size  None is what was chosen for the device when the pipeline was loaded
-    painter     None is :func:`text_to_image`
+    batch_size  None is what was chosen for the device when the pipeline was loaded; a preset may allow no more than some
+    painter     (pipeline, settings of the manifest) -> painter; None is :func:`text_to_image`
 
     Raises AimfairError if the folder holds images of other settings, and if one image alone does not fit the memory.
     """
     settings = settings_of(pipeline) | {"steps": steps, "guidance": float(guidance), "size": size}
     manifest.write_settings(folder, todo, settings)
     paint = (painter or text_to_image)(pipeline, settings)
-    rest, start = missing(todo, folder), 0
-    wide = min(_batch_size(pipeline, batch_size), len(rest))
+    rest, most = missing(todo, folder), pipeline.preset.largest_batch
+    if most and (batch_size or 0) > most:
+        warnings.warn(f"this model draws {most} at a time, not {batch_size}: see its preset", stacklevel=2)
+    wide = min(batch_size or pipeline.compute.batch_size, most or len(rest), len(rest))
     with ThreadPoolExecutor(4) as pool:  # a batch is drawn while the one before it is written
         written: list[tuple[Job, Future]] = []
         try:
-            while start < len(rest):
-                batch = rest[start : start + wide]
-                images = paint_batch(pipeline, paint, batch + batch[-1:] * (wide - len(batch)))
-                if images is None:
-                    wide = _halved(wide)
-                    continue
+            for batch, images in _paint_all(pipeline, paint, rest, wide):
                 done, written = written, []
                 _record(folder, done)
-                start += len(batch)
-                for job, image in zip(batch, images[: len(batch)], strict=True):
+                for job, image in zip(batch, images, strict=True):
                     black = image.getbbox() is None
                     if not black:
                         written.append((job, pool.submit(_write, image, folder / job.path, size)))
@@ -210,12 +193,26 @@ def draw(
             _record(folder, written)
 
 
-def _batch_size(pipeline: Any, batch_size: int | None) -> int:
-    """How many images a batch has: as asked, else as chosen for the device, but no more than the preset allows."""
-    wanted, most = batch_size or pipeline.compute.batch_size, pipeline.preset.largest_batch
-    if most and (batch_size or 0) > most:
-        warnings.warn(f"this model draws {most} at a time, not {batch_size}: see its preset", stacklevel=3)
-    return min(wanted, most or wanted)
+def _paint_all(
+    pipeline: Any, paint: Painter, todo: Sequence[Job], wide: int
+) -> Iterator[tuple[Sequence[Job], list[Image]]]:
+    """Batches of ``wide`` jobs with their images; the last one is filled up, so that all are painted at the same size."""
+    start = 0
+    while start < len(todo):
+        batch = list(todo[start : start + wide])
+        images = paint_batch(pipeline, paint, batch + batch[-1:] * (wide - len(batch)))
+        if images is not None:
+            start += len(batch)
+            yield batch, images[: len(batch)]
+        elif wide > 1:
+            smaller = (wide + 1) // 2
+            warnings.warn(f"{wide} images at a time do not fit the memory: going on with {smaller}", stacklevel=3)
+            wide = smaller
+        else:
+            raise AimfairError(
+                "the memory is too small for one image at a time: images already there are kept; choose a smaller model, "
+                "--dtype float16 or --tiling, or free memory, and start again"
+            )
 
 
 def paint_batch(pipeline: Any, paint: Painter, batch: Sequence[Job]) -> list[Image] | None:
@@ -243,21 +240,10 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that the memory of the GPU or of the machine is full."""
     from accelerate.utils.memory import should_reduce_batch_size
 
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or should_reduce_batch_size(error):  # type: ignore[arg-type]
         return True
-    return should_reduce_batch_size(error) or any(text in str(error) for text in GPU_IS_FULL)  # type: ignore[arg-type]
-
-
-def _halved(batch_size: int) -> int:
-    """The next smaller batch after one that does not fit. Raises AimfairError where it is one image already."""
-    if batch_size == 1:
-        raise AimfairError(
-            "the memory is too small for one image at a time: images already there are kept; choose a smaller model, "
-            "--dtype float16 or --tiling, or free memory, and start again"
-        )
-    smaller = (batch_size + 1) // 2
-    warnings.warn(f"{batch_size} images at a time do not fit the memory: going on with {smaller}", stacklevel=3)
-    return smaller
+    more = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    return any(text in str(error) for text in more)
 
 
 def _write(image: Image, path: Path, size: int) -> None:

@@ -22,7 +22,7 @@ from aimfair import datasets
 from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.generate import draw
-from aimfair.generate.manifest import Job, hash_of
+from aimfair.generate.manifest import Job, hash_of, prompts_of
 from aimfair.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -61,11 +61,7 @@ def edits(
     for number, (name, target, image) in enumerate(zip(faces.names, faces.target.tolist(), faces.images, strict=True)):
         face = f"{pair}|{name}|{hashlib.blake2b(image.numpy().tobytes(), digest_size=8).hexdigest()}"
         protected = (hash_of(f"{face}|protected") + draw) % 2
-        texts = [prompt for prompt in bank if (prompt.target, prompt.protected) == (target, protected)]
-        if not texts:
-            raise AimfairError(
-                f"no prompt for group ({target}, {protected}) of {pair}: editing needs some for all four"
-            )
+        texts = prompts_of(bank, target, protected, pair)
         prompt = texts[hash_of(f"{face}|{draw}|prompt") % len(texts)]
         strength = possible[hash_of(f"{face}|{draw}|strength") % len(possible)]
         seed = hash_of(f"{face}|{draw}|{prompt.text}|{strength}")
@@ -88,11 +84,11 @@ def edit(pipeline: Any, faces: FaceSet, todo: Sequence[Edit], folder: Path, **se
     ``settings`` are those of :func:`aimfair.generate.draw.draw`. Raises AimfairError as
     :func:`aimfair.generate.draw.generate` does, and for a pipeline without an image-to-image form.
     """
+    from diffusers import AutoPipelineForImage2Image
+
     originals = {edit.path: image for edit, image in zip(todo, faces.images, strict=True)}
 
     def image_to_image(pipeline: Any, settings: Mapping[str, Any]) -> draw.Painter:
-        from diffusers import AutoPipelineForImage2Image
-
         try:
             editor = AutoPipelineForImage2Image.from_pipe(pipeline)
             units = getattr(editor, "default_sample_size", None) or editor.unet.config.sample_size

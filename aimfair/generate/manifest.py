@@ -12,9 +12,9 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 from filelock import FileLock
@@ -26,25 +26,11 @@ from aimfair.prompts import Prompt
 COLUMNS = ("path", "target", "protected", "prompt_id", "replicate", "seed", "prompt")
 """Columns of ``manifest.csv``; ``path`` is relative to it. A job with more fields than :class:`Job` has a column for each."""
 
-SETTINGS = (
-    "model",
-    "revision",
-    "scheduler",
-    "steps",
-    "guidance",
-    "size",
-    "negative_prompt",
-    "drawn",
-    "dtype",
-    "arguments",
-)
+NUMBERS = ("steps", "guidance", "size")
+TEXTS = ("model", "revision", "scheduler", "negative_prompt", "drawn", "dtype", "arguments")
+SETTINGS = (*TEXTS[:3], *NUMBERS, *TEXTS[3:])
 """What ``settings.json`` says of a pool, and each row of an older manifest: ``size`` is the side of the files in pixels,
 ``drawn`` that of the model's own images, ``arguments`` what else the pipeline was called with."""
-
-MAY_BE_UNKNOWN = ("revision", "drawn", "dtype", "arguments")
-"""Settings that are empty where nobody knew them, so that an empty value says nothing."""
-
-TEXTS = ("path", "prompt_id", "prompt", "face", *(set(SETTINGS) - {"steps", "guidance", "size"}))
 
 
 @dataclass(frozen=True)
@@ -84,17 +70,21 @@ def jobs(prompts: Sequence[Prompt], per_group: int, pair: str, draw: int = 0) ->
     """
     todo = []
     for target, protected in GROUPS:
-        bank = [p for p in prompts if (p.target, p.protected) == (target, protected)]
-        if not bank:
-            raise AimfairError(
-                f"no prompt for group ({target}, {protected}) of {pair}: a bank needs some for all four groups"
-            )
+        bank = prompts_of(prompts, target, protected, pair)
         for number in range(per_group):
             replicate, place = divmod(number, len(bank))
             prompt = bank[place]
             key = f"{pair}|{target}_{protected}|{prompt.id}|{replicate}" + (f"|draw {draw}" if draw else "")
             todo.append(Job(pair, number, prompt.id, prompt.text, target, protected, replicate, hash_of(key)))
     return todo
+
+
+def prompts_of(prompts: Sequence[Prompt], target: int, protected: int, pair: str) -> list[Prompt]:
+    """The prompts of one group. Raises AimfairError if there is none."""
+    bank = [p for p in prompts if (p.target, p.protected) == (target, protected)]
+    if not bank:
+        raise AimfairError(f"no prompt for group ({target}, {protected}) of {pair}: all four groups need some")
+    return bank
 
 
 def hash_of(key: str) -> int:
@@ -108,17 +98,14 @@ def read_manifest(folder: str | Path) -> pd.DataFrame:
     An older manifest has columns for its settings too. Raises AimfairError for a file that is damaged, or is no manifest.
     """
     file = Path(folder) / "manifest.csv"
-    if not file.exists():
-        return pd.DataFrame(columns=COLUMNS)
-    unknown = {name: [""] for name in ("steps", "guidance", "size")}
+    texts = dict.fromkeys(("path", "prompt_id", "prompt", "face", *TEXTS), str)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
         whole = text[: text.rfind("\n") + 1]  # a killed process may have left half a row
         if not whole.strip():
             return pd.DataFrame(columns=COLUMNS)
-        rows = pd.read_csv(
-            io.StringIO(whole), dtype=dict.fromkeys(TEXTS, str), na_values=unknown, keep_default_na=False
-        )
+        unknown = {name: [""] for name in NUMBERS}
+        rows = pd.read_csv(io.StringIO(whole), dtype=texts, na_values=unknown, keep_default_na=False)
         if "path" not in rows or (rows["path"] == "").any():
             raise ValueError("not every row has a path")
     except ValueError as error:  # of the encoding and of pandas too
@@ -132,19 +119,22 @@ def read_manifest(folder: str | Path) -> pd.DataFrame:
 
 def missing(todo: Iterable[AnyJob], folder: str | Path) -> list[AnyJob]:
     """The jobs that have no image with a manifest row in ``folder`` yet."""
-    folder = Path(folder)
-    drawn = {path for path in read_manifest(folder)["path"] if (folder / path).exists()}
+    drawn = set(_drawn(Path(folder))["path"])
     return [job for job in todo if job.path not in drawn]
 
 
-def tidy(folder: Path, todo: Sequence[Job]) -> None:
-    """Write the manifest anew: without half a row, without rows whose image is gone, with a column for each field of
-    ``todo``, and without the settings of an older manifest once they are in ``settings.json``."""
+def _drawn(folder: Path) -> pd.DataFrame:
+    """The rows whose image is there."""
     rows = read_manifest(folder)
-    rows = rows[rows["path"].map(lambda path: (folder / path).exists()).astype(bool)]
-    unwanted = {f.name for f in fields(Job)} | set(SETTINGS if (folder / "settings.json").exists() else ())
-    more = [*(vars(todo[0]) if todo else ()), *rows]
-    names = dict.fromkeys([*COLUMNS, *(name for name in more if name not in unwanted)])
+    return rows[rows["path"].map(lambda path: (folder / path).exists()).astype(bool)]
+
+
+def tidy(folder: Path, todo: Sequence[Job]) -> None:
+    """Write the manifest anew: without half a row, without rows whose image is gone, and with a column for each field of
+    ``todo`` that :class:`Job` does not have."""
+    rows = _drawn(folder)
+    more = [name for job in todo[:1] for name in vars(job) if name not in Job.__dataclass_fields__]
+    names = dict.fromkeys([*COLUMNS, *more, *rows])
     partial = folder / "manifest.partial"
     rows.reindex(columns=list(names)).to_csv(partial, index=False, lineterminator="\n")
     partial.replace(folder / "manifest.csv")
@@ -176,14 +166,13 @@ def append(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def read_settings(folder: str | Path) -> dict[str, Any]:
     """How the images in ``folder`` were made, by the names of :data:`SETTINGS`; empty if there are none.
 
-    Raises AimfairError for a file that is damaged.
+    Those of an older manifest are in its rows, of which the first is read. Raises AimfairError for a file that is damaged.
     """
-    folder, file = Path(folder), Path(folder) / "settings.json"
-    rows = read_manifest(folder)
-    if not any((folder / path).exists() for path in rows["path"]):
+    file, rows = Path(folder) / "settings.json", _drawn(Path(folder)).head(1).to_dict("records")
+    if not rows:
         return {}
     if not file.exists():
-        return _settings_of_rows(rows)
+        return {name: rows[0][name] for name in SETTINGS if not pd.isna(rows[0].get(name))}
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
@@ -199,9 +188,9 @@ def write_settings(folder: Path, todo: Sequence[Job], settings: Mapping[str, Any
         check_same(folder, todo, settings)
         kept = {name: value for name, value in read_settings(folder).items() if value != ""}
         dtypes = dict.fromkeys([*filter(None, kept.get("dtype", "").split(", ")), settings["dtype"]])
-        told = {**settings, **kept, "dtype": ", ".join(dtypes)}
+        merged = {**settings, **kept, "dtype": ", ".join(dtypes)}
         partial = folder / "settings.partial"
-        partial.write_text(json.dumps({name: told[name] for name in SETTINGS}, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps({name: merged[name] for name in SETTINGS}, indent=1) + "\n", encoding="utf-8")
         partial.replace(folder / "settings.json")
 
 
@@ -212,28 +201,15 @@ def check_same(folder: Path, todo: Sequence[Job], settings: Mapping[str, Any]) -
     ``settings`` are all, or those that are known before a model is loaded. The number format is not compared: a pool may
     be begun on a processor and finished on a GPU. Nor is what an older manifest does not record.
     """
-    kept = read_settings(folder)
-    for name, value in settings.items():
-        unknown = name == "dtype" or name not in kept or (name in MAY_BE_UNKNOWN and kept[name] == "")
-        if not unknown and kept[name] != value:
-            _refuse(f"the images in {folder} were", name, kept[name], value)
-    rows = {row["path"]: row for row in read_manifest(folder).to_dict("records")}
+    kept, rows = read_settings(folder), {row["path"]: row for row in _drawn(folder).to_dict("records")}
+    unknown = {name for name in ("revision", "drawn", "arguments") if kept.get(name) == ""} | {"dtype"}
+    whole = f"the images in {folder} were"
+    compared = [(whole, name, kept.get(name), value) for name, value in settings.items() if name not in unknown]
     for job in todo:
         row = rows.get(job.path, {})
-        for name, value in vars(job).items():
-            if name in row and not pd.isna(row[name]) and row[name] != value and (folder / job.path).exists():
-                _refuse(f"{folder / job.path} was", name, row[name], value)
-
-
-def _refuse(what: str, name: str, old: object, new: object) -> NoReturn:
-    raise AimfairError(f"{what} made with {name} {old!r}, not {new!r}: choose another folder, or remove it")
-
-
-def _settings_of_rows(rows: pd.DataFrame) -> dict[str, Any]:
-    """The settings in the columns of an older manifest; what no row tells is left out, and rows that differ are joined."""
-    found: dict[str, Any] = {}
-    for name in (name for name in SETTINGS if name in rows):
-        values = [value for value in rows[name].dropna().unique().tolist() if value != "" or name not in MAY_BE_UNKNOWN]
-        if values:
-            found[name] = values[0] if len(values) == 1 else ", ".join(map(str, values))
-    return found
+        compared += [
+            (f"{folder / job.path} was", name, row[name], new) for name, new in vars(job).items() if name in row
+        ]
+    for what, name, old, new in compared:
+        if old != new and not pd.isna(old):
+            raise AimfairError(f"{what} made with {name} {old!r}, not {new!r}: choose another folder, or remove it")

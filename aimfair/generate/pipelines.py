@@ -30,7 +30,6 @@ class Compute:
                    a backend of diffusers, such as "flash" or "_native_cudnn", for transformers
     slicing        the autoencoder decodes one image after the other
     tiling         and one tile after the other, which shows in the pixels where they meet: for very large images only
-    channels_last  memory format of a U-Net
     compile        torch.compile: minutes before the first batch, then faster; for thousands of images
     batch_size     images at a time
     offload        each part of the model waits in main memory for its turn on the GPU: slower, for models larger than it
@@ -40,7 +39,6 @@ class Compute:
     attention: str = ""
     slicing: bool | None = None
     tiling: bool | None = None
-    channels_last: bool | None = None
     compile: bool | None = None
     batch_size: int | None = None
     offload: bool = False
@@ -53,23 +51,16 @@ class Compute:
 
 
 def choose(wanted: Compute, device: str, unet: bool, side: int = 512) -> Compute:
-    """``wanted`` with every gap filled for the device.
+    """``wanted`` with every gap filled for the device; ``unet`` or transformer, which draws at ``side`` pixels.
 
-    unet  whether the network is a U-Net (Stable Diffusion up to XL) or a transformer
-    side  pixels at which the model draws
-
-    A processor: float32, batches of 32, nothing else. A GPU: float16 for a U-Net and bfloat16 for a transformer, which
-    overflows in float16; channels last for a U-Net; the autoencoder one image at a time from 768 px on, where a whole
-    batch would need more memory than the denoising; batches of 64 images at 512 px, or as many pixels in fewer images,
-    which are halved while they do not fit. Compiling and tiling only where asked for.
+    A processor: float32, batches of 32. A GPU: float16 for a U-Net and bfloat16 for a transformer, which overflows in
+    float16; the autoencoder one image at a time from 768 px on, where a whole batch would need more memory than the
+    denoising; batches of 64 images at 512 px, or as many pixels in fewer images, which are halved while they do not fit.
     """
     gpu = torch.device(device).type != "cpu"
     defaults: dict[str, Any] = {
         "dtype": "float32" if not gpu else "float16" if unet else "bfloat16",
         "slicing": gpu and side >= 768,
-        "tiling": False,
-        "channels_last": gpu and unet,
-        "compile": False,
         "batch_size": max(1, min(GPU_BATCH, GPU_BATCH * 512**2 // side**2)) if gpu else BATCH,
     }
     return replace(wanted, **{name: value for name, value in defaults.items() if getattr(wanted, name) is None})
@@ -103,7 +94,7 @@ def load_pipeline(
         wanted = replace(wanted, dtype=dtype, batch_size=batch_size)
     elif wanted.offload:
         raise AimfairError(
-            "--offload has the parts of a model wait for their turn on a GPU, and the device is cpu: leave it out"
+            "--offload has the parts of a model wait for their turn on a GPU, and there is none: leave it out"
         )
     where: dict[str, Any] = {"revision": preset.revision or None, "local_files_only": local_files_only}
     try:
@@ -124,9 +115,18 @@ def load_pipeline(
         pipeline.scheduler = getattr(diffusers, preset.scheduler).from_config(options)
     pipeline.scheduler_name = _scheduler_name(preset) or type(pipeline.scheduler).__name__
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.source = (folder.name, fingerprint(folder)) if folder.is_dir() else (name, _commit(name, **where))
+    local = folder.is_dir()
+    pipeline.source = (folder.name, fingerprint(folder)) if local else (name, _cached(preset) or preset.revision)
     pipeline.preset = presets.completed(preset, type(pipeline).__name__)
     return set_up(place(pipeline, device, wanted.offload), wanted)
+
+
+def _cached(preset: Preset) -> str:
+    """The commit at which a hub model lies on this disk, or ""."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(preset.model, "model_index.json", revision=preset.revision or None)
+    return Path(found).parent.name if isinstance(found, str) else ""
 
 
 def locate(model: str | Path | Preset) -> Preset:
@@ -180,13 +180,22 @@ def set_up(pipeline: Any, wanted: Compute) -> Any:
     for switch, method in ((compute.slicing, "enable_slicing"), (compute.tiling, "enable_tiling")):
         if switch and hasattr(pipeline.vae, method):
             getattr(pipeline.vae, method)()
-    if compute.channels_last:
+    if unet is not None and torch.device(device).type != "cpu":
         network.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)
     if compute.attention == "sliced":
         pipeline.enable_attention_slicing()
     elif compute.attention:
-        _set_attention(network, compute.attention)
+        refusal = f"attention {compute.attention!r} cannot be used here"
+        if not any(hasattr(getattr(m, "processor", None), "_attention_backend") for m in network.modules()):
+            raise AimfairError(
+                f"{refusal}: the {type(network).__name__} of this model takes no backends; leave it out for PyTorch's own, "
+                "or choose sliced"
+            )
+        try:
+            network.set_attention_backend(compute.attention)
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise AimfairError(f"{refusal}: {_one_line(error)}") from error
     if compute.compile:  # in place, so that the parts stay what they are; one shape, because batches are filled up
         network.compile(dynamic=False)
         pipeline.vae.decoder.compile(dynamic=False)
@@ -194,23 +203,10 @@ def set_up(pipeline: Any, wanted: Compute) -> Any:
     return pipeline
 
 
-def _set_attention(network: Any, backend: str) -> None:
-    if not any(hasattr(getattr(m, "processor", None), "_attention_backend") for m in network.modules()):
-        raise AimfairError(
-            f"attention {backend!r} cannot be used here: the {type(network).__name__} of this model takes no backends; "
-            "leave it out for PyTorch's own, or choose sliced"
-        )
-    try:
-        network.set_attention_backend(backend)
-    except (ValueError, RuntimeError, ImportError) as error:
-        raise AimfairError(f"attention {backend!r} cannot be used here: {_one_line(error)}") from error
-
-
 def side_of(pipeline: Any) -> int | None:
     """Pixels of the side of the images that a pipeline draws if it is not told: of its preset, else its own."""
-    preset = getattr(pipeline, "preset", None)
-    if preset is not None and preset.size:
-        return preset.size
+    if pipeline.preset.size:
+        return pipeline.preset.size
     if hasattr(pipeline, "get_default_resolution"):  # PRX, which counts in pixels
         return int(pipeline.get_default_resolution())
     units = getattr(pipeline, "default_sample_size", None)
@@ -251,21 +247,14 @@ def expected_settings(model: str | Path) -> dict[str, Any]:
         "drawn": str(preset.size or ""),
         "arguments": _listed(preset.arguments),
     }
-    unknown = [name for name in ("revision", "scheduler", "drawn") if not known[name]]
-    unknown += [] if pipeline else ["negative_prompt"]
-    return {name: value for name, value in known.items() if name not in unknown}
+    may_be_empty = ("arguments", *(["negative_prompt"] if pipeline else []))
+    return {name: value for name, value in known.items() if value or name in may_be_empty}
 
 
 def at_hand(model: str) -> bool:
     """Whether a preset, folder or hub model can be loaded without fetching anything: it lies on this disk."""
-    from huggingface_hub import try_to_load_from_cache
-
     preset = presets.find(model)
-    if Path(preset.model).is_dir():
-        return True
-    if preset.model.count("/") != 1:
-        return False
-    return isinstance(try_to_load_from_cache(preset.model, "model_index.json", revision=preset.revision or None), str)
+    return Path(preset.model).is_dir() or (preset.model.count("/") == 1 and bool(_cached(preset)))
 
 
 def unknown_arguments(pipeline_class: type, arguments: Mapping[str, Any]) -> list[str]:
@@ -291,17 +280,9 @@ def _listed(options: Mapping[str, Any]) -> str:
 
 def _scheduler_name(preset: Preset) -> str:
     """The scheduler that a preset sets, with its options in brackets; "" if it leaves the model its own."""
-    options = preset.scheduler_options if preset.scheduler else {}
-    return preset.scheduler + (f"({_listed(options)})" if options else "")
+    options = f"({_listed(preset.scheduler_options)})" if preset.scheduler_options else ""
+    return preset.scheduler and preset.scheduler + options
 
 
 def _one_line(text: object) -> str:
     return " ".join(str(text).split())[:200]
-
-
-def _commit(name: str, revision: str | None, local_files_only: bool) -> str:
-    """The commit of a hub model that was just loaded."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(name, "model_index.json", revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else revision or ""

@@ -23,14 +23,11 @@ LR = 1e-3
 EMA = 0.999
 """How slowly the average of the weights follows them."""
 
-Loss = Callable[[Tensor, torch.Generator], Tensor]
-"""(indices of a batch, generator of this step) -> scalar loss."""
-
 
 def train_stage(
     name: str,
     modules: nn.Module,
-    loss: Loss,
+    loss: Callable[[Tensor, torch.Generator], Tensor],
     *,
     n: int,
     folder: Path,
@@ -44,6 +41,8 @@ def train_stage(
 ) -> dict[str, Any]:
     """AdamW with a short warm-up and cosine decay over the budget; ``modules`` end with their averaged weights.
 
+    loss  (indices of a batch of ``n``, generator of this step) -> scalar
+
     Give ``steps`` for a result that every run repeats, or ``minutes`` for one that fits the clock. Batches and noise
     depend on ``seed`` and the step's number only, so that a stage resumed from ``folder/<name>.pt`` sees what it
     would have seen; a finished one is read back at once, one with other settings is begun anew. Returns steps, seconds and the loss along the way.
@@ -52,10 +51,22 @@ def train_stage(
     """
     batch_size = min(batch_size, n)
     size = sum(p.numel() for p in modules.parameters())
-    settings = repr((size, n, batch_size, lr, minutes, steps, weight_decay, seed))
-    state = _State(modules, folder / f"{name}.pt", settings, lr, weight_decay)
-    state.resume(device)
-    record, total = state.record, steps or max(1, round(60 * minutes))
+    file, total = folder / f"{name}.pt", steps or max(1, round(60 * minutes))
+    parameters = [p for p in modules.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr, betas=(0.9, 0.99), weight_decay=weight_decay)
+    state: dict[str, Any] = {
+        "settings": repr((size, n, batch_size, lr, minutes, steps, weight_decay, seed)),
+        "average": [p.detach().clone() for p in parameters],
+        "record": {"step": 0, "seconds": 0.0, "losses": []},
+        "running": 0.0,
+    }
+    if file.exists():
+        kept = torch.load(file, map_location=device, weights_only=True)
+        if kept["settings"] == state["settings"]:
+            modules.load_state_dict(kept.pop("modules"))
+            optimiser.load_state_dict(kept.pop("optimiser"))
+            state = kept
+    record, average = state["record"], state["average"]
 
     def spent() -> float:
         return record["step"] / steps if steps else record["seconds"] / max(60 * minutes, 1e-9)
@@ -63,23 +74,44 @@ def train_stage(
     def units() -> int:
         return min(total, int(spent() * total))
 
+    def save() -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        whole = state | {"modules": modules.state_dict(), "optimiser": optimiser.state_dict()}
+        torch.save(whole, file.with_suffix(".tmp"))
+        file.with_suffix(".tmp").replace(file)
+
+    def update(index: Tensor, generator: torch.Generator) -> None:
+        """One step along the clipped gradient; the average and the record follow."""
+        step = record["step"]
+        with autocast(device):
+            now = loss(index.to(device), generator)
+        value = float(now.detach())
+        if not math.isfinite(value):
+            raise AimfairError(f"training stage {name}: the loss is {value} at step {step}: lower the rate {lr}")
+        for group in optimiser.param_groups:
+            group["lr"] = lr * min(1, (step + 1) / 100) * (0.02 + 0.98 * (1 + math.cos(math.pi * spent())) / 2)
+        optimiser.zero_grad(set_to_none=True)
+        now.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        keep = min(EMA, (1 + step) / (10 + step))
+        torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - keep)
+        state["running"] = state["running"] * 0.98 + value * 0.02 if step else value
+        if step % 50 == 0:
+            record["losses"].append(round(state["running"], 5))
+        record["step"] = step + 1
+
     def train() -> Iterator[None]:
         """Yields once for each step, or for each second of a budget of minutes."""
         shown, saved = units(), record["seconds"]
         for index, generator in _batches(n, batch_size, seed, record["step"]):
             if spent() >= 1:
                 return
-            start, step = time.perf_counter(), record["step"]
-            with autocast(device):
-                value = loss(index.to(device), generator)
-            if not torch.isfinite(value):
-                raise AimfairError(
-                    f"training stage {name}: the loss is {value.item()} at step {step}: lower the rate {lr}"
-                )
-            state.update(value, lr * min(1, (step + 1) / 100) * (0.02 + 0.98 * (1 + math.cos(math.pi * spent())) / 2))
+            start = time.perf_counter()
+            update(index, generator)
             record["seconds"] += time.perf_counter() - start
             if record["seconds"] - saved > SECONDS_BETWEEN:
-                state.save()
+                save()
                 saved = record["seconds"]
             yield from [None] * (units() - shown)
             shown = units()
@@ -87,58 +119,12 @@ def train_stage(
     modules.train()
     for _ in progress(train(), name, total, "step" if steps else "s", done=units()):
         pass
-    state.save()
+    save()
     with torch.no_grad():
-        for parameter, mean in zip(state.parameters, state.average, strict=True):
+        for parameter, mean in zip(parameters, average, strict=True):
             parameter.copy_(mean)
     modules.eval()
     return record
-
-
-class _State:
-    """How far a stage has come, in memory and in ``file``: weights, their average, the optimiser, the record."""
-
-    def __init__(self, modules: nn.Module, file: Path, settings: str, lr: float, weight_decay: float) -> None:
-        self.modules, self.file, self.settings = modules, file, settings
-        self.parameters = [p for p in modules.parameters() if p.requires_grad]
-        self.average = [p.detach().clone() for p in self.parameters]
-        self.optimiser = torch.optim.AdamW(self.parameters, lr, betas=(0.9, 0.99), weight_decay=weight_decay)
-        self.record: dict[str, Any] = {"step": 0, "seconds": 0.0, "losses": []}
-        self.running = 0.0
-
-    def resume(self, device: str) -> None:
-        """Read ``file`` back if it is there and was made with the same settings."""
-        if not self.file.exists():
-            return
-        state = torch.load(self.file, map_location=device, weights_only=True)
-        if state["settings"] == self.settings:
-            self.modules.load_state_dict(state["modules"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.average, self.record, self.running = state["average"], state["record"], state["running"]
-
-    def save(self) -> None:
-        """Write ``file``, all of it or nothing."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        state = {name: getattr(self, name) for name in ("average", "record", "running", "settings")}
-        state |= {"modules": self.modules.state_dict(), "optimiser": self.optimiser.state_dict()}
-        torch.save(state, self.file.with_suffix(".tmp"))
-        self.file.with_suffix(".tmp").replace(self.file)
-
-    def update(self, loss: Tensor, lr: float) -> None:
-        """One step of the optimiser along the clipped gradient; the average and the record follow."""
-        step, value = self.record["step"], float(loss.detach())
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimiser.step()
-        keep = min(EMA, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - keep)
-        self.running = self.running * 0.98 + value * 0.02 if step else value
-        if step % 50 == 0:
-            self.record["losses"].append(round(self.running, 5))
-        self.record["step"] = step + 1
 
 
 def _batches(n: int, batch_size: int, seed: int, step: int) -> Iterator[tuple[Tensor, torch.Generator]]:
