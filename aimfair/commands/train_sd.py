@@ -33,7 +33,7 @@ def command_train_sd(options: argparse.Namespace) -> None:
     if options.width is not None and not options.out:
         raise AimfairError("--width makes another model than the profile's: name a folder for it with --out")
     width = tiny_sd.WIDTH if options.width is None else options.width
-    size = tiny_sd.megabytes(width)
+    tiny_sd.channels(width)  # refuses a width before anything is read
     changes = {"generator": str(Path(options.out).resolve())} if options.out else {}
     opened = open_study(options, changes | ({"generator_minutes": options.minutes} if options.minutes else {}))
     steps = tuple(options.steps) if options.steps else None
@@ -46,10 +46,6 @@ def command_train_sd(options: argparse.Namespace) -> None:
         raise AimfairError(
             f"profile {p.profile} names no corpus to train on: set -p corpus=faceworld, celeba or fairface"
         )
-    beyond = f": more than the {tiny_sd.PUBLISHED:.0f} MB that may be published with the book" * (
-        size > tiny_sd.PUBLISHED
-    )
-    print(f"Weights of {size:.0f} MB{beyond}", flush=True)
     print(f"The pipeline is in {train_generator(p, opened.device, opened.data_root, width, steps)}")
 
 

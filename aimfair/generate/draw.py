@@ -10,7 +10,7 @@ import gc
 import multiprocessing
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,19 +178,15 @@ def draw(
     if most and (batch_size or 0) > most:
         warnings.warn(f"this model draws {most} at a time, not {batch_size}: see its preset", stacklevel=2)
     wide = min(batch_size or pipeline.compute.batch_size, most or len(rest), len(rest))
-    with ThreadPoolExecutor(4) as pool:  # a batch is drawn while the one before it is written
-        written: list[tuple[Job, Future]] = []
-        try:
-            for batch, images in _paint_all(pipeline, paint, rest, wide):
-                done, written = written, []
-                _record(folder, done)
-                for job, image in zip(batch, images, strict=True):
-                    black = image.getbbox() is None
-                    if not black:
-                        written.append((job, pool.submit(_write, image, folder / job.path, size)))
-                    yield job.path if black else ""
-        finally:
-            _record(folder, written)
+    with ThreadPoolExecutor(4) as pool:
+        for batch, images in _paint_all(pipeline, paint, rest, wide):
+            shown = [(job, image) for job, image in zip(batch, images, strict=True) if image.getbbox() is not None]
+            written = {job: pool.submit(_write, image, folder / job.path, size) for job, image in shown}
+            rows = [vars(job) | {"path": job.path} for job in written if written[job].exception() is None]
+            manifest.append(folder, rows)
+            for future in written.values():
+                future.result()  # raises what went wrong with an image, after the others have their rows
+            yield from ("" if job in written else job.path for job in batch)
 
 
 def _paint_all(
@@ -259,15 +255,6 @@ def _write(image: Image, path: Path, size: int) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _record(folder: Path, written: Sequence[tuple[Job, Future]]) -> None:
-    """Append a row for each image that was written; then raise what went wrong with the others, if anything did."""
-    rows = [vars(job) | {"path": job.path} for job, future in written if future.exception() is None]
-    if rows:
-        manifest.append(folder, rows)
-    for _, future in written:
-        future.result()
 
 
 def text_to_image(pipeline: Any, settings: Mapping[str, Any]) -> Painter:

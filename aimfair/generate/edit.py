@@ -31,14 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Edit(Job):
-    """One face to redraw; ``replicate`` numbers the edits of one face.
+    """One face to redraw; ``replicate`` numbers the edits of one face."""
 
-    face      name of the real face
-    strength  share of the denoising steps that are taken: 0 would be the face, 1 is text to image
-    """
-
-    face: str
-    strength: float
+    face: str  # name of the real face
+    strength: float  # share of the denoising steps that are taken: 0 would be the face, 1 is text to image
 
     @property
     def path(self) -> str:
@@ -120,8 +116,8 @@ def edit(pipeline: Any, faces: FaceSet, todo: Sequence[Edit], folder: Path, **se
 
         return paint
 
-    in_order = sorted(todo, key=lambda edit: edit.strength)
-    draw.generate(pipeline, in_order, folder, painter=image_to_image, **settings)
+    by_strength = sorted(todo, key=lambda edit: edit.strength)
+    draw.generate(pipeline, by_strength, folder, painter=image_to_image, **settings)
 
 
 def read_edits(faces: FaceSet, todo: Sequence[Edit], folder: Path) -> FaceSet:
@@ -129,9 +125,7 @@ def read_edits(faces: FaceSet, todo: Sequence[Edit], folder: Path) -> FaceSet:
     no edit, because it came out black, the face as it was."""
     catalogue = datasets.load("folder", str(folder / todo[0].pair))
     place = {f"{todo[0].pair}/{name}": row for row, name in enumerate(catalogue.names)}
-    is_drawn = torch.tensor([edit.path in place for edit in todo])
-    images = faces.images.clone()
-    rows = np.array([place[edit.path] for edit in todo if edit.path in place])
-    images[is_drawn] = catalogue.read(rows, images.shape[-1])
+    images, drawn = faces.images.clone(), [n for n, edit in enumerate(todo) if edit.path in place]
+    images[drawn] = catalogue.read(np.array([place[todo[n].path] for n in drawn]), images.shape[-1])
     names = np.array([f"{edit.face}/edit-{edit.replicate}" for edit in todo])
     return FaceSet(images, faces.target, torch.tensor([edit.protected for edit in todo]), names)

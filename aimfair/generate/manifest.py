@@ -35,22 +35,16 @@ SETTINGS = (*TEXTS[:3], *NUMBERS, *TEXTS[3:])
 
 @dataclass(frozen=True)
 class Job:
-    """One image to draw.
+    """One image to draw."""
 
-    pair       "<Target>_<Protected>", the folder of the task
-    number     place of the image in its group; never changes when replicates are added
-    replicate  how many images of the same prompt come before this one
-    seed       of the image's own noise, 63 bits
-    """
-
-    pair: str
-    number: int
+    pair: str  # "<Target>_<Protected>", the folder of the task
+    number: int  # place of the image in its group; never changes when replicates are added
     prompt_id: str
     prompt: str
     target: int
     protected: int
-    replicate: int
-    seed: int
+    replicate: int  # how many images of the same prompt come before this one
+    seed: int  # of the image's own noise, 63 bits
 
     @property
     def path(self) -> str:

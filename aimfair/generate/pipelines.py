@@ -25,23 +25,17 @@ BATCH, GPU_BATCH = 32, 64
 class Compute:
     """How a pipeline computes; :func:`choose` decides what is left at None.
 
-    dtype          "float32", "float16" or "bfloat16"
-    attention      "" is PyTorch's scaled_dot_product_attention; "sliced" needs less memory without it; any other name is
-                   a backend of diffusers, such as "flash" or "_native_cudnn", for transformers
-    slicing        the autoencoder decodes one image after the other
-    tiling         and one tile after the other, which shows in the pixels where they meet: for very large images only
-    compile        torch.compile: minutes before the first batch, then faster; for thousands of images
-    batch_size     images at a time
-    offload        each part of the model waits in main memory for its turn on the GPU: slower, for models larger than it
+    ``attention`` is "" for PyTorch's scaled_dot_product_attention, "sliced" for less memory without it, or a backend of
+    diffusers for transformers, such as "flash" or "_native_cudnn".
     """
 
-    dtype: str | None = None
+    dtype: str | None = None  # "float32", "float16" or "bfloat16"
     attention: str = ""
-    slicing: bool | None = None
-    tiling: bool | None = None
-    compile: bool | None = None
+    slicing: bool | None = None  # the autoencoder decodes one image after the other
+    tiling: bool | None = None  # and one tile after the other, which shows where they meet: for very large images only
+    compile: bool | None = None  # torch.compile: minutes before the first batch, then faster
     batch_size: int | None = None
-    offload: bool = False
+    offload: bool = False  # parts wait in main memory for their turn on the GPU: slower, for models larger than it
 
     def __post_init__(self) -> None:
         if self.dtype is not None and self.dtype not in DTYPES:
@@ -69,12 +63,11 @@ def choose(wanted: Compute, device: str, unet: bool, side: int = 512) -> Compute
 def load_pipeline(
     model: str | Path | Preset, device: str = "cpu", compute: Compute | None = None, local_files_only: bool = False
 ) -> Any:
-    """Any text-to-image pipeline of diffusers: the name of a preset, a folder, a name on the Hugging Face hub, or a
-    :class:`Preset` of your own.
+    """Any text-to-image pipeline of diffusers: the name of a preset, a folder, a name on the hub, or a :class:`Preset`.
 
-    Only safetensors are read, so that nothing is unpickled. ``compute`` overrides what :func:`choose` chooses for the
-    device. The pipeline gets four attributes more: ``source``, its name and revision (of a hub model the commit that was
-    loaded, of a folder a fingerprint); ``scheduler_name``, with the options that were set; ``preset``; ``compute``.
+    Only safetensors are read, so that nothing is unpickled. The pipeline gets four attributes more: ``source``, its name
+    and revision (of a hub model the commit that was loaded, of a folder a fingerprint); ``scheduler_name``, with the
+    options that were set; ``preset``; ``compute``, completed by :func:`choose`.
 
     Raises AimfairError if the model is not found, cannot be fetched, has no safetensors, does not fit the GPU or cannot
     compute as ``compute`` says.
@@ -150,10 +143,9 @@ def place(pipeline: Any, device: str, offload: bool = False) -> Any:
     """
     name = pipeline.source[0]
     try:
-        if not offload:
-            return pipeline.to(device)
-        pipeline.enable_model_cpu_offload(device=device)
-        return pipeline
+        if offload:
+            pipeline.enable_model_cpu_offload(device=device)
+        return pipeline if offload else pipeline.to(device)
     except ValueError as error:
         raise AimfairError(f"{name} cannot be used with --offload: {_one_line(error)}") from error
     except torch.OutOfMemoryError as error:
@@ -204,7 +196,7 @@ def set_up(pipeline: Any, wanted: Compute) -> Any:
 
 
 def side_of(pipeline: Any) -> int | None:
-    """Pixels of the side of the images that a pipeline draws if it is not told: of its preset, else its own."""
+    """Pixels of the side of the images that a pipeline draws unasked: of its preset, else its own."""
     if pipeline.preset.size:
         return pipeline.preset.size
     if hasattr(pipeline, "get_default_resolution"):  # PRX, which counts in pixels
@@ -218,10 +210,9 @@ def side_of(pipeline: Any) -> int | None:
 
 def settings_of(pipeline: Any) -> dict[str, Any]:
     """What ``settings.json`` says of a loaded pipeline (see :data:`aimfair.generate.manifest.SETTINGS`)."""
-    model, revision = pipeline.source
     return {
-        "model": model,
-        "revision": revision,
+        "model": pipeline.source[0],
+        "revision": pipeline.source[1],
         "scheduler": pipeline.scheduler_name,
         "negative_prompt": pipeline.preset.negative_prompt,
         "drawn": str(side_of(pipeline) or ""),

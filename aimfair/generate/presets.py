@@ -18,49 +18,31 @@ FILE = Path(__file__).with_name("presets.yaml")
 
 @dataclass(frozen=True)
 class Preset:
-    """What is asked of a text-to-image model; nothing but ``model`` is needed for one that has no preset.
+    """What is asked of a text-to-image model; nothing but ``model`` is needed for one that has no preset."""
 
-    model              name on the Hugging Face hub, or a folder
-    revision           commit of the hub, "" where none is pinned: ``settings.json`` has the one that was loaded
-    licence            of the weights, as the model's page names it; read it before you publish images
-    pipeline           class of diffusers that draws
-    steps, guidance    of the denoising
-    size               side in pixels at which the model draws; None: its own
-    dtype              of a GPU; "" where the kind of network decides (:func:`aimfair.generate.pipelines.choose`)
-    batch_size         of a GPU; None where its memory decides
-    largest_batch      of any device, where the pipeline fails with more, or images of a larger batch depend on each other
-    scheduler          class of diffusers that takes the place of the model's own, with ``scheduler_options`` on top
-    guidance_argument  what the pipeline calls the guidance
-    negative_prompt    where none is given
-    arguments          more that the pipeline is called with
-    gigabytes          of all weights on a GPU, text encoder included; about what has to be fetched, unless ``fetch`` says more
-    fetch              gigabytes of files in float32, which are halved on their way to the GPU
-    note               one line for whoever chooses
-    """
-
-    model: str
-    revision: str = ""
-    licence: str = ""
-    pipeline: str = ""
-    steps: int = 0
+    model: str  # name on the Hugging Face hub, or a folder
+    revision: str = ""  # commit of the hub; "" where none is pinned: ``settings.json`` has the one that was loaded
+    licence: str = ""  # of the weights, as the model's page names it; read it before you publish images
+    pipeline: str = ""  # class of diffusers that draws
+    steps: int = 0  # of the denoising
     guidance: float = 0.0
-    size: int | None = None
-    dtype: str = ""
-    batch_size: int | None = None
-    largest_batch: int | None = None
-    scheduler: str = ""
-    scheduler_options: Mapping[str, Any] = field(default_factory=dict)
-    guidance_argument: str = "guidance_scale"
+    size: int | None = None  # side in pixels at which the model draws; None: its own
+    dtype: str = ""  # of a GPU; "" where the kind of network decides (aimfair.generate.pipelines.choose)
+    batch_size: int | None = None  # of a GPU; None where its memory decides
+    largest_batch: int | None = None  # of any device: the pipeline fails with more, or images depend on each other
+    scheduler: str = ""  # class of diffusers that takes the place of the model's own
+    scheduler_options: Mapping[str, Any] = field(default_factory=dict)  # on top of the model's own
+    guidance_argument: str = "guidance_scale"  # what the pipeline calls the guidance
     negative_prompt: str = ""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    gigabytes: float = 0.0
-    fetch: float = 0.0
-    note: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # more that the pipeline is called with
+    gigabytes: float = 0.0  # of all weights on a GPU; about what has to be fetched, unless ``fetch`` says more
+    fetch: float = 0.0  # gigabytes of files in float32, which are halved on their way to the GPU
+    note: str = ""  # one line for whoever chooses
 
 
 @cache
 def read(file: Path) -> dict[str, Preset]:
-    """The presets of a YAML file by their names."""
+    """The presets of a YAML file, by name."""
     return {name: Preset(**block) for name, block in yaml.safe_load(file.read_text(encoding="utf-8")).items()}
 
 
@@ -75,11 +57,8 @@ def find(name: str) -> Preset:
 
 
 def completed(preset: Preset, pipeline: str) -> Preset:
-    """``preset``, or for a model without one what holds for all models that this class of diffusers draws.
-
-    That is the name of the guidance, a negative prompt where it is not guided without, and the largest batch, as the
-    first preset of the class says.
-    """
+    """``preset``, or for a model without one what the first preset of its class of diffusers says of all that it draws:
+    the name of the guidance, a negative prompt where it is not guided without, and the largest batch."""
     if preset != Preset(preset.model):
         return preset
     kin = next((p for p in map(find, available()) if p.pipeline == pipeline), preset)

@@ -30,8 +30,6 @@ TEXT_WIDTH = 128
 VOCABULARY = 1200
 WIDTH = 64
 """Channels of the UNet's first level; see :func:`channels`."""
-PUBLISHED = 60.0
-"""Megabytes of weights: what is larger does not belong in the repository."""
 CAPTION_DROPOUT = 0.1
 BETAS = {
     "num_train_timesteps": 1000,
@@ -70,36 +68,36 @@ def train(
     steps    (autoencoder, UNet) instead of minutes, for a result that does not depend on the machine's speed
     about    what the corpus is, for ``training.json``
     width    channels of the UNet's first level, with which all others grow; twice as many make weights about four times as
-             large (:func:`megabytes`), and a step as much more work
+             large, and a step as much more work
 
     Returns ``out``. Raises AimfairError if images and captions do not match, the size is no multiple of 8, the width none
     of 32, or ``out`` exists.
     """
     out = Path(out)
     vae_channels, unet_channels = channels(width)
+    size = images.shape[-1]
     if len(images) != len(captions) or len(images) == 0:
         raise AimfairError(f"{len(images)} images but {len(captions)} captions: a corpus has one caption per image")
-    if images.shape[-1] % 8 or images.shape[-1] != images.shape[-2]:
-        raise AimfairError(
-            f"images of {tuple(images.shape[-2:])} pixels: a tiny Stable Diffusion wants squares of 8n pixels"
-        )
+    if size % 8 or size != images.shape[-2]:
+        raise AimfairError(f"images of {size} x {images.shape[-2]} pixels: a tiny Stable Diffusion wants squares of 8n")
     if out.exists():
         raise AimfairError(f"{out} exists: move it away, or choose another folder for the new pipeline")
     folder = out.with_name(out.name + ".partial")
-    first, second = (0, 0) if steps is None else steps
+    first, second = steps or (0, 0)
     shared: dict[str, Any] = {"folder": folder, "seed": seed, "device": device, "minutes": minutes / 2}
     vae, vae_record = autoencoder.train(images, focus, labels, channels=vae_channels, steps=first, **shared)
     latents = autoencoder.encode(vae, images, device)
     tokenizer = train_tokenizer(captions, folder / "tokenizer")
-    text_encoder, unet = build(len(tokenizer), images.shape[-1] // 8, seed, unet_channels)
+    text_encoder, unet = build(len(tokenizer), size // 8, seed, unet_channels)
     shared |= {"batch_size": batch_size, "steps": second}
     record = train_unet(text_encoder, unet, tokenizer, latents, captions, **shared)
     save(folder / "pipeline", vae, text_encoder, tokenizer, unet)
-    settings = {"about": about, "images": len(images), "size": images.shape[-1]}
-    settings |= {"minutes": minutes if steps is None else None, "steps": steps, "batch_size": batch_size, "lr": LR}
-    settings |= {"width": width, "seed": seed, "device": torch.device(device).type, "threads": torch.get_num_threads()}
-    settings["autoencoder"] = vae_record | {"scalars": _scalars(vae)}
-    settings["unet"] = record | {"scalars": _scalars(unet), "text_encoder_scalars": _scalars(text_encoder)}
+    scalars = [sum(p.numel() for p in part.parameters()) for part in (vae, unet, text_encoder)]
+    settings = {"about": about, "images": len(images), "size": size, "minutes": None if steps else minutes}
+    settings |= {"steps": steps, "batch_size": batch_size, "lr": LR, "width": width, "seed": seed}
+    settings |= {"device": torch.device(device).type, "threads": torch.get_num_threads()}
+    settings["autoencoder"] = vae_record | {"scalars": scalars[0]}
+    settings["unet"] = record | {"scalars": scalars[1], "text_encoder_scalars": scalars[2]}
     (folder / "pipeline" / "training.json").write_text(json.dumps(settings, indent=1) + "\n")
     out.parent.mkdir(parents=True, exist_ok=True)
     os.replace(folder / "pipeline", out)
@@ -115,18 +113,6 @@ def channels(width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if width < 32 or width % 32:
         raise AimfairError(f"--width must be a multiple of 32, such as 96 or 128, got {width}")
     return tuple(c * width // WIDTH for c in autoencoder.CHANNELS), (width, 2 * width)
-
-
-def megabytes(width: int = WIDTH) -> float:
-    """Size of all weights on disk, in float16. Nothing is computed: the networks are built without their weights."""
-    vae_channels, unet_channels = channels(width)
-    with torch.device("meta"):
-        parts = autoencoder.build(64, channels=vae_channels), *build(VOCABULARY, 8, channels=unet_channels)
-    return 2 * sum(map(_scalars, parts)) / 1e6
-
-
-def _scalars(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
 
 
 def train_tokenizer(captions: Sequence[str], folder: Path, vocabulary: int = VOCABULARY) -> CLIPTokenizer:

@@ -82,7 +82,12 @@ def train(
     budget  minutes or steps: see :func:`aimfair.generate.tiny_sd.stage.train_stage`
     """
     vae = build(images.shape[-1], seed, channels).to(device)
-    features = None if labels is None else _features(images, labels, folder / "features.safetensors", seed, device)
+    file, features = folder / "features.safetensors", None
+    if labels is not None:
+        if not file.exists():  # a stage that resumes reads it back
+            folder.mkdir(parents=True, exist_ok=True)
+            train_classifier(images, labels, epochs=6, seed=seed, device=device).save(file)
+        features = load_classifier(file, device).model.requires_grad_(False)
     weights = None if focus is None else focus / focus.mean((1, 2, 3), keepdim=True)
 
     def loss(index: Tensor, generator: torch.Generator) -> Tensor:
@@ -97,18 +102,10 @@ def train(
         total = error.mean() + KL_WEIGHT * kl
         return total if features is None else total + FEATURE_WEIGHT * feature_distance(features, drawn, x)
 
-    shared: dict[str, Any] = {"folder": folder, "batch_size": batch_size, "seed": seed, "device": device}
-    record = train_stage("autoencoder", vae, loss, n=len(images), **shared, **budget)
+    stage = {"folder": folder, "batch_size": batch_size, "seed": seed, "device": device, **budget}
+    record = train_stage("autoencoder", vae, loss, n=len(images), **stage)
     standardise(vae, images, device)
     return vae, record
-
-
-def _features(images: Tensor, labels: Tensor, file: Path, seed: int, device: str) -> ResNet18:
-    """A frozen classifier of the labels, trained on the same images; read back from ``file`` when a stage resumes."""
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        train_classifier(images, labels, epochs=6, seed=seed, device=device).save(file)
-    return load_classifier(file, device).model.requires_grad_(False)
 
 
 @torch.no_grad()

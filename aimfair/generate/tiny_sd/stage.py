@@ -45,9 +45,9 @@ def train_stage(
 
     Give ``steps`` for a result that every run repeats, or ``minutes`` for one that fits the clock. Batches and noise
     depend on ``seed`` and the step's number only, so that a stage resumed from ``folder/<name>.pt`` sees what it
-    would have seen; a finished one is read back at once, one with other settings is begun anew. Returns steps, seconds and the loss along the way.
+    would have seen; a finished one is read back at once, one with other settings is begun anew.
 
-    Raises AimfairError when the loss is no longer finite.
+    Returns steps, seconds and the loss along the way. Raises AimfairError when the loss is no longer finite.
     """
     batch_size = min(batch_size, n)
     size = sum(p.numel() for p in modules.parameters())
