@@ -1,27 +1,26 @@
-"""The command line: what ``aimfair`` and ``python -m aimfair`` call. The commands are the files of ``commands/``."""
+"""The command line: what ``aimfair`` and ``python -m aimfair`` call. A command is a function; its docstring is its help."""
 
 from __future__ import annotations
 
 import argparse
+import csv
+import inspect
 import os
+import subprocess
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from time import perf_counter
+from typing import Any
 
-from aimfair.commands import (
-    audit,
-    bench,
-    book,
-    generate,
-    grid,
-    measure,
-    overview,
-    prompts,
-    run,
-    split,
-    tools,
-    train_sd,
-)
-from aimfair.environment import AimfairError
+import yaml
+
+from aimfair.environment import AimfairError, child_environment, cores, home
+
+# The library is imported inside the functions: `aimfair --help` must not wait for torch.
 
 ABOUT = """\
 AIM-Fair as a research book that runs.
@@ -38,15 +37,1008 @@ Real faces from your disk:
 aimfair COMMAND --help explains a command, with examples. `python -m aimfair` is the same as `aimfair`. Where output goes to
 a file, long work writes a line about every minute to standard error; AIMFAIR_PROGRESS=off keeps it silent."""
 
+Option = tuple[tuple[str, ...], dict[str, Any]]
+COMMANDS: dict[str, tuple[Callable[[Namespace], int | None], Sequence[Option]]] = {}
+
+
+def option(*names: str, **settings: Any) -> Option:
+    """An option or argument, as argparse takes it."""
+    return names, settings
+
+
+def command(name: str, *options: Option) -> Callable[[Callable[[Namespace], int | None]], Any]:
+    """Make a function the command ``name`` ("grid run" is the command run of the group grid) with these options."""
+
+    def keep(function: Callable[[Namespace], int | None]) -> Callable[[Namespace], int | None]:
+        COMMANDS[name] = function, options
+        return function
+
+    return keep
+
+
+STUDY = (
+    option("--profile", default="demo", help="name of a profile, or the path of a YAML file (demo)"),
+    option("--data", metavar="PATH", help="folder or archive of the real faces"),
+    option("--device", help="auto, cpu, cuda, cuda:1 (auto)"),
+    option("--seed", type=int, help="seed of a single run (100)"),
+    option("--runs", metavar="FOLDER", help="where runs are kept (data/runs)"),
+    option("-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[], help="change a parameter"),
+)
+POOL = (
+    option("--model", metavar="NAME", help="text-to-image model: short name, folder or hub name: -p generator=NAME"),
+    option("--draw", type=int, metavar="N", help="which draw of the synthetic faces: -p draw=N (0)"),
+)
+SEEDS = option("--seeds", nargs="+", default=["100"], help="seeds, or all (100)")
+REUSE = option("--no-reuse", dest="reuse", action="store_false", help="do not look among the published runs")
+
+
+def parse_pairs(given: Sequence[str]) -> dict[str, Any]:
+    """``["lr=0.01", "batchnorm=eval"]`` -> {"lr": 0.01, "batchnorm": "eval"}; values are numbers, true, false or text."""
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (equals and name.isidentifier()):
+            raise AimfairError(f"{text!r} is not of the form name=value")
+        try:
+            found[name] = yaml.safe_load(value) if value else value
+            found[name] = (
+                float(found[name]) if isinstance(found[name], str) else found[name]
+            )  # YAML takes 1e-3 for text
+        except (ValueError, yaml.YAMLError):
+            found[name] = value
+    return found
+
+
+def read_parameters(options: Namespace) -> dict[str, Any]:
+    """The parameters that every notebook shares, as far as they were given, and those of ``-p``."""
+    given = parse_pairs(options.parameters)
+    if options.data:
+        given["data_root"] = str(Path(options.data).expanduser().resolve())
+        if not Path(given["data_root"]).exists():
+            raise AimfairError(f"--data {options.data}: there is no such file or folder")
+    if model := getattr(options, "model", None):  # a folder in full, because notebooks run in a folder of their own
+        path = Path(model).expanduser()
+        given["generator"] = str(path.resolve()) if path.is_dir() and not (home() / path).is_dir() else model
+    for name in ("seed", "device", "draw"):
+        if getattr(options, name, None) is not None:
+            given[name] = getattr(options, name)
+    if not isinstance(seed := given.get("seed", 0), int) or seed < 0:
+        raise AimfairError(f"--seed {seed}: a seed is a whole number, 0 or more")
+    if "profile" in given:
+        raise AimfairError(f"-p profile={given['profile']}: a profile is named by --profile {given['profile']}")
+    if options.runs:
+        given["runs_root"] = str(Path(options.runs).expanduser().resolve())
+    if options.profile.endswith((".yaml", ".yml")):
+        options.profile = str(Path(options.profile).expanduser().resolve())
+    return given
+
+
+def open_study(options: Namespace, changes: dict[str, Any] | None = None) -> Any:
+    """The study that the common options describe."""
+    from aimfair import study
+    from aimfair.study import profiles
+
+    given = read_parameters(options)
+    common = {name: given.pop(name) for name in list(given) if name in profiles.COMMON}
+    common["reuse"] = getattr(options, "reuse", True)
+    return study.open_study(options.profile, changes=given | (changes or {}), **common)
+
+
+def read_seeds(given: Sequence[str], known: Sequence[int]) -> list[int]:
+    """Seeds as numbers, each once; ``all`` are the known ones."""
+    if list(given) == ["all"]:
+        return list(known)
+    if not all(text.isdigit() for text in given):
+        raise AimfairError(f"--seeds takes whole numbers or the word all, got {' '.join(given)}")
+    return list(dict.fromkeys(map(int, given)))
+
+
+@command(
+    "book",
+    *STUDY,
+    *POOL,
+    option("--only", nargs="+", default=(), metavar="TEXT", help="only chapters whose name contains a TEXT"),
+    option("--fresh", action="store_true", help="run chapters again that were already run"),
+    option("--everything", action="store_true", help="compute also what takes hours"),
+    option("--reuse", action="store_true", help="take published runs instead of computing everything here"),
+    option("--timeout", type=float, metavar="SECONDS", help="the longest that one cell may take (no limit)"),
+)
+def book(options: Namespace) -> None:
+    """Run every chapter of a profile by papermill, publish clean copies and build the book.
+
+    $ aimfair book                                                  the demo study, computed here
+    $ aimfair book --everything                                     all its tables too, which takes many hours
+    $ aimfair book --profile smoke                                  the same in small, to see that all works
+    $ aimfair book --profile utkface --data path/to/UTKFace.tar.gz  real faces
+    $ aimfair book --only 06 --reuse                                one chapter, from the published runs
+    $ aimfair book --only 08 09 10 11 13 14 15 16 17 18 19 --reuse  the paper's tables and figures, from the published runs
+    $ aimfair book -p train_images=2000 --seed 300                  a study of your own
+
+    A chapter that was run before with the same code and parameters is not run again (--fresh: it is). Chapters whose runs
+    take hours show the published ones where there are any (--everything: they compute their own, of one seed)."""
+    from aimfair.book.build import make
+
+    parameters = read_parameters(options) | {"reuse": options.reuse}
+    how = {name: getattr(options, name) for name in ("only", "fresh", "everything", "timeout")}
+    print(f"\nThe book is built. Open {make(options.profile, parameters, **how)}")
+
+
+@command("build")
+def build(options: Namespace) -> None:
+    """Build the book from the published copies in book/notebooks/, without running anything.
+
+    $ aimfair build"""
+    from aimfair.book.build import build
+
+    print(f"The book is built. Open {build(home() / 'book')}")
+
+
+@command(
+    "run",
+    option("names", nargs="*", metavar="METHOD", help="names of methods, or all"),
+    *STUDY,
+    *POOL,
+    SEEDS,
+    REUSE,
+    option("--methods", nargs="+", default=[], metavar="METHOD", help="the same, as an option"),
+    option("--hyper", nargs="+", default=[], metavar="NAME=VALUE", help="hyper-parameters of the method"),
+    option("--search", action="store_true", help="each value of what is searched, with the first three seeds"),
+)
+def run(options: Namespace) -> int:
+    """Train methods with seeds, or find their finished runs, and print a fairness report of each on the test set.
+
+    $ aimfair run erm aim-fair --seeds 100 200 300
+    $ aimfair run full-finetuning --hyper lr=0.003
+    $ aimfair run aim-fair --search --seeds all       every value with three seeds, then the best of them with all
+    $ aimfair run --methods all --profile smoke       every registered method, in small
+    $ aimfair run patient-aim-fair --search           this book's own method, a recipe: longer ERM, then AIM-Fair
+    $ aimfair run erm --no-reuse                      train even where a published run exists
+    $ aimfair run synthetic-only --model sdxl         with faces by another model, drawn first if need be
+
+    Finished runs are kept in data/runs/ and found again: a stopped command goes on where it was. Of several methods
+    one that fails is told, with exit status 1 at the end, and does not stop the others."""
+    from aimfair import methods
+    from aimfair.study import profiles, recipes
+
+    names = [*options.names, *options.methods]
+    if not names:
+        raise AimfairError(f"which methods? all, or some of: {', '.join(recipes.names())}")
+    opened = open_study(options)
+    known = {name: recipes.resolve(name, opened) for name in (methods.registry() if "all" in names else names)}
+    seeds = read_seeds(options.seeds, profiles.SEEDS[: opened.profile.seeds])
+    print(
+        f"{'method':24} {'seed':>5} {'ACC':>6} {'WST':>6} {'EO max':>6} {'EO mean':>7} {'STD':>5}   (test set, per cent)"
+    )
+    failed: dict[str, list[str]] = {}  # methods by what was wrong
+    for name, (lab, method, fixed) in known.items():
+        try:
+            for line in run_lines(lab, methods.get(method), seeds, fixed | parse_pairs(options.hyper), options.search):
+                print(f"{name:24} {line}", flush=True)
+        except AimfairError as error:
+            if len(known) == 1:
+                raise
+            failed.setdefault(str(error), []).append(name)
+    for said, those in failed.items():
+        print(f"failed: {', '.join(those)}: {said}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def run_lines(lab: Any, method: Any, seeds: Sequence[int], given: dict[str, Any], searched: bool) -> Iterable[str]:
+    """Train ``method`` with each seed; a line for each run."""
+    from aimfair.study import search
+
+    for seed in seeds:
+        for hyper in search.wanted(lab, method.name, seed, **given) if searched else [given]:
+            found = (lab.attempt if searched else lab.run)(method.name, seed, **hyper)
+            report = found.report()
+            shown = [f"{k}={v}" for k, v in hyper.items() if k in given or k in method.search]
+            shown += [f"note: {found.scores['note']}"] if found.scores.get("note") else []
+            scores = f"{report.acc:6.2f} {report.wst:6.2f} {report.eo_max:6.2f} {report.eo_mean:7.2f} {report.std:5.2f}"
+            yield f"{seed:5} {scores}   {', '.join(shown)}"
+
+
+TABLES = (
+    option("--table", nargs="+", type=int, default=[], metavar="N", help="numbers of the paper's tables (all)"),
+    option("--figure", nargs="+", type=int, default=[], metavar="N", help="numbers of its figures (all)"),
+    option("--beyond", nargs="*", metavar="NAME", help="experiments beyond the paper (all of them)"),
+)
+GRID = (
+    *STUDY,
+    *TABLES,
+    option("--methods", nargs="+", default=[], metavar="METHOD", help="only the runs of these methods"),
+    option("--seeds", nargs="+", default=["all"], help="seeds, or all of the table (all)"),
+    REUSE,
+)
+GROUPS = {
+    "grid": "The runs of the paper's tables and figures",
+    "prompts": """Prompt banks: show, check, write
+
+Prompt banks: what the text-to-image model is asked for. A bank has 50 sentences for each of the four groups of a task
+(target x protected), each checked by code. The recorded ones came from a seeded grammar; a language model of yours can
+write another one.""",
+}
+
+
+def read_cells(options: Namespace) -> list[tuple[Any, list[Any]]]:
+    """The tables and figures that are asked for, each with its cells.
+
+    Where none is named, all of the paper; experiments beyond it only with ``--beyond``."""
+    from aimfair import methods
+    from aimfair.paper import tables
+    from aimfair.study import profiles
+    from aimfair.study.grid import experiments
+
+    changes = {k: v for k, v in read_parameters(options).items() if k not in profiles.COMMON}
+    profile = profiles.load(options.profile, **changes)
+    wanted = [methods.get(name).name for name in getattr(options, "methods", [])]
+    chosen = [] if options.beyond is None else tables.select(tables.beyond(profile), options.beyond)
+    if options.table or options.figure or options.beyond is None:
+        names = [f"Table {n}" for n in options.table] + [f"Figure {n}" for n in options.figure]
+        chosen = tables.select(tables.all_of(profile), names) + chosen
+    found = []
+    for experiment in chosen:
+        given = getattr(options, "seeds", ["all"]) if options.seed is None else [str(options.seed)]
+        seeds = read_seeds(given, experiment.seeds(profile))
+        cells = experiments.cells(experiment, options.profile, changes, seeds)
+        found.append((experiment, [cell for cell in cells if not wanted or cell.method in wanted]))
+    return found
+
+
+def read_machine(options: Namespace) -> Any:
+    """Where and how cells are looked up and computed."""
+    from aimfair.environment import gpus
+    from aimfair.study import profiles
+    from aimfair.study.grid import Machine
+
+    given = {k: v for k, v in read_parameters(options).items() if k in profiles.COMMON and k != "seed"}
+    workers = getattr(options, "workers", None)
+    workers = max(1, gpus(given.get("device", "auto"))) if workers is None else workers
+    if workers < 1:
+        raise AimfairError(f"--workers {workers}: at least one is needed")
+    given["reuse"] = getattr(options, "reuse", True)
+    return Machine(**given, workers=workers, dask=getattr(options, "dask", ""))
+
+
+@command("publish", *STUDY, *POOL, *TABLES)
+def publish(options: Namespace) -> None:
+    """Pack all finished runs of a study into data/published/, where every clone of the repository finds them.
+
+    $ aimfair publish
+    $ aimfair publish --profile utkface --data path/to/UTKFace.tar.gz
+    $ aimfair publish -p minority=1.0     a variation of a study goes into the same folder
+    $ aimfair publish --table 6 7         what these tables show: the study and its variations, such as another assumed ratio
+
+    A run that is published already stays as it is: others may have started from it."""
+    from aimfair.study import transfer
+    from aimfair.study.grid import study_of
+
+    if options.table or options.figure or options.beyond is not None:
+        machine = read_machine(options)
+        cells = [cell for _, cells in read_cells(options) for cell in cells]
+        studies = list({(cell.profile, cell.changes): study_of(cell, machine) for cell in cells}.values())
+        written = [path for opened in studies for path in opened.publish()]
+    else:
+        opened = open_study(options)
+        written = opened.publish() + transfer.publish(opened)
+    for path in dict.fromkeys(written):
+        print(f"{path.relative_to(home())}  {path.stat().st_size / 1e6:.2f} MB")
+
+
+@command(
+    "grid run",
+    *GRID,
+    option("--dry-run", action="store_true", help="say what it would cost, and stop"),
+    option("--workers", type=int, metavar="N", help="processes, or jobs of a cluster (one per GPU)"),
+    option("--shard", default="", metavar="I/N", help="only part I of N, counted from 1"),
+    option("--dask", default="", metavar="WHERE", help="tcp://HOST:PORT of a scheduler, or slurm"),
+)
+def grid_run(options: Namespace) -> int:
+    """Compute the runs of tables and figures that are missing; first says what it will cost.
+
+    $ aimfair grid run --table 6 --dry-run             what is missing, hours and gigabytes; nothing is started
+    $ aimfair grid run --table 3 4 --figure 5          several at once; none named: all
+    $ aimfair grid run --table 1 --methods erm jtt     some rows of a table
+    $ aimfair grid run --beyond factorial --seeds 100 200 300   an experiment beyond the paper, three seeds
+    $ aimfair grid run --workers 4                     four processes that share the cores (default: one per GPU)
+    $ aimfair grid run --shard 3/8                     the third of eight parts: for the array jobs of a cluster
+    $ aimfair grid run --dask tcp://scheduler:8786     on the workers of a Dask cluster
+    $ aimfair grid run --dask slurm --workers 20       on twenty Slurm jobs, as ~/.config/dask/jobqueue.yaml says
+
+    It may be stopped at any time and goes on where it was. What several runs share (synthetic faces, biased models,
+    gradients) is computed once, whoever wants it. A run that fails is told at the end, with exit status 1, and does not
+    stop the others. Dask is an extra: pip install 'aimfair[dask]'."""
+    from aimfair.study import grid
+    from aimfair.study.grid import costs
+
+    machine = read_machine(options)
+    cells = grid.identified((cell for _, cells in read_cells(options) for cell in cells), machine)
+    if options.shard:
+        number, _, of = options.shard.partition("/")
+        if not (number.isdigit() and of.isdigit()):
+            raise AimfairError(f"--shard takes a part and the number of parts, such as 3/8, got {options.shard}")
+        cells = grid.shard(cells, int(number), int(of))
+    missing = grid.missing(cells, machine)
+    todo = grid.graph(missing, machine)
+    hours, gigabytes = costs.estimate(todo.values(), machine, costs.rates(machine))
+    print(f"{len(cells)} runs, {len(cells) - len(missing)} are there, {len(missing)} to compute", end="")
+    print(f", and {len(todo) - len(missing)} things that they share" if len(todo) > len(missing) else "")
+    if todo:
+        spread = f" on {machine.workers} workers" if machine.workers > 1 else " on one worker"
+        print(f"About {hours / machine.workers:.1f} hours{spread} and {gigabytes:.2f} GB")
+    if options.dry_run or not todo:
+        return 0
+    failed = grid.compute(todo, machine)
+    for outcome in failed:
+        print(f"failed: {outcome.task}: {outcome.error}", file=sys.stderr)
+    print(f"{len(todo) - len(failed)} done, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+@command(
+    "grid status", *GRID, option("--long", action="store_true", help="each run with its id, and whether it is there")
+)
+def grid_status(options: Namespace) -> None:
+    """Show for each table and figure how many runs are there, how many are missing, and the hours that these need.
+
+    $ aimfair grid status
+    $ aimfair grid status --table 6 --long                 each of its runs
+    $ aimfair grid status --beyond --seeds 100 200 300     the experiments beyond the paper
+    $ aimfair grid status --profile utkface --data path/to/UTKFace.tar.gz
+
+    A run that several tables show is one run, found again by the hash of its configuration."""
+    from aimfair.study import grid
+    from aimfair.study.grid import costs
+
+    machine = read_machine(options)
+    known, everything = costs.rates(machine), dict[str, Any]()
+    parts = [(f"{e.name:13} {e.title}", grid.identified(cells, machine)) for e, cells in read_cells(options)]
+    print(f"{'':60} {'runs':>6} {'there':>6} {'missing':>7} {'hours':>6}")
+    for _, cells in parts:
+        everything |= cells
+    for title, cells in [*parts, ("together, each run counted once", everything)]:
+        missing = grid.missing(cells, machine)
+        hours, _ = costs.estimate(grid.graph(missing, machine).values(), machine, known)
+        print(f"{title:60} {len(cells):6} {len(cells) - len(missing):6} {len(missing):7} {hours:6.1f}", flush=True)
+        for identity, cell in cells.items() if options.long and cells is not everything else ():
+            print(f"  {identity}  {'missing' if identity in missing else 'there':8} {grid.described(cell)}")
+
+
+@command(
+    "grid table",
+    option("number", nargs="*", type=int, metavar="N", help="number of the table"),
+    *GRID,
+    option("--out", metavar="FILE", help="a file that ends in .csv, .tex or .md"),
+    option("--against", metavar="ROW", help="title of a row: paired differences of the others to it"),
+)
+def grid_table(options: Namespace) -> None:
+    """Print a table from its finished runs, or write it as CSV, LaTeX (booktabs) or Markdown.
+
+    $ aimfair grid table 3
+    $ aimfair grid table 3 --out table3.tex
+    $ aimfair grid table --figure 5 --out topk.csv --against "AIM-Fair, k = 55"   with paired differences to a row
+    $ aimfair grid table --beyond scores --seeds 100 200 300                      an experiment beyond the paper
+
+    Means over the seeds with 95 % intervals; of what a method searches, the best on the validation faces of three seeds. A
+    row that has no runs says so, and runs that are missing are named."""
+    from aimfair.study import grid, tables
+
+    options.table += options.number
+    chosen = read_cells(options)
+    if len(chosen) != 1:
+        raise AimfairError(
+            "one table at a time: name it, such as aimfair grid table 3 or aimfair grid table --figure 5"
+        )
+    ((experiment, cells),) = chosen
+    summary, missing = grid.summary(experiment, cells, read_machine(options), options.against)
+    if options.out:
+        print(f"{experiment.name} is in {tables.export(summary, options.out, differences=bool(options.against))}")
+    else:
+        print(tables.text(summary, differences=bool(options.against)), end="")
+    for (setting, row), absent in groupby(missing, key=lambda cell: (cell.setting, cell.row)):
+        seeds = [cell.seed for cell in absent]
+        named = ", ".join(map(str, sorted(set(seeds))))
+        print(f"missing: {experiment.name}, {setting}, {row}: {len(seeds)} runs, of seeds {named}", file=sys.stderr)
+
+
+@command(
+    "grid report",
+    *STUDY,
+    REUSE,
+    option("--beside", nargs="+", default=[], metavar="PROFILE", help="further studies, a column each"),
+    option("--out", metavar="FILE", help="a file that ends in .csv, .tex or .md: all comparisons"),
+)
+def grid_report(options: Namespace) -> None:
+    """Say which of the paper's claims stand in the finished runs, or write all its comparisons as CSV, LaTeX or Markdown.
+
+    $ aimfair grid report
+    $ aimfair grid report --beside celeba-smiling-male utkface
+    $ aimfair grid report --out comparisons.csv     the paper's differences, ours with intervals, a verdict on each
+
+    Nothing is computed: what has no run is counted as not run. The rule is that of the reproduction chapter."""
+    import pandas as pd
+
+    from aimfair.paper import comparisons, reading, report
+    from aimfair.study import profiles, tables
+
+    changes = {k: v for k, v in read_parameters(options).items() if k not in profiles.COMMON}
+    machine = read_machine(options)
+    readings = [reading.read(options.profile, changes, machine)]
+    readings += [reading.read(name, machine=machine) for name in options.beside]
+    if not options.out:
+        print(tables.text(report.claims(readings)), end="")
+        return
+    every = pd.concat([comparisons.comparisons(reading) for reading in readings])
+    every["verdict"] = every["verdict"].map(comparisons.WORDS)
+    print(f"{len(every)} comparisons are in {tables.export(every, options.out)}")
+
+
+@command(
+    "measure",
+    option("name", nargs="?", default="", metavar="NAME", help="what is measured (its names, if left out)"),
+    option("methods", nargs="*", metavar="METHOD", help="methods whose classifiers are measured"),
+    *STUDY,
+    *POOL,
+    SEEDS,
+    option("--on", nargs="+", default=[], metavar="PLACE", help="places of transfer (all)"),
+    option("--elsewhere", default="", metavar="PATH", help="folder of the other data set of transfer"),
+)
+def measure(options: Namespace) -> None:
+    """Measure something of a study beside trainings, or test its classifiers on faces of another source.
+
+    $ aimfair measure                                     names of what can be measured; nothing is computed
+    $ aimfair measure score-noise --seeds all             of a study
+    $ aimfair measure style-lean erm repairing            of the classifiers of these methods
+    $ aimfair measure transfer                            places of the profile; nothing is computed
+    $ aimfair measure transfer erm aim-fair --seeds all   in every place, chosen learning rates
+    $ aimfair measure transfer erm aim-fair --profile utkface --data path/to/utkface \\
+          --on fairface-training --elsewhere path/to/fairface
+
+    One run per seed (and method), kept in data/runs/ like a training, found again, and published with the study. Only
+    ERM's weights are kept: any other classifier is trained again for this."""
+    from aimfair.study import measurements, profiles
+
+    if not options.name:
+        print(*measurements.registry(), "transfer", sep="\n")
+        return
+    opened = open_study(options)
+    seeds = read_seeds(options.seeds, profiles.SEEDS[: opened.profile.seeds])
+    if options.name == "transfer":
+        measure_transfer(opened, seeds, options)
+        return
+    for of in options.methods or [""]:
+        for seed in seeds:
+            scores = opened.measure(options.name, seed, **({"of": of} if of else {})).scores
+            numbers = [f"{name} {value:.4g}" for name, value in scores.items() if isinstance(value, int | float)]
+            print(f"{options.name:16} {of:24} {seed:5}   {', '.join(numbers)}", flush=True)
+
+
+def measure_transfer(opened: Any, seeds: Sequence[int], options: Namespace) -> None:
+    """Test classifiers in other places, or say which places there are."""
+    from aimfair.study import search, transfer
+
+    places = transfer.places(opened)
+    if not options.methods:
+        for name, place in places.items():
+            print(f"{name:20} {place.about}" + (f" ({place.drawn_from})" if place.drawn_from else ""))
+        print(
+            *[f"no other data set here has the attributes of {opened.profile.profile}"] * (not places), sep="\n", end=""
+        )
+        return
+    wanted = options.on or list(places)
+    for name in wanted:
+        transfer.place_of(opened, name)  # an unknown one is refused before anything is trained
+    print(f"{'method':24} {'seed':>5} {'place':20} {'ACC':>6} {'WST':>6} {'EO max':>6}   at home")
+    for method in options.methods:
+        for seed in seeds:
+            hyper = search.run(opened, method, seed).config["hyper"]
+            for name, tested in transfer.tests(opened, method, seed, wanted, options.elsewhere, **hyper).items():
+                away, home_ = tested.report(), tested.report("home")
+                scores = f"{away.acc:6.2f} {away.wst:6.2f} {away.eo_max:6.2f}"
+                at_home = f"{home_.acc:.2f} {home_.wst:.2f} {home_.eo_max:.2f}"
+                print(f"{method:24} {seed:5} {name:20} {scores}   {at_home}", flush=True)
+
+
+JUDGING = (
+    option("--clip", metavar="MODEL", help="folder or hub name of a CLIP model that judges, too or alone"),
+    option("--no-training", action="store_true", help="do not train a classifier on the set"),
+)
+
+
+@command(
+    "generate",
+    *STUDY,
+    *POOL,
+    option("--out", metavar="FOLDER", help="where the images go (data/synthetic/...)"),
+    option("--list-models", action="store_true", help="show the models that have a short name, and stop"),
+    option("--dry-run", action="store_true", help="say what is there and what the rest takes, and stop"),
+    option("--processes", type=int, metavar="N", help="how many draw at once (one per GPU)"),
+    option("--batch-size", type=int, metavar="N", help="images at a time"),
+    option("--dtype", help="float32, float16 or bfloat16"),
+    option("--attention", default="", help="sliced, or a backend of diffusers (PyTorch's own)"),
+    option("--slicing", action=argparse.BooleanOptionalAction, help="decode one image after the other"),
+    option("--tiling", action=argparse.BooleanOptionalAction, help="decode tile by tile; shows in the pixels"),
+    option("--compile", action=argparse.BooleanOptionalAction, help="torch.compile: minutes to start, then faster"),
+    option("--offload", action="store_true", help="parts of the model wait in main memory: for a small GPU"),
+    option("--audit", action="store_true", help="then audit them; --seed and --runs are of the audit's training"),
+    *JUDGING,
+)
+def generate(options: Namespace) -> None:
+    """Draw the synthetic faces of a profile, or with any text-to-image pipeline of diffusers; resumable.
+
+    $ aimfair generate                                          the pool of the demo study
+    $ aimfair generate --audit                                  and what it shows, as aimfair audit says it
+    $ aimfair generate -p images_per_group=50 --out some/folder
+    $ aimfair generate --list-models                            models with a short name: licence, memory, settings
+    $ aimfair generate --model sdxl --dry-run                   what is there, and what the rest takes
+    $ aimfair generate --model stabilityai/sd-turbo -p steps=4 -p guidance=0 -p image_size=512 --out some/folder
+    $ aimfair generate --profile paper-celeba-smiling-male --model sd21-base-fast --data path/to/celeba \\
+          --audit --clip openai/clip-vit-base-patch32           a balanced, audited set at the paper's scale
+
+    Each image has its own seed, made of task, group, prompt and replicate: the same image whatever the batch, the order,
+    the number of processes or of interruptions; --draw 1 is another set. manifest.csv in the folder has a row per image.
+    A batch that does not fit the memory is halved. Number format, batch size and the like are chosen for the device unless
+    they are given; a short name brings its own steps and guidance. Images are kept at the profile's image_size, drawn for
+    its prompts: for large ones choose a profile whose name begins with paper-, or -p image_size=512 -p prompts=contextual."""
+    from aimfair.generate import presets
+    from aimfair.generate.pipelines import Compute
+    from aimfair.study import pool
+
+    if options.list_models:
+        for name in presets.available():
+            p = presets.find(name)
+            print(
+                f"{name:18} {p.gigabytes:5.1f} GB {p.size:5} px {p.steps:3} steps, guidance {p.guidance:g}, {p.licence}"
+            )
+            print(
+                f"{'':18} {p.model}, {f'commit {p.revision[:12]}' if p.revision else 'newest commit'} {p.note}".rstrip()
+            )
+        print("GB: weights in the GPU's memory, and about what is fetched. Read the licence first.")
+        return
+    for_audit = {"--clip": options.clip, "--no-training": options.no_training, "--runs": options.runs}
+    for_audit["--seed"] = options.seed is not None
+    if not options.audit and (named := [name for name, value in for_audit.items() if value]):
+        another = "; another set of images is --draw 1" if "--seed" in named else ""
+        raise AimfairError(f"{' and '.join(named)}: only with --audit{another}")
+    names = ("dtype", "attention", "slicing", "tiling", "compile", "offload", "batch_size")
+    compute = Compute(**{name: getattr(options, name) for name in names})
+    opened = open_study(options)
+    folder = Path(options.out).expanduser() if options.out else pool.pool_folder(opened.profile)
+    if folder.exists() and not folder.is_dir():
+        raise AimfairError(f"--out {options.out} is a file: name a folder")
+    if options.dry_run:
+        print(*pool.foresee_drawing(opened.profile, folder, opened.data_root), sep="\n")
+        return
+    if options.audit:
+        check_judges(opened, options)
+    missing = len(pool.missing_images(opened.profile, pool.pool_jobs(opened.profile), folder))
+    if missing:
+        print(pool.foresee_drawing(opened.profile, folder, opened.data_root)[0], flush=True)
+    began = perf_counter()
+    pool.draw_pool(opened.profile, folder, opened.device, opened.data_root, compute, options.processes)
+    took = perf_counter() - began
+    if missing:
+        print(f"{missing} images in {took:.0f} seconds, {missing / took:.2f} images/s with loading the model")
+    print(f"The images and their manifest.csv are in {folder}", flush=True)
+    if options.audit:
+        elsewhere = {"generator": f"{pool.ELSEWHERE}{folder.resolve()}"} if options.out else {}
+        report_audit(opened.varied(**elsewhere), options)
+
+
+@command(
+    "audit",
+    *STUDY,
+    *POOL,
+    option("--images", metavar="FOLDER", help="a folder of images made elsewhere"),
+    option("--skip-broken", action="store_true", help="leave out images that cannot be decoded, and say so"),
+    *JUDGING,
+    option("--out", metavar="FOLDER", help="where the results go (data/synthetic/audit/...)"),
+)
+def audit(options: Namespace) -> None:
+    """Audit a synthetic set: labels, variety, copies, nuisances, distance to real faces, usefulness, group by group.
+
+    $ aimfair audit                                             the pool of the demo study, drawn first if need be
+    $ aimfair audit -p selection=faithful                       what a rule selects from it
+    $ aimfair audit --images some/folder                        images made elsewhere, for the task of the demo study
+    $ aimfair audit --images some/folder --profile celeba-smiling-male --data path/to/celeba
+    $ aimfair audit --images some/folder --profile utkface --data path/to/utkface
+    $ aimfair audit --model sdxl                                the pool of another model
+    $ aimfair audit --clip openai/clip-vit-base-patch32         CLIP as a second judge
+
+    The judge knows what the profile's corpus looks like: photographs want a profile of photographs. Where that corpus is
+    not on this disk, CLIP can judge alone.
+
+    A folder made elsewhere holds its images in 0_0, 0_1, 1_0, 1_1 (target_protected), or those in a folder such as
+    Smiling_Male; manifest.csv (path, target, protected, more) may say how each was made. `aimfair run METHOD
+    -p generator=folder:PATH` trains on it. Tables, a contact sheet and a datasheet go to data/synthetic/audit/."""
+    changes: dict[str, Any] = {}
+    if options.images:
+        if options.model:
+            raise AimfairError("--images and --model: one of the two says which images are audited")
+        folder = Path(options.images).expanduser().resolve()
+        folder = folder.parent if folder.name == "manifest.csv" else folder
+        if not folder.is_dir():
+            raise AimfairError(f"--images {options.images}: there is no such folder")
+        changes["generator"] = f"folder:{folder}"
+        if "images_per_group" not in parse_pairs(options.parameters):
+            changes["images_per_group"] = 10**6  # the whole folder, whatever the profile takes of a pool
+    report_audit(open_study(options, changes), options, options.out, options.skip_broken)
+
+
+def report_audit(opened: Any, options: Namespace, out: str | None = None, skip_broken: bool = False) -> None:
+    """Audit the synthetic set of a study, print what was found and keep it in ``out``."""
+    from aimfair import plots
+    from aimfair.audit import datasheet
+    from aimfair.datasets._images import BrokenImage
+    from aimfair.study.audit import audit_pool
+    from aimfair.study.pool import pool_folder
+
+    folder = pool_folder(opened.profile)
+    try:
+        found = audit_pool(opened, options.clip or "", not options.no_training, skip_broken)
+    except BrokenImage as error:
+        hint = ", or leave it out with --skip-broken" if str(error).startswith(str(folder)) else ""
+        raise AimfairError(f"{error}{hint}") from error
+    name = f"{folder.resolve().name}-{opened.profile.task}"
+    name += f"-{opened.profile.selection}" if opened.profile.selection != "none" else ""
+    place = Path(out).expanduser() if out else home() / "data" / "synthetic" / "audit" / name
+    images, titles = datasheet.tiles(found, opened.selected(opened.seed))
+    paths = datasheet.write(found, plots.contact_sheet(images, titles, datasheet.COLUMNS), place)
+    print(datasheet.shown(found))
+    for line in datasheet.caveats(found):
+        print(f"- {line}")
+    print("\n" + "\n".join(map(str, paths)))
+
+
+def check_judges(opened: Any, options: Namespace) -> None:
+    """Raises AimfairError where :func:`report_audit` would miss a judge or the real faces: before hours of drawing."""
+    from aimfair.study.audit import choose_judges
+
+    choose_judges(opened, options.clip or "")
+    opened.faces("validation")
+
+
+TOKENIZER = option("--tokenizer", metavar="MODEL", help="count tokens as this text-to-image model does")
+
+
+@command(
+    "prompts show",
+    option("bank", nargs="?", metavar="BANK", help="<dataset>/<Target>_<Protected>, or the path of a JSON file"),
+    option("--variant", default="contextual", help="contextual, contextual-25, no-pose, plain (contextual)"),
+    option("--group", metavar="T_P", help="one group, such as 1_0 (all)"),
+    option("--instruction", action="store_true", help="what a language model is asked, not what is recorded"),
+)
+def prompts_show(options: Namespace) -> None:
+    """Show the sentences of a bank, or what a language model is asked for; without a name, which banks there are.
+
+    $ aimfair prompts show
+    $ aimfair prompts show celeba/Smiling_Male
+    $ aimfair prompts show celeba/Smiling_Male --variant no-pose --group 1_0
+    $ aimfair prompts show utkface/Female_White --group 0_1 --instruction
+    $ aimfair prompts show my-bank.json
+
+    Groups are named by target and protected value: 1_0 in Smiling_Male are smiling women. Variants are the rows of the
+    paper's Table 5: contextual (50 with head poses), contextual-25 (the first 25), no-pose (50 without), plain (one).
+    A name with an @ is a bank beside the recorded one: -p prompts=contextual@NAME takes it."""
+    from aimfair import prompts
+    from aimfair.prompts import writing
+
+    if not options.bank:
+        for name in prompts.banks():
+            record = prompts.read(name)
+            each = sorted({len(group["prompts"]) for group in record["groups"].values()})
+            made_by = record.get("made_by", {})
+            by = f"{made_by['model']}, {made_by.get('date', '')}" if "model" in made_by else made_by.get("how", "")
+            print(f"{name:32} {' to '.join(map(str, each))} prompts per group   {by}")
+        return
+    record = read_bank(options.bank)
+    if options.variant not in prompts.VARIANTS:
+        raise AimfairError(f"no variant {options.variant!r}; there are: {', '.join(prompts.VARIANTS)}")
+    for name in list(record["groups"]) if options.group is None else [options.group]:
+        if name not in record["groups"]:
+            raise AimfairError(f"no group {name!r}; there are: {', '.join(record['groups'])}")
+        if options.instruction:
+            print(
+                f"--- group {name}\n{writing.request_text(writing.empty_bank(record, {}), name, prompts.PER_GROUP)}\n"
+            )
+            continue
+        for id, text in prompts.VARIANTS[options.variant](record["groups"][name]):
+            print(f"{id:10} {text}")
+
+
+@command("prompts check", option("bank", metavar="BANK", help="a bank's name, or the path of a JSON file"), TOKENIZER)
+def prompts_check(options: Namespace) -> int:
+    """Check a bank: is every label named, nothing contradictory, nothing twice, all within what CLIP reads, all even?
+
+    $ aimfair prompts check celeba/Smiling_Male
+    $ aimfair prompts check my-bank.json
+    $ aimfair prompts check my-bank.json --tokenizer path/to/pipeline     count tokens as this model does
+
+    One line per problem, and exit status 1 if there is one. Without --tokenizer tokens are counted rather too high."""
+    from aimfair import prompts
+    from aimfair.prompts import wording
+
+    record = read_bank(options.bank)
+    tokens = wording.token_counter(options.tokenizer) if options.tokenizer else wording.ESTIMATED
+    problems = prompts.check(record, tokens)
+    print(*problems, sep="\n", end="\n" * bool(problems))
+    texts = [p["text"] for group in record["groups"].values() for p in group["prompts"]]
+    longest = max(map(tokens.count, texts))
+    found = f"{len(problems)} problems" if problems else "nothing found"
+    print(
+        f"{len(texts)} prompts, the longest {longest} of {tokens.limit} tokens{'' if options.tokenizer else ' at most'}: {found}"
+    )
+    return 1 if problems else 0
+
+
+@command(
+    "prompts write",
+    option("--task", required=True, help="<dataset>/<Target>_<Protected>, as in `aimfair prompts show`"),
+    option("--writer", default="recorded", help="recorded, huggingface, openai_compatible (recorded)"),
+    option("--model", default="", help="folder or hub name, or the name of the model at the endpoint"),
+    option("--revision", default="", help="of a model of the hub: a branch, tag or commit"),
+    option("--url", default="", help="address of an OpenAI-compatible endpoint, such as http://localhost:8000/v1"),
+    option("--out", metavar="FILE", help="where the bank goes (data/prompts/<task>@<model>.json)"),
+    option("--seed", type=int, default=0, help="seed of the requests (0)"),
+    option("--rounds", type=int, default=10, help="most requests per group (10)"),
+    option("--temperature", type=float, help="how freely the model chooses (its own default)"),
+    option("--timeout", type=float, default=300.0, metavar="SECONDS", help="for one reply (300)"),
+    option("--device", default="auto", help="of a local model: auto, cpu, cuda, cuda:1 (auto)"),
+    option("--per-group", type=int, default=50, metavar="N", help="prompts of each group (50)"),
+    option("--tolerance", type=float, default=0.1, help="largest difference of what is mentioned (0.1)"),
+    TOKENIZER,
+)
+def prompts_write(options: Namespace) -> None:
+    """Have a bank written by a language model: asked per group, each sentence checked, asked again for what is missing.
+
+    $ aimfair prompts write --task celeba/Smiling_Male --writer huggingface --model Qwen/Qwen3-4B-Instruct-2507
+    $ AIMFAIR_LLM_KEY=... aimfair prompts write --task utkface/Female_White --writer openai_compatible \\
+          --url https://some.host/v1 --model NAME
+    $ aimfair prompts write --task celeba/Male_Young --writer openai_compatible --url http://localhost:11434/v1 --model NAME
+
+    Writers: huggingface, a model on this machine, by transformers; openai_compatible, any server with chat completions
+    (hosted, vLLM, llama.cpp, Ollama); recorded, the bank that is there, through the same checks. A key comes from the
+    environment variable AIMFAIR_LLM_KEY and is stored nowhere.
+
+    The bank is written only when it is complete and even. Stop it at any time: what was accepted lies in a .partial file
+    beside it, and the same command goes on. With the default place, data/prompts/<task>@<model>.json, a study takes it
+    by -p prompts=contextual@<model>. You may edit the file: a study checks it again, and draws nothing from a faulty one."""
+    from aimfair.prompts import wording, writing
+
+    tokens = wording.token_counter(options.tokenizer) if options.tokenizer else wording.ESTIMATED
+    names = "seed rounds per_group tolerance model revision url device temperature timeout".split()
+    given = {name: getattr(options, name) for name in names}
+    path = writing.write_bank(
+        options.task, options.writer, options.out, tokens=tokens, tell=partial(print, flush=True), **given
+    )
+    print(f"The bank is in {path}")
+    if "@" in path.stem:
+        print(f"A study takes it by -p prompts=contextual@{path.stem.partition('@')[2]}")
+
+
+def read_bank(name: str) -> dict[str, Any]:
+    """The record of a bank in data/prompts, or of a file if ``name`` is the path of one."""
+    from aimfair import prompts
+
+    return prompts.read_file(Path(name)) if name.endswith((".json", ".partial")) else prompts.read(name)
+
+
+@command(
+    "train-sd",
+    *STUDY,
+    option("--minutes", type=float, help="how long to train (the profile's generator_minutes)"),
+    option("--steps", type=int, nargs=2, metavar=("A", "U"), help="of autoencoder and U-Net, in place of minutes"),
+    option("--width", type=int, help="channels of the first level, a multiple of 32 (64)"),
+    option("--out", metavar="FOLDER", help="where the pipeline goes (the profile's generator)"),
+)
+def train_sd(options: Namespace) -> None:
+    """Train the tiny Stable Diffusion of a profile on its captioned corpus; ends with a folder that diffusers can load.
+
+    $ aimfair train-sd --minutes 45 --out data/synthetic/my-sd
+    $ aimfair train-sd --profile celeba-smiling-male --data path/to/celeba --out data/synthetic/my-celeba-sd
+    $ aimfair train-sd --width 128 --minutes 120 --device cuda --out data/synthetic/my-wide-sd
+    $ aimfair train-sd --steps 12000 4500 --out data/synthetic/my-sd     as many as the shipped model of drawn faces took
+
+    How far a number of minutes goes depends on the machine. A number of steps is the same training everywhere, but for the
+    rounding of another processor, which a long training amplifies. training.json in the folder says how many steps a
+    training by the clock took. The width is the number of channels of the first level of the U-Net; autoencoder and U-Net
+    grow with it. Models with more than 60 MB of weights are for your machine only and are not published with the book."""
+    from aimfair.generate import tiny_sd
+    from aimfair.study.pool import train_generator
+
+    if options.width is not None and not options.out:
+        raise AimfairError("--width makes another model than the profile's: name a folder for it with --out")
+    width = tiny_sd.WIDTH if options.width is None else options.width
+    tiny_sd.channels(width)  # refuses a width before anything is read
+    if options.steps and (min(options.steps) < 1 or options.minutes):
+        raise AimfairError("--steps takes two numbers above 0, and no --minutes beside them")
+    changes: dict[str, Any] = {"generator": str(Path(options.out).resolve())} if options.out else {}
+    opened = open_study(options, changes | ({"generator_minutes": options.minutes} if options.minutes else {}))
+    p = opened.profile
+    if (home() / p.generator).exists():
+        raise AimfairError(f"{p.generator} exists: name another folder with --out")
+    if not p.corpus:
+        raise AimfairError(
+            f"profile {p.profile} names no corpus to train on: set -p corpus=faceworld, celeba or fairface"
+        )
+    steps = tuple(options.steps) if options.steps else None
+    print(f"The pipeline is in {train_generator(p, opened.device, opened.data_root, width, steps)}")
+
+
+@command(
+    "bench",
+    *STUDY,
+    option("--record", metavar="FILE", help="add the measurement to this JSON file"),
+    option("--text-to-image", action="store_true", help="measure only the text-to-image model"),
+)
+def bench(options: Namespace) -> None:
+    """Measure how fast the parts are here: training, evaluation, gradients, drawing, text to image.
+
+    $ aimfair bench
+    $ aimfair bench --record data/published/benchmarks.json   keep it for the book's appendix
+    $ aimfair bench -p generator=sd21-base-fast --text-to-image    only that, with any text-to-image model"""
+    from aimfair.book import bench
+    from aimfair.study.pool import model_of
+
+    opened = open_study(options)
+    p, device, rows = opened.profile, opened.device, []
+    print(bench.machine(device))
+    parts: list[Callable[[], Iterable[Any]]] = [
+        lambda: bench.training(p.backbone, p.image_size, device),
+        lambda: bench.training("resnet18", p.image_size, device, rounds=8),
+        lambda: bench.passes(p.backbone, p.image_size, device),
+        bench.drawing,
+        lambda: bench.generation(model_of(p), device, p.steps, p.guidance),
+    ]
+    for part in parts[-1:] if options.text_to_image else parts:
+        for what, value, unit in part():
+            print(f"  {what:50} {value:10.1f} {unit}", flush=True)
+            rows.append((what, value, unit))
+    if options.record:
+        bench.record(rows, device, Path(options.record))
+
+
+def known_splits() -> dict[str, str]:
+    """The hash of the split behind the published runs of each profile, from ``data/splits.csv``."""
+    with (home() / "data" / "splits.csv").open(newline="") as file:
+        return {row["profile"]: row["sha256"] for row in csv.DictReader(file)}
+
+
+@command("split", option("file", nargs="?", metavar="FILE", help="CSV to write, or to compare with"), *STUDY)
+def split(options: Namespace) -> int:
+    """Which faces a study has: the names of its training, validation and test faces, with a hash.
+
+    $ aimfair split                                              how many, their hash, and whether they are the book's
+    $ aimfair split --profile utkface --data path/to/utkface     is my copy split as the one behind the book's runs?
+    $ aimfair split mine.csv --profile utkface --data path/to/utkface   write the list
+
+    A file that is there is compared, never replaced: exit status 1 where it lists other faces. Nothing is decoded,
+    so this is the quickest check of a copy of the data."""
+    from aimfair import sampling
+    from aimfair.study import profiles
+
+    opened = open_study(options)
+    p, usual = opened.profile, profiles.load(options.profile)
+    names = {part: opened.catalogue.names[rows] for part, rows in opened.split.items()}
+    digest = sampling.split_hash(names)
+    print(f"{p.profile}: " + ", ".join(f"{len(members):,} {part}" for part, members in names.items()))
+    print(f"sha256 {digest}")
+    if options.file is None:
+        known = known_splits().get(usual.profile)
+        if any(getattr(p, field) != getattr(usual, field) for field in profiles.REAL):
+            print("The book has no such split to compare with: what decides it was changed.")
+        elif known is None:
+            print("data/splits.csv has no split of this profile.")
+        elif digest != known:
+            print(f"Not the faces behind the book's runs, which have {known}: another version or part of the data set?")
+            return 1
+        else:
+            print("The faces behind the book's runs.")
+        return 0
+    path = Path(options.file).expanduser()
+    if not path.exists():
+        sampling.write_split(path, names)
+        print(f"written to {path}")
+        return 0
+    listed = sampling.read_split(path)
+    parts = [part for part in {**names, **listed} if list(names.get(part, [])) != list(listed.get(part, []))]
+    print(f"{path} lists {'other faces; it was left as it is:' if parts else 'the same faces'}")
+    for part in parts:
+        mine, theirs = list(names.get(part, [])), list(listed.get(part, []))
+        both = len(set(mine) & set(theirs))
+        order = ", in another order" if both == len(mine) == len(theirs) else ""
+        print(f"  {part}: {len(theirs):,} listed, {len(mine):,} here, {both:,} of them in both{order}")
+    return 1 if parts else 0
+
+
+@command("status")
+def status(options: Namespace) -> None:
+    """Show the profiles and what is done of each: chapters run and published, runs in the repository and on this machine.
+
+    $ aimfair status"""
+    from aimfair.book import chapters
+    from aimfair.book.execution import stamp_of
+    from aimfair.study import profiles, runs
+
+    for name in profiles.available():
+        p = profiles.load(name)
+        done = sum(stamp_of(path) is not None for path in chapters.executed_folder(name).glob("*.ipynb"))
+        copies = len(list(chapters.published_folder(name).glob("*.ipynb")))
+        published = sum(1 for _ in runs.published_scores(home() / "data" / "published", name))
+        print(f"{name:24} {p.dataset:10} {p.target} / {p.protected}, {p.train_images} training images, {p.backbone}")
+        print(f"{'':24} {done} chapters run, {copies} in the book, {published} published runs")
+    mine = len(list((home() / "data" / "runs").glob("*/config.json")))
+    page = home() / "book" / "_build" / "html" / "index.html"
+    print(f"{'data/runs':24} {mine} runs of this machine")
+    print(f"{'book':24} {page if page.exists() else 'not built yet: aimfair build'}")
+
+
+@command("refresh", option("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="paths (all of notebooks/)"))
+def refresh(options: Namespace) -> None:
+    """Run notebooks with their default parameters and store the outputs in them: the reference that nbval compares with.
+
+    $ aimfair refresh                                        all of notebooks/
+    $ aimfair refresh notebooks/01_fairness_metrics.ipynb
+
+    Time stamps and other traces of the run are stripped, so a changed byte means a changed result."""
+    from aimfair.book.execution import refresh
+
+    for path in options.notebooks or sorted((home() / "notebooks").glob("*.ipynb")):
+        print(f"{path.name}: {'changed' if refresh(path) else 'unchanged'}", flush=True)
+
+
+@command("test")
+def test(options: Namespace) -> int:
+    """Run all tests: the library, every notebook against its stored outputs, the book. Arguments go to pytest.
+
+    Files are shared out among as many processes as there are cores, four at most; -n 0 keeps them in one.
+
+    $ aimfair test
+    $ aimfair test tests/test_metrics.py
+    $ aimfair test -k gradients -x -n 0"""
+    print("Running the tests: the library, the notebooks, the book. This takes about eight minutes.", flush=True)
+    shared_out = ["-n", str(min(4, cores())), "--dist", "loadfile"]
+    with child_environment(OMP_NUM_THREADS="1"):  # threads of several processes get in each other's way
+        return subprocess.call([sys.executable, "-m", "pytest", *shared_out, *options.arguments], cwd=home())
+
+
+@command("lab")
+def lab(options: Namespace) -> int:
+    """Open JupyterLab on the notebooks. Arguments go to JupyterLab.
+
+    $ aimfair lab
+    $ aimfair lab --no-browser --port 8890"""
+    return subprocess.call([sys.executable, "-m", "jupyterlab", "notebooks", *options.arguments], cwd=home())
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with their options, in the order of this file."""
+    plain = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser("aimfair", description=ABOUT, formatter_class=plain)
+    top.set_defaults(command=lambda options: top.print_help())
+    groups = {"": top.add_subparsers(title="commands", metavar="COMMAND")}
+    for name, (function, options) in COMMANDS.items():
+        group, _, last = name.rpartition(" ")
+        if group not in groups:
+            title, _, about = GROUPS[group].partition("\n\n")
+            made = groups[""].add_parser(group, help=title, description=about or title, formatter_class=plain)
+            made.set_defaults(command=lambda options, made=made: made.print_help())
+            groups[group] = made.add_subparsers(title="commands", metavar="COMMAND")
+        text = inspect.cleandoc(function.__doc__ or "")
+        first = text.split(".")[0].split(":")[0].split(";")[0]
+        sub = groups[group].add_parser(last, help=first, description=text, formatter_class=plain)
+        sub.set_defaults(command=function)
+        for names, settings in options:
+            sub.add_argument(*names, **settings)
+    return top
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 for what the user can mend, 130 after Ctrl-C, 141 where
     nobody reads the output to its end."""
     top = parser()
     options, more = top.parse_known_args(arguments)
-    if getattr(options, "passes_on", False):
-        options.arguments = more
-    elif more:
+    options.arguments = more
+    if more and options.command not in (test, lab):
         top.error(f"{' '.join(more)}: not an option of this command; see --help")
     try:
         status = options.command(options) or 0
@@ -61,13 +1053,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nStopped. What was finished is kept: the same command goes on from there.", file=sys.stderr)
         return 130
-
-
-def parser() -> argparse.ArgumentParser:
-    """All commands with their options, in the order of ``aimfair --help``."""
-    top = argparse.ArgumentParser("aimfair", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.set_defaults(command=lambda options: top.print_help())
-    commands = top.add_subparsers(title="commands", metavar="COMMAND")
-    for file in (book, run, grid, measure, generate, audit, prompts, train_sd, bench, overview, split, tools):
-        file.register(commands)
-    return top

@@ -141,9 +141,9 @@ def test_the_grid_lists_computes_and_summarises_an_experiment_by_name(pool, tmp_
     given = [f"{name}={value}" for name, value in changes(pool).items()]
     common = ["--profile", "smoke", "--device", "cpu", "--runs", str(tmp_path), "--seeds", "100"]
     common += [part for pair in given for part in ("-p", pair)]
-    assert cli.main(["grid", "list", *common, "--beyond", "batchnorm"]) == 0
+    assert cli.main(["grid", "status", *common, "--beyond", "batchnorm", "--long"]) == 0
     listed = capsys.readouterr().out
-    assert f"{PER_SEED['batchnorm']} runs" in listed and "Table" not in listed and "mask=none" in listed
+    assert f" {PER_SEED['batchnorm']} " in listed and "Table" not in listed and "mask=none" in listed
     assert cli.main(["grid", "run", *common, "--beyond", "batchnorm", "--methods", "erm"]) == 0
     assert "1 runs, 0 are there, 1 to compute" in capsys.readouterr().out
     assert cli.main(["grid", "table", *common, "--beyond", "batchnorm", "--methods", "erm"]) == 0
@@ -152,12 +152,12 @@ def test_the_grid_lists_computes_and_summarises_an_experiment_by_name(pool, tmp_
         "| Baseline (ERM) | nothing | 1 | 1 |" in table.out
         and "statistics real | synthetic faces | 5 | 0 | missing" in table.out
     )
-    assert cli.main(["grid", "list", *common, "--beyond"]) == 0
+    assert cli.main(["grid", "status", *common, "--beyond"]) == 0
     everything = capsys.readouterr().out
-    assert all(f"\n{name}: " in everything for name in [*PER_SEED, "extensions"]) and "Table" not in everything
-    assert cli.main(["grid", "list", *common, "--beyond", "scores", "--table", "9"]) == 0
+    assert all(f"\n{name} " in everything for name in [*PER_SEED, "extensions"]) and "Table" not in everything
+    assert cli.main(["grid", "status", *common, "--beyond", "scores", "--table", "9"]) == 0
     both = capsys.readouterr().out
-    assert "\nTable 9: " in both and "\nscores: " in both
+    assert "\nTable 9 " in both and "\nscores " in both
 
 
 def test_the_main_study_alone_has_studies_of_photographs_beside_it_with_its_runs_and_device(tmp_path):

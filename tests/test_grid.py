@@ -521,11 +521,7 @@ def test_what_the_user_can_mend_is_one_line_and_status_2(capsys, tmp_path):
 def test_the_commands_show_tables_and_their_state_without_computing_anything(pool, finished, capsys, tmp_path):
     given = ["--profile", "smoke", "--device", "cpu", "--runs", finished[0].runs_root]
     given += [text for name, value in changes(pool).items() for text in ("-p", f"{name}={value}")]
-    assert cli.main(["grid", "list", "--table", "3", "5", *given]) == 0
-    said = capsys.readouterr().out
-    assert "Table 3: Training strategies. 38 runs" in said and "linear-probing       5 x 1 seeds" in said
-    assert "Plain prompt                           synthetic-only       1 seed                 prompts=plain" in said
-    assert cli.main(["grid", "list", "--figure", "6", "--long", *given]) == 0
+    assert cli.main(["grid", "status", "--figure", "6", "--long", *given]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum(" there " in line for line in lines) == 2 and sum(" missing " in line for line in lines) == 9
     assert cli.main(["grid", "status", "--table", "6", "9", *given]) == 0
@@ -567,7 +563,7 @@ def test_the_runs_of_a_table_are_published_with_its_variations(tmp_path, monkeyp
         chosen = ["--hyper", "lr=0.03", "-p", f"synthetic_ratio={ratio}"]
         assert cli.main(["run", "full-finetuning", *common, *chosen]) == 0
     capsys.readouterr()
-    assert cli.main(["grid", "publish", "--table", "7", *common]) == 0
+    assert cli.main(["publish", "--table", "7", *common]) == 0
     assert "data/published/smoke/full-finetuning.0001.parquet" in capsys.readouterr().out
     found = runs.published_runs(tmp_path / "data" / "published", "smoke", "full-finetuning")
     assert sorted(run.config["study"].get("synthetic_ratio", 1.0) for run in found) == [0.5, 1.0]

@@ -8,7 +8,6 @@ from PIL import Image
 from tiny_pipelines import pictures, stable_diffusion
 
 from aimfair import cli, study
-from aimfair.commands._options import common_parameters, named_model
 from aimfair.environment import AimfairError, home
 from aimfair.generate import corpora, presets, tiny_sd
 from aimfair.generate.manifest import jobs, read_manifest
@@ -135,7 +134,7 @@ def test_only_a_generator_below_data_is_trained(checkout, model, monkeypatch, tm
 
 def test_a_preset_brings_its_steps_and_guidance_wherever_it_is_named(tmp_path):
     options = cli.parser().parse_args(["run", "erm", "--model", "sdxl"])
-    assert common_parameters(options) == {"generator": "sdxl"}
+    assert cli.read_parameters(options) == {"generator": "sdxl"}
     changed = profiles.load("demo", generator="sdxl")
     assert (changed.steps, changed.guidance, changed.corpus) == (30, 5.0, "faceworld")
     assert profiles.load("demo", generator="flux2-klein", steps=6).steps == 6
@@ -150,9 +149,12 @@ def test_a_preset_brings_its_steps_and_guidance_wherever_it_is_named(tmp_path):
 
 
 def test_a_model_in_the_working_directory_is_named_in_full(model, monkeypatch):
+    def named(given):
+        return cli.read_parameters(cli.parser().parse_args(["run", "erm", "--model", given]))["generator"]
+
     monkeypatch.chdir(model.parent)
-    assert named_model("model") == named_model(str(model)) == str(model) and named_model("sdxl") == "sdxl"
-    assert named_model("data/tiny-sd/faceworld") == "data/tiny-sd/faceworld"  # as the profiles say it
+    assert named("model") == named(str(model)) == str(model) and named("sdxl") == "sdxl"
+    assert named("data/tiny-sd/faceworld") == "data/tiny-sd/faceworld"  # as the profiles say it
 
 
 # Identities

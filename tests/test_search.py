@@ -107,7 +107,7 @@ def test_later_seeds_are_run_with_what_counts(searched):
 
 
 def test_the_command_runs_every_value_first_and_then_the_best(searched, capsys, monkeypatch):
-    monkeypatch.setattr("aimfair.commands.run.open_study", lambda options: searched)
+    monkeypatch.setattr(cli, "open_study", lambda options: searched)
     assert cli.main(["run", "full-finetuning", "--search", "--seeds", "300", "400"]) == 0
     said = [line.split()[1] + " " + line.split("lr=")[1] for line in capsys.readouterr().out.splitlines()[1:]]
     assert said == [*(f"300 {lr}" for lr in RATES), "400 0.01"]
@@ -243,7 +243,7 @@ def test_a_baseline_that_diverges_is_no_run(wild, tmp_path):
 
 
 def test_the_command_goes_on_in_a_search_and_ends_where_one_value_was_asked_for(wild, capsys, monkeypatch):
-    monkeypatch.setattr("aimfair.commands.run.open_study", lambda options: wild)
+    monkeypatch.setattr(cli, "open_study", lambda options: wild)
     assert cli.main(["run", "full-finetuning", "--search"]) == 0
     assert "lr=1e+30, note: its loss was not finite" in capsys.readouterr().out
     assert cli.main(["run", "full-finetuning", "--hyper", "lr=1e30"]) == 2

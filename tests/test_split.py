@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from aimfair import cli, sampling
-from aimfair.commands import split
 from aimfair.datasets import Catalogue
 from aimfair.environment import home
 
@@ -27,8 +26,8 @@ def run(capsys, *arguments):
 
 def test_the_studies_of_published_runs_still_have_their_faces(capsys):
     published = home() / "data" / "published"
-    assert split.known() and all(any((published / name).glob("*.0001.parquet")) for name in split.known())
-    names = [name for name in split.known() if name.startswith("demo")]
+    assert cli.known_splits() and all(any((published / name).glob("*.0001.parquet")) for name in cli.known_splits())
+    names = [name for name in cli.known_splits() if name.startswith("demo")]
     assert len(names) == 3
     for name in names:
         status, said = run(capsys, "--profile", name)
@@ -36,7 +35,7 @@ def test_the_studies_of_published_runs_still_have_their_faces(capsys):
 
 
 def test_another_copy_of_the_data_is_told(capsys, monkeypatch):
-    monkeypatch.setattr(split, "known", lambda: {"demo": "0" * 64})
+    monkeypatch.setattr(cli, "known_splits", lambda: {"demo": "0" * 64})
     assert run(capsys)[0] == 1
     assert "has no split of this profile" in run(capsys, "--profile", "smoke")[1]
 

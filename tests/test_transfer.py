@@ -117,7 +117,7 @@ def test_places_say_what_the_generator_has_seen():
 def test_the_command_lists_places_and_prints_what_it_measured(lab, monkeypatch, capsys):
     assert cli.main(["measure", "transfer", "--profile", "smoke"]) == 0
     assert "cartoons" in capsys.readouterr().out
-    monkeypatch.setattr("aimfair.commands.measure.open_study", lambda options: lab)
+    monkeypatch.setattr(cli, "open_study", lambda options: lab)
     assert cli.main(["measure", "transfer", "erm", "--on", "cartoons"]) == 0
     line = capsys.readouterr().out.splitlines()[-1].split()
     assert line[:3] == ["erm", "100", "cartoons"] and len(line) == 9

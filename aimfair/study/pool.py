@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,7 @@ from aimfair.faces import FaceSet
 from aimfair.generate import draw, edit, manifest, pipelines, presets, tiny_sd
 from aimfair.generate.manifest import AnyJob, Job
 from aimfair.generate.pipelines import Compute
-from aimfair.study.corpus import load_corpus
+from aimfair.study.corpus import corpus_root, load_corpus
 from aimfair.study.profiles import Profile
 
 ELSEWHERE = "folder:"
@@ -249,3 +250,38 @@ def _settings(profile: Profile) -> dict[str, Any]:
 def _in_a_name(generator: str) -> str:
     """A generator as part of the name of a folder."""
     return generator.strip("/").replace("data/", "", 1).replace("/", "-")
+
+
+def foresee_drawing(profile: Profile, folder: Path, data_root: str = "") -> list[str]:
+    """What drawing the pool in ``folder`` takes, a line each: images missing, the model to train or fetch, disk space.
+
+    Raises AimfairError where drawing would, as far as that is known without loading the model.
+    """
+    side, jobs = presets.find(profile.generator).size, pool_jobs(profile)
+    missing = len(missing_images(profile, jobs, folder))
+    drawn = f"drawn at {side} px, " if side and side != profile.image_size else ""
+    lines = [
+        f"{len(jobs)} images by {profile.generator}, {len(jobs) - missing} are there, {missing} to draw: {profile.steps} "
+        f"steps each, guidance {profile.guidance:g}, prompts {profile.prompts}, {drawn}kept at {profile.image_size} px "
+        f"in {folder}"
+    ]
+    if not missing:
+        return lines
+    fetch = 0.0
+    if will_be_trained(profile):
+        corpus_root(profile, data_root)
+        lines.append(f"The generator is trained on {profile.corpus} first, for {profile.generator_minutes:g} minutes")
+    elif (model := pipelines.locate(model_of(profile))) and not pipelines.at_hand(model_of(profile)):
+        fetch = model.fetch or model.gigabytes
+        lines.append(f"The weights are fetched first: {f'about {fetch:g} GB' if fetch else 'their size is not known'}")
+    sizes: list[float] = [path.stat().st_size for path in folder.rglob("*.png")] or [
+        1.6 * profile.image_size**2
+    ]  # of a PNG
+    needed = missing * sum(sizes) / len(sizes) / 1e9
+    free = shutil.disk_usage(next(p for p in (folder, *folder.absolute().parents) if p.exists())).free / 1e9
+    lines.append(
+        f"The images take about {needed:.2g} GB of {free:.0f} GB free; the first batch tells how long they take"
+    )
+    if needed + fetch > free:
+        lines.append("The disk is too small for that: make room, or name another folder with --out")
+    return lines
