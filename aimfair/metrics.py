@@ -44,11 +44,6 @@ def eo_mean(cells: np.ndarray) -> np.ndarray:
     return (tpr_gap(cells) + fpr_gap(cells)) / 2
 
 
-def eo_sum(cells: np.ndarray) -> np.ndarray:
-    """Equalised odds, the sum of the two gaps, as some benchmarks report it."""
-    return tpr_gap(cells) + fpr_gap(cells)
-
-
 def wst(cells: np.ndarray) -> np.ndarray:
     """Worst-group accuracy (Equation 10): the smallest cell."""
     return cells.min(-1)
@@ -81,7 +76,7 @@ class FairnessReport:
     counts: np.ndarray
 
     tpr_gap, fpr_gap = _of_report(tpr_gap), _of_report(fpr_gap)
-    eo_max, eo_mean, eo_sum = _of_report(eo_max), _of_report(eo_mean), _of_report(eo_sum)
+    eo_max, eo_mean = _of_report(eo_max), _of_report(eo_mean)
     wst, std, balanced = _of_report(wst), _of_report(std), _of_report(balanced)
 
     @property
@@ -120,7 +115,8 @@ def fairness_report(target: Any, predicted: Any, protected: Any) -> FairnessRepo
     group = 2 * y + s
     counts = np.bincount(group, minlength=4)
     correct = np.bincount(group[decision == y], minlength=4)
-    _warn_about_empty(counts)
+    if empty := [f"(target={t}, protected={p})" for (t, p), n in zip(GROUPS, counts, strict=True) if n == 0]:
+        warnings.warn(f"no face in group {', '.join(empty)}: its accuracy is NaN, not 0", stacklevel=2)
     cells = np.divide(100.0 * correct, counts, out=np.full(4, np.nan), where=counts > 0)
     return FairnessReport(cells, counts)
 
@@ -146,9 +142,3 @@ def _binary(what: str, values: Any) -> np.ndarray:
         hint = " (a logit becomes a prediction by `logit >= 0`)" if what == "predicted" else ""
         raise AimfairError(f"{what} must hold 0 and 1 only, found {odd}{hint}")
     return array.astype(np.int64)
-
-
-def _warn_about_empty(counts: np.ndarray) -> None:
-    empty = [f"(target={t}, protected={p})" for (t, p), n in zip(GROUPS, counts, strict=True) if n == 0]
-    if empty:
-        warnings.warn(f"no face in group {', '.join(empty)}: its accuracy is NaN, not 0", stacklevel=3)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,6 @@ from tqdm import tqdm as plain
 from tqdm.auto import tqdm
 
 Item = TypeVar("Item")
-
 
 FILE = "file:"
 BAR = {"leave": False, "dynamic_ncols": True}
@@ -30,26 +29,15 @@ SPEAK_EVERY = 60.0
 """Seconds before the first line in a log, and between two of one loop."""
 
 
-class LastLine:
-    """A file for tqdm to write to that keeps nothing but the line it shows now."""
+class Lines:
+    """A file for tqdm to write to: every text, stripped of what moves the cursor, is handed to ``show``."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, show: Callable[[str], object]):
+        self.show = show
 
     def write(self, text: str) -> None:
         with suppress(OSError):  # a full disk must not end a training for the sake of its progress
-            self.path.write_text(text.strip())
-
-    def flush(self) -> None:
-        pass
-
-
-class Log:
-    """Standard error as tqdm's file: lines in place of one that is written over."""
-
-    def write(self, text: str) -> None:
-        if line := text.strip():
-            print(line, file=sys.stderr, flush=True)
+            self.show(text.strip())
 
     def flush(self) -> None:
         pass
@@ -75,12 +63,17 @@ def progress(
     setting = os.environ.get("AIMFAIR_PROGRESS", "auto")
     common: dict[str, Any] = {"desc": what, "total": total, "unit": unit, "initial": done}
     if setting.startswith(FILE):
-        yield from plain(items, file=LastLine(Path(setting.removeprefix(FILE))), **common, **LINE)
+        yield from plain(items, file=Lines(Path(setting.removeprefix(FILE)).write_text), **common, **LINE)
     elif setting == "off" or not quiet():
         yield from tqdm(items, disable=quiet(), **common, **BAR)
     else:
         pace = {"delay": SPEAK_EVERY, "mininterval": SPEAK_EVERY, "miniters": 1}
-        yield from plain(items, file=Log(), **common, **(LINE | ({} if total else WITHOUT_TOTAL) | pace))
+        yield from plain(
+            items,
+            file=Lines(lambda line: line and print(line, file=sys.stderr, flush=True)),
+            **common,
+            **(LINE | ({} if total else WITHOUT_TOTAL) | pace),
+        )
 
 
 def in_words(number: int, thing: str) -> str:

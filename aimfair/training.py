@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -270,11 +270,13 @@ class Checkpoint:
         """Write the state after a completed epoch; the file appears whole or not at all."""
         from safetensors.torch import save_file
 
-        parts: dict[str, dict[str, Tensor]] = {"model": self.model.state_dict(), "best": best}
-        if isinstance(self.loss, nn.Module):
-            parts["loss"] = self.loss.state_dict()
         momenta = [self.optimiser.state[p].get("momentum_buffer") for p in self.optimiser.param_groups[0]["params"]]
-        parts["momentum"] = {str(number): value for number, value in enumerate(momenta) if value is not None}
+        parts: dict[str, Mapping[str, Tensor]] = {
+            "model": self.model.state_dict(),
+            "best": best,
+            "loss": self.loss.state_dict() if isinstance(self.loss, nn.Module) else {},
+            "momentum": {str(number): value for number, value in enumerate(momenta) if value is not None},
+        }
         tensors = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".partial")
@@ -293,11 +295,10 @@ class Checkpoint:
             about = file.metadata()
             if about["settings"] != json.dumps(self.settings):
                 return History(), {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        parts: dict[str, dict[str, Any]] = {"model": {}, "best": {}, "momentum": {}, "loss": {}}
-        for name, value in tensors.items():
-            part, _, rest = name.partition("/")
-            parts[part][rest] = value
+            parts: dict[str, State] = {"model": {}, "best": {}, "momentum": {}, "loss": {}}
+            for name in file.keys():  # noqa: SIM118
+                part, _, rest = name.partition("/")
+                parts[part][rest] = file.get_tensor(name)
         self.model.load_state_dict(parts["model"])
         if isinstance(self.loss, nn.Module):
             self.loss.load_state_dict(parts["loss"])

@@ -36,7 +36,7 @@ def test_the_paper_s_own_rows() -> None:
     assert report.std == pytest.approx(10.65, abs=0.005)
     assert np.std(report.cells, ddof=1) == pytest.approx(12.29, abs=0.006)
     assert (report.tpr_gap, report.fpr_gap) == pytest.approx((23.84, 14.93))
-    assert (report.eo_max, report.eo_mean, report.eo_sum) == pytest.approx((23.84, 19.385, 38.77))
+    assert (report.eo_max, report.eo_mean) == pytest.approx((23.84, 19.385))
     assert report.demographic_parity == pytest.approx(31.3, abs=0.05)
     # The mean form is what the table of vision transformers prints.
     assert published_report((82.59, 98.31, 95.76, 71.12), CELEBA).eo_mean == pytest.approx(20.18)
@@ -84,11 +84,9 @@ def test_swapped_labels(faces) -> None:
 
 def test_the_functions_take_many_models_at_once() -> None:
     cells = np.random.default_rng(0).uniform(0, 100, (20, 10, 4))
-    low, high, total = metrics.eo_mean(cells), metrics.eo_max(cells), metrics.eo_sum(cells)
-    assert (low <= high + 1e-12).all() and (high <= total + 1e-12).all()
-    assert total == pytest.approx(2 * low)
+    assert (metrics.eo_mean(cells) <= metrics.eo_max(cells) + 1e-12).all()
     report = published_report(cells[3, 7])
-    for name in ("tpr_gap", "fpr_gap", "eo_max", "eo_mean", "eo_sum", "wst", "std", "balanced"):
+    for name in ("tpr_gap", "fpr_gap", "eo_max", "eo_mean", "wst", "std", "balanced"):
         values = getattr(metrics, name)(cells)
         assert values.shape == (20, 10) and values[3, 7] == getattr(report, name)
 

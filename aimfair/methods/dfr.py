@@ -53,18 +53,13 @@ def group_sizes(labelled: Labelled) -> np.ndarray:
     return np.bincount(2 * labelled[1] + labelled[2], minlength=4)
 
 
-def part(labelled: Labelled, index: np.ndarray) -> Labelled:
-    """The samples at ``index``."""
-    x, y, s = labelled
-    return x[index], y[index], s[index]
-
-
 def balanced_part(labelled: Labelled, seed: int) -> Labelled:
     """A random subset with as many samples of each group as the smallest one has. Raises AimfairError if that is none."""
     size = int(group_sizes(labelled).min())
     if size == 0:
         raise AimfairError("balancing needs faces of every group: one has none")
-    return part(labelled, sampling.balanced(*labelled[1:], size, seed))
+    chosen = sampling.balanced(*labelled[1:], size, seed)
+    return tuple(column[chosen] for column in labelled)  # type: ignore[return-value]
 
 
 def halves(labelled: Labelled, seed: int) -> tuple[Labelled, Labelled]:
@@ -73,7 +68,8 @@ def halves(labelled: Labelled, seed: int) -> tuple[Labelled, Labelled]:
     if sizes.min() < 2:
         raise AimfairError("DFR halves its faces to choose C: it needs at least two of every group")
     first = sampling.per_group(*labelled[1:], (sizes // 2).tolist(), seed)
-    return part(labelled, first), part(labelled, np.setdiff1d(np.arange(sizes.sum()), first))
+    second = np.setdiff1d(np.arange(sizes.sum()), first)
+    return tuple(tuple(column[half] for column in labelled) for half in (first, second))  # type: ignore[return-value]
 
 
 def logistic(labelled: Labelled, c: float) -> Rule:
