@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,6 @@ Gaps = tuple[dict[str, float], dict[str, float]]
 """(domain_gap, bias_gap): of each tensor, how far its mean gradients lie apart on biased real and biased synthetic faces,
 and on biased and balanced synthetic faces."""
 
-Measured = TypeVar("Measured")
-
 
 def three_gradients(
     model: nn.Module,
@@ -35,19 +33,16 @@ def three_gradients(
     biased: FaceSet,
     balanced: FaceSet,
     seed: int = 0,
-    measure: Callable[..., Measured] = mean_gradients,  # type: ignore[assignment]
+    measure: Callable[..., Any] = mean_gradients,
     **options: Any,
-) -> tuple[Measured, Measured, Measured]:
+) -> list[Any]:
     """Mean gradients (or another ``measure``) on the real, the biased and the balanced synthetic faces.
 
     options  of :func:`aimfair.gradients.mean_gradients`; the three sets are shuffled and cropped by ``seed`` and the two
              seeds after it. No protected label is read
     """
-    first, second, third = (
-        measure(model, faces.without_protected(), seed=seed + i, **options)
-        for i, faces in enumerate((real, biased, balanced))
-    )
-    return first, second, third
+    sets = enumerate((real, biased, balanced))
+    return [measure(model, faces.without_protected(), seed=seed + i, **options) for i, faces in sets]
 
 
 def gradient_gaps(

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from toys import fit_method as fit
 from toys import toy_faces
 
 from aimfair import masks, methods, training
@@ -21,11 +22,6 @@ from aimfair.methods.unit_masks import spread, unit_gaps, unit_sizes, within, wo
 edit_add_tune = pkgutil.resolve_name("aimfair.methods.edit_add_tune")
 
 
-def fit(bench, name, **hyper):
-    method = methods.get(name)
-    return method.fit(bench.seen_by(method), method.hyper(**hyper))
-
-
 def state(fitted):
     return fitted.model.state_dict()
 
@@ -36,23 +32,6 @@ def same(first, second, names=None):
 
 def parameters(model):
     return {name for name, _ in model.named_parameters()}
-
-
-@pytest.mark.parametrize(
-    ("name", "hyper", "fault"),
-    [
-        ("aim-fair-relative", {"rankings": "bias"}, "has no hyper-parameter 'rankings'"),
-        ("channel-mask", {"rankings": "bias"}, "has no hyper-parameter 'rankings'"),
-        ("weight-interpolation", {"a": 1.5}, "a must be 0 to 1 and statistics interpolated or re-estimated, got"),
-        ("weight-interpolation", {"statistics": "none"}, "a must be 0 to 1 and statistics interpolated or re-est"),
-        ("batchnorm-real", {"mask": "some"}, "mask must be one of none, all, aim-fair, random, got 'some'"),
-        ("channel-mask", {"size": "tensors"}, "size must be weights or share, got 'tensors'"),
-        ("channel-mask", {"ranking": "best"}, "ranking must be gaps or random, got 'best'"),
-    ],
-)
-def test_impossible_settings_are_named(bench, name, hyper, fault):
-    with pytest.raises(AimfairError, match=fault):
-        fit(bench, name, **hyper)
 
 
 # ------------------------------------------------------------------------------------------- interpolation, batch norm

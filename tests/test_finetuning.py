@@ -280,24 +280,3 @@ def test_the_adapters_depend_on_the_seed_alone():
     first = adapted("vit-slim").state_dict()
     torch.manual_seed(6)
     assert same(first, adapted("vit-slim").state_dict())
-
-
-# ------------------------------------------------------------------------------------------------------------ bad input
-
-
-@pytest.mark.parametrize(
-    ("name", "hyper", "fault"),
-    [
-        ("random-ratio", {"ratio": 1.2}, "ratio must be 0 to 1 and unit tensor or element"),
-        ("random-ratio", {"ratio": -0.1}, "ratio must be 0 to 1 and unit tensor or element"),
-        ("random-ratio", {"unit": "layer"}, "ratio must be 0 to 1 and unit tensor or element"),
-        ("freeze-one-block", {"block": "layer5"}, "block must be best or one of stem, .*, fc, got 'layer5'"),
-        ("lora", {"targets": "qvk"}, "no layer is called 'qvk'; there are: .*layer4.1.conv2"),
-        ("lora", {"rank": 0}, "rank must be at least 1, got 0"),
-        ("aim-fair", {"rankings": "first"}, "rankings must be one of both, domain, bias"),
-        ("aim-fair", {"k": 63}, "k must be between 1 and the 62 tensors"),
-    ],
-)
-def test_impossible_settings_are_named(bench, name, hyper, fault):
-    with pytest.raises(AimfairError, match=fault):
-        fit(bench, name, **hyper)

@@ -10,14 +10,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from toys import gaussian_toy, group_accuracies
+from toys import fit_method, gaussian_toy, group_accuracies, same_weights
 
 from aimfair import methods, models
 from aimfair.environment import AimfairError
-
-
-def weights(fitted):
-    return {name: value.clone() for name, value in fitted.model.state_dict().items()}
 
 
 @pytest.mark.parametrize("name", methods.registry())
@@ -31,7 +27,7 @@ def test_every_method_fits_predicts_and_repeats(bench, name):
     first, second = (method.fit(seen, method.hyper()) for _ in range(2))
     logits = models.evaluate(first.model, bench.validation)
     assert logits.shape == (40,) and torch.isfinite(logits).all()
-    assert all(torch.equal(weights(second)[n], v) for n, v in weights(first).items())
+    assert same_weights(first, second)
 
 
 def documentation(fit):
@@ -120,6 +116,42 @@ def test_possible_hyper_parameters_are_taken_as_they_are_and_fixed_ones_are_part
     assert lff.hyper(gce=True, q=1) == lff.hyper(q=1) == {"q": 1, "decay": 0.7, "gce": "true"}
     assert methods.get("group-dro").hyper(lr=None)["lr"] is None and methods.get("group-dro").hyper(lr=1)["lr"] == 1
     assert methods.get("subsampling").hyper(same_updates=False)["same_updates"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("cvar-dro", [{"alpha": 0.0}, {"alpha": 1.1}], "0 < alpha <= 1, got"),
+        ("ltgc-mixing", [{"a": 0.0}, {"pairing": "random"}], "a must be above 0 and pairing any or same label"),
+        ("jtt", [{"upweight": 0}, {"upweight": 2.5}, {"first_epochs": 0}], "JTT"),
+        ("eiil", [{"reference_epochs": 0}, {"eta": -0.1}], "EIIL"),
+        ("xrm", [{"twin_epochs": 0}, {"eta": -0.1}], "XRM"),
+        ("lff", [{"q": 1.5}, {"decay": 1.0}], "LfF"),
+        ("maple", [{"share": 0.0}, {"share": 1.2}], "share lies above 0"),
+        ("last-layer-fairness", [{"lr": 1e300, "epochs": 20}], "not finite"),
+        ("bmft", [{"rate": 101}], "percentile, 0 to 100, got 101"),
+        (
+            "random-ratio",
+            [{"ratio": 1.2}, {"ratio": -0.1}, {"unit": "layer"}],
+            "ratio must be 0 to 1 and unit tensor or element",
+        ),
+        ("freeze-one-block", [{"block": "layer5"}], "block must be best or one of stem, .*, fc, got 'layer5'"),
+        ("lora", [{"targets": "qvk"}], "no layer is called 'qvk'; there are: .*layer4.1.conv2"),
+        ("lora", [{"rank": 0}], "rank must be at least 1, got 0"),
+        ("aim-fair", [{"rankings": "first"}], "rankings must be one of both, domain, bias"),
+        ("aim-fair", [{"k": 63}], "k must be between 1 and the 62 tensors"),
+        ("aim-fair-relative", [{"rankings": "bias"}], "has no hyper-parameter 'rankings'"),
+        ("channel-mask", [{"rankings": "bias"}], "has no hyper-parameter 'rankings'"),
+        ("channel-mask", [{"size": "tensors"}], "size must be weights or share, got 'tensors'"),
+        ("channel-mask", [{"ranking": "best"}], "ranking must be gaps or random, got 'best'"),
+        ("weight-interpolation", [{"a": 1.5}, {"statistics": "none"}], "a must be 0 to 1 and statistics interpol"),
+        ("batchnorm-real", [{"mask": "some"}], "mask must be one of none, all, aim-fair, random, got 'some'"),
+    ],
+)
+def test_settings_that_a_method_cannot_work_with_are_refused(bench, name, given, said):
+    for hyper in given:
+        with pytest.raises(AimfairError, match=said):
+            fit_method(bench, name, **hyper)
 
 
 @pytest.mark.parametrize(

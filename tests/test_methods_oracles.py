@@ -353,15 +353,3 @@ def test_what_diverges_is_said():
         maple.choose(broken, y, outside_of(x, y, s), 100)
     with pytest.raises(AimfairError, match="the outer risk is not finite in round 1"):
         maple.choose(x, y, outside_of(broken, y, s), 100)
-
-
-@pytest.mark.parametrize(
-    ("name", "hyper", "said"),
-    [
-        ("maple", {"share": 0.0}, "share lies above 0"),
-        ("maple", {"share": 1.2}, "share lies above 0"),
-    ],
-)
-def test_impossible_settings_are_refused(bench, name, hyper, said):
-    with pytest.raises(AimfairError, match=said):
-        fit_method(bench, name, **hyper)

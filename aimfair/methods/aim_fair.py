@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from aimfair.methods import CHECKPOINT_RULE, LEARNING_RATES, Bench, Fitted, Method
-from aimfair.methods.finetuning import finetune
+from aimfair.methods import CHECKPOINT_RULE, Bench, Fitted
+from aimfair.methods.finetuning import FULL, finetune
 from aimfair.repair import choose_mask
 
 
@@ -27,15 +27,13 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     return fitted
 
 
-AIM_FAIR = Method(
+AIM_FAIR = replace(
+    FULL,
     name="aim-fair",
     title="AIM-Fair",
     source="Zhao et al., CVPR 2025, Algorithm 1",
-    start="biased model",
     fit=fit,
-    needs=frozenset({"synthetic"}),
     defaults={"lr": 0.01, "batchnorm": "train", "k": 55, "score": "absolute", "gradients": "train"},
-    search={"lr": LEARNING_RATES},
     options={**CHECKPOINT_RULE, "rankings": "both"},
 )
 COSINE = replace(

@@ -8,8 +8,8 @@ from typing import Any
 
 from aimfair import masks
 from aimfair.environment import AimfairError
-from aimfair.methods import CHECKPOINT_RULE, LEARNING_RATES, Bench, Fitted, Method
-from aimfair.methods.finetuning import finetune
+from aimfair.methods import Bench, Fitted
+from aimfair.methods.finetuning import FULL, finetune
 
 BLOCKS = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
 """Blocks of a ResNet in the order of the forward pass; the stem is the first convolution with its batch norm."""
@@ -84,16 +84,13 @@ def fit_updated(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     return finetune_block(bench, hyper, lambda block: parts[block] | head, "updating")
 
 
-FROZEN = Method(
+FROZEN = replace(
+    FULL,
     name="freeze-one-block",
     title="One block frozen",
     source="Table 4, 'freezing one block'",
-    start="biased model",
     fit=fit_frozen,
-    needs=frozenset({"synthetic"}),
     defaults={"lr": 0.01, "batchnorm": "train", "block": "best", "profile_epochs": 2},
-    search={"lr": LEARNING_RATES},
-    options=CHECKPOINT_RULE,
 )
 UPDATED = replace(
     FROZEN,

@@ -12,7 +12,6 @@ from aimfair import repair
 from aimfair.gradients import mean_gradients
 from aimfair.methods import CHECKPOINT_RULE, LEARNING_RATES, Bench, Fitted, Method
 from aimfair.models import head
-from aimfair.repair import Measured
 from aimfair.training import Schedule
 
 
@@ -46,11 +45,7 @@ def finetune(
     return Fitted(model, history)
 
 
-def three_gradients(
-    bench: Bench,
-    mode: str,
-    measure: Callable[..., Measured] = mean_gradients,  # type: ignore[assignment]
-) -> tuple[Measured, Measured, Measured]:
+def three_gradients(bench: Bench, mode: str, measure: Callable[..., Any] = mean_gradients) -> list[Any]:
     """:func:`aimfair.repair.three_gradients` of the biased model, for methods that the gaps of the bench do not suffice.
 
     mode  "train": the very gradients of which the bench has the gaps; or "eval"

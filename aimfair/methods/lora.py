@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from aimfair.environment import AimfairError
-from aimfair.methods import CHECKPOINT_RULE, LEARNING_RATES, Bench, Fitted, Method
-from aimfair.methods.finetuning import finetune
+from aimfair.methods import Bench, Fitted
+from aimfair.methods.finetuning import FULL, finetune
 from aimfair.models import head
 
 if TYPE_CHECKING:
@@ -74,14 +75,11 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     return Fitted(merge(adapted), fitted.history, {"trained_parameters": sum(sizes.values())})
 
 
-METHOD = Method(
+METHOD = replace(
+    FULL,
     name="lora",
     title="LoRA",
     source="Table 8, row 'LoRA'; Hu et al., ICLR 2022, arXiv 2106.09685",
-    start="biased model",
     fit=fit,
-    needs=frozenset({"synthetic"}),
     defaults={"lr": 0.01, "batchnorm": "train", "rank": 8, "alpha": 16.0, "targets": "auto"},
-    search={"lr": LEARNING_RATES},
-    options=CHECKPOINT_RULE,
 )

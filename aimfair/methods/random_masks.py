@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from aimfair import masks
 from aimfair.environment import AimfairError
-from aimfair.methods import CHECKPOINT_RULE, LEARNING_RATES, Bench, Fitted, Method
-from aimfair.methods.finetuning import finetune
+from aimfair.methods import Bench, Fitted
+from aimfair.methods.finetuning import FULL, finetune
 from aimfair.repair import choose_mask
 
 
@@ -62,16 +62,13 @@ def fit_share(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     return fitted
 
 
-SAME_SIZE = Method(
+SAME_SIZE = replace(
+    FULL,
     name="random-mask",
     title="Random mask, same size",
     source="control; Table 4 compares random selections of other sizes",
-    start="biased model",
     fit=fit_same_size,
-    needs=frozenset({"synthetic"}),
     defaults={"lr": 0.01, "batchnorm": "train", "k": 55, "draw": 0},
-    search={"lr": LEARNING_RATES},
-    options=CHECKPOINT_RULE,
 )
 SHARE = replace(
     SAME_SIZE,
