@@ -47,9 +47,8 @@ def plan(faces, draw=0, steps=8, weakest=0.4, strongest=0.8):
 
 
 def redraw(pipeline, faces, todo, folder, steps=8, batch_size=32):
-    edit.edit(
-        pipeline, faces, todo, folder, steps=steps, guidance=4.0, size=faces.images.shape[-1], batch_size=batch_size
-    )
+    settings = {"steps": steps, "guidance": 4.0, "size": faces.images.shape[-1], "batch_size": batch_size}
+    edit.edit(pipeline, faces, todo, folder, **settings)
     return edit.read_edits(faces, todo, folder)
 
 
@@ -170,15 +169,15 @@ def test_a_study_edits_its_training_faces_once(tmp_path, monkeypatch):
     for name in ("notebooks", "data/prompts", "data/tiny-sd"):
         (tmp_path / name).symlink_to(environment.home() / name)
     monkeypatch.setenv("AIMFAIR_HOME", str(tmp_path))
-    changes = {"train_images": 40, "image_size": 64}
+    changes = {"train_images": 16, "image_size": 64}
     first = study.open_study("smoke", changes=changes, device="cpu", runs_root=str(tmp_path / "runs"))
     edited = first.edited(0, 0.4, 0.8)
     assert first.edited(0, 0.4, 0.8) is edited
     assert torch.equal(edited.target, first.faces("train").target) and change(edited, first.faces("train")) > 5
     drawn = {path: path.stat().st_mtime_ns for path in (tmp_path / "data" / "synthetic").rglob("*.png")}
-    again = study.open_study("smoke", changes=changes | {"train_images": 20}, device="cpu")
+    again = study.open_study("smoke", changes=changes | {"train_images": 8}, device="cpu")
     theirs = again.edited(0, 0.4, 0.8)  # faces of the smaller set are among those of the larger
     place = {name: row for row, name in enumerate(edited.names)}
     assert torch.equal(theirs.images, edited.images[[place[name] for name in theirs.names]])
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "data" / "synthetic").rglob("*.png")}
-    assert len(drawn) == 40 and drawn == after
+    assert len(drawn) == 16 and drawn == after

@@ -97,8 +97,8 @@ def train_classifier(
 ) -> Classifier:
     """Train a classifier on (N, 3, H, W) uint8 images with (N, L) labels of {0, 1}.
 
-    AdamW with one cycle of the learning rate; images are mirrored and shifted by up to 4 pixels. The same seed gives
-    the same weights. Raises AimfairError for labels of another shape.
+    AdamW with one cycle of the learning rate; the images of a batch are mirrored or not and shifted by up to 4 pixels, all
+    alike. The same seed gives the same weights. Raises AimfairError for labels of another shape.
     """
     names = tuple(attributes) or tuple(f"attribute {i}" for i in range(labels.shape[1]))
     if labels.shape != (len(images), len(names)):
@@ -110,7 +110,12 @@ def train_classifier(
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=0.2)
     batches = (b for _ in range(epochs) for b in torch.randperm(len(images), generator=generator).split(batch_size))
     for index in progress(batches, "judge", steps, "step"):
-        x = _moved(as_input(images[index].to(device)), generator)
+        x = as_input(images[index].to(device))
+        if torch.rand((), generator=generator) < 0.5:
+            x = x.flip(3)
+        dx, dy = torch.randint(-4, 5, (2,), generator=generator).tolist()
+        padded = F.pad(x, (4, 4, 4, 4), mode="replicate")
+        x = padded[:, :, 4 + dy : 4 + dy + x.shape[2], 4 + dx : 4 + dx + x.shape[3]]
         with autocast(device):
             logits = model.fc(model.features(x))
         loss = F.binary_cross_entropy_with_logits(logits.float(), labels[index].to(device, torch.float32))
@@ -127,15 +132,6 @@ def autocast(device: str) -> torch.autocast:
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     native = kind == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
     return torch.autocast(kind, torch.bfloat16, enabled=native or kind == "cuda")
-
-
-def _moved(x: Tensor, generator: torch.Generator) -> Tensor:
-    """A batch, mirrored or not and shifted by up to 4 pixels, all images alike."""
-    if torch.rand((), generator=generator) < 0.5:
-        x = x.flip(3)
-    dx, dy = torch.randint(-4, 5, (2,), generator=generator).tolist()
-    padded = F.pad(x, (4, 4, 4, 4), mode="replicate")
-    return padded[:, :, 4 + dy : 4 + dy + x.shape[2], 4 + dx : 4 + dx + x.shape[3]]
 
 
 def _network(attributes: int, seed: int) -> ResNet18:
