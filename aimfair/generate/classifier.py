@@ -102,7 +102,7 @@ def train_classifier(
     """
     names = tuple(attributes) or tuple(f"attribute {i}" for i in range(labels.shape[1]))
     if labels.shape != (len(images), len(names)):
-        raise AimfairError(f"{len(images)} images, {len(names)} attributes, but labels of shape {tuple(labels.shape)}")
+        raise AimfairError(f"{len(images)} images and {len(names)} attributes, but labels of {tuple(labels.shape)}")
     generator = torch.Generator().manual_seed(seed)
     model = _network(len(names), seed).to(device).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.02)
