@@ -681,7 +681,7 @@ def report_audit(opened: Any, options: Namespace, out: str | None = None, skip_b
     name = f"{folder.resolve().name}-{opened.profile.task}"
     name += f"-{opened.profile.selection}" if opened.profile.selection != "none" else ""
     place = Path(out).expanduser() if out else home() / "data" / "synthetic" / "audit" / name
-    images, titles = datasheet.tiles(found, opened.selected(opened.seed))
+    images, titles = datasheet.tiles(found, opened.selected(opened.seed), datasheet.COLUMNS)
     paths = datasheet.write(found, plots.contact_sheet(images, titles, datasheet.COLUMNS), place)
     print(datasheet.shown(found))
     for line in datasheet.caveats(found):

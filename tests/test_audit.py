@@ -101,9 +101,9 @@ def test_a_set_without_faces_stands_out_beside_real_ones(judge, monkeypatch):  #
 def test_the_datasheet_says_what_was_found_and_the_sheet_marks_it(judge, faces, tmp_path):  # noqa: F811
     found = examined(faces, judge, train=faces.images[:1])
     found.about.update(made={"model": "toy", "steps": "8"}, skipped=["x.gif: why"])
-    images, titles = datasheet.tiles(found, faces, columns=4)
-    assert images.shape == (32, 3, 32, 32) and titles[:2] == ["0_0", "0_0 ?"]
-    sheet = plots.contact_sheet(images, titles, columns=4)
+    images, titles = datasheet.tiles(found, faces, columns=2)
+    assert images.shape == (16, 3, 32, 32) and titles[:2] == ["0_0", "0_0 ?"]
+    sheet = plots.contact_sheet(images, titles, columns=2)
     written = datasheet.write(found, sheet, tmp_path / "out")
     assert sorted(p.name for p in written) == sorted(p.name for p in (tmp_path / "out").iterdir())
     page = (tmp_path / "out" / "datasheet.md").read_text()
@@ -252,6 +252,7 @@ def test_without_a_judge_the_faces_are_counted_and_it_is_said_why():
 def elsewhere(tmp_path, monkeypatch):
     """A checkout whose cache is empty, with a small judge of nuisances; and images made elsewhere."""
     monkeypatch.setenv("AIMFAIR_HOME", str(empty_home(tmp_path)))
+    monkeypatch.setattr(datasheet, "COLUMNS", 2)  # drawing the sheet takes longest
     few = partial(judges.train_faceworld_judge)
     monkeypatch.setattr(judges, "train_faceworld_judge", lambda **given: few(**given | {"images": 200, "epochs": 1}))
     return draw_pool(tmp_path / "made")

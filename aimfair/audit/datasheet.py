@@ -58,7 +58,7 @@ def write(found: PoolAudit, sheet: Any, out: Path) -> list[Path]:
     return [out / name for name in (*parts, "contact-sheet.png", "datasheet.md")]
 
 
-def tiles(found: PoolAudit, faces: FaceSet, columns: int = COLUMNS) -> tuple[Tensor, list[str]]:
+def tiles(found: PoolAudit, faces: FaceSet, columns: int) -> tuple[Tensor, list[str]]:
     """Images and titles of the rows of a contact sheet, as :func:`aimfair.plots.contact_sheet` draws them.
 
     Per group a row of ``columns`` faces as they come, then a row of those in which the judge sees another label, as far

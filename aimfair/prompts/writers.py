@@ -83,11 +83,6 @@ def connect(name: str, setup: Setup) -> Writer:
     return WRITERS[name](setup)
 
 
-def _whole_lines(text: str) -> str:
-    """A reply that was cut off, without its last line."""
-    return text.rpartition("\n")[0]
-
-
 def recorded(setup: Setup) -> Writer:
     """The bank that is recorded already: no model is asked. ``model`` may name the file of another one."""
     record = prompts.read_file(Path(setup.model)) if setup.model else prompts.read(setup.task)
@@ -129,7 +124,7 @@ def huggingface(setup: Setup) -> Writer:
             said = generator(chat, return_full_text=False, max_new_tokens=room, do_sample=True, **sampling)
         text = said[0]["generated_text"]
         cut = len(tokenizer(text, add_special_tokens=False)["input_ids"]) >= room - 1
-        return _whole_lines(text) if cut else text
+        return text.rpartition("\n")[0] if cut else text  # the last line is not whole
 
     commit = getattr(generator.model.config, "_commit_hash", None)
     return Writer(ask, f"{name}@{commit}" if commit else name)
@@ -235,7 +230,7 @@ def _content(completion: Any) -> str:
     if not isinstance(content, str) or not content.strip():
         raise NoReply("the reply is empty")
     cut = choice.finish_reason == "length" and not content.lstrip().startswith("{")
-    return _whole_lines(content) if cut else content
+    return content.rpartition("\n")[0] if cut else content  # the last line is not whole
 
 
 def _refused(error: Any, address: str, model: str, key: str) -> str:

@@ -200,17 +200,14 @@ def _choose_group(draft: Record, used: Counter[str], rounds: int) -> str | None:
         return next((group for group in short if used[group] < rounds), None)
     for surplus in coverage.surpluses(draft):
         if used[surplus.group] < rounds:
-            _take_out(draft, surplus)
+            pair, group = (draft["target"], draft["protected"]), draft["groups"][surplus.group]
+            saying = [p for p in group["prompts"] if surplus.what in coverage.mentioned(p, pair)][-surplus.number :]
+            group["prompts"] = [prompt for prompt in group["prompts"] if prompt not in saying]
+            turn = draft["made_by"]["rounds"].get(surplus.group, 0)
+            why = {"group": surplus.group, "round": turn, "reason": surplus.line}
+            draft["made_by"]["refused"] += [{**why, "text": prompt["text"]} for prompt in saying]
             return surplus.group
     return None
-
-
-def _take_out(draft: Record, surplus: coverage.Surplus) -> None:
-    pair, group = (draft["target"], draft["protected"]), draft["groups"][surplus.group]
-    saying = [p for p in group["prompts"] if surplus.what in coverage.mentioned(p, pair)][-surplus.number :]
-    group["prompts"] = [prompt for prompt in group["prompts"] if prompt not in saying]
-    said = {"group": surplus.group, "round": draft["made_by"]["rounds"].get(surplus.group, 0), "reason": surplus.line}
-    draft["made_by"]["refused"] += [{**said, "text": prompt["text"]} for prompt in saying]
 
 
 def _continue(partial: Path, made_by: Record) -> Record:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -135,17 +136,16 @@ def mentions(manifest: pd.DataFrame, profile: Profile) -> list[set[str]]:
     _, at, mine = profile.prompts.partition("@")  # a bank beside the recorded one
     name = f"{profile.dataset}/{profile.task}{at}{mine}"
     groups = prompts.read(name)["groups"].values() if prompts.path_of(name).exists() else ()
-    bank = {prompt["id"]: prompt for group in groups for prompt in group["prompts"]}
-    known: dict[tuple[str, str], set[str]] = {}
-    keys = list(
-        zip(manifest.get("prompt_id", manifest["prompt"]).astype(str), manifest["prompt"].astype(str), strict=True)
-    )
-    for id, text in set(keys):
-        declared = bank.get(id, {"attributes": [], "pose": ""})
-        said = [what for what in (*declared["attributes"], declared["pose"]) if what and wording.says(text, what)]
+    declared = {prompt["id"]: [*prompt["attributes"], prompt["pose"]] for g in groups for prompt in g["prompts"]}
+    ids, texts = (manifest.get(column, manifest["prompt"]).astype(str) for column in ("prompt_id", "prompt"))
+
+    @cache
+    def read(id: str, text: str) -> set[str]:
+        said = [what for what in declared.get(id, ()) if wording.says(text, what)]
         prompt = {"text": text, "attributes": said, "pose": ""}
-        known[id, text] = coverage.mentioned(prompt, (profile.target, profile.protected))
-    return [known[key] for key in keys]
+        return coverage.mentioned(prompt, (profile.target, profile.protected))
+
+    return list(map(read, ids, texts))
 
 
 def audit_pool(study: Any, clip: str = "", training: bool = True, skip_broken: bool = False) -> report.PoolAudit:
