@@ -25,7 +25,8 @@ from aimfair.faces import GROUPS
 from aimfair.prompts.coverage import asked_for, surpluses
 from aimfair.prompts.replies import OPENING, listing
 from aimfair.prompts.wording import FEWEST, Tokens, faults, says
-from aimfair.prompts.wording import WORDS as WORDS  # the words that name a label, for those who read banks
+from aimfair.prompts.wording import MAX_TOKENS as MAX_TOKENS  # this and the words that name a label are for readers
+from aimfair.prompts.wording import WORDS as WORDS
 
 PER_GROUP = 50
 
