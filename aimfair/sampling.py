@@ -61,7 +61,7 @@ def balanced(target: Labels, protected: Labels, each: int, seed: int) -> np.ndar
     return per_group(target, protected, (each,) * 4, seed)
 
 
-def by_identity(identity: Labels, parts: int = 2) -> list[np.ndarray]:
+def by_identity(identity: ArrayLike, parts: int = 2) -> list[np.ndarray]:
     """Indices of the faces whose identity is 0, 1, ... modulo ``parts``: no person is in two parts.
 
     With two parts (even and odd identities) one half can train a text-to-image model and the other the

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from toys import fit_method as fit
-from toys import toy_faces
+from toys import same, state, toy_faces
 
 from aimfair import masks, methods, training
 from aimfair.environment import AimfairError, Diverged
@@ -20,14 +20,6 @@ from aimfair.methods.gradient_scores import moments, signal_to_noise  # noqa: E4
 from aimfair.methods.unit_masks import spread, unit_gaps, unit_sizes, within, worse_rank  # noqa: E402
 
 edit_add_tune = pkgutil.resolve_name("aimfair.methods.edit_add_tune")
-
-
-def state(fitted):
-    return fitted.model.state_dict()
-
-
-def same(first, second, names=None):
-    return all(torch.equal(first[name], second[name]) for name in names or first)
 
 
 def parameters(model):

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from toys import toy_faces
+from toys import same, state, toy_faces
 
 from aimfair import masks, methods, models, training
 from aimfair.environment import AimfairError
@@ -18,14 +18,6 @@ from aimfair.methods.random_masks import random_elements
 def fit(bench, name, **hyper):
     method = methods.get(name)
     return method.fit(bench.seen_by(method), method.hyper(**{"lr": 0.03} | hyper))
-
-
-def state(fitted):
-    return {name: value.clone() for name, value in fitted.model.state_dict().items()}
-
-
-def same(first, second):
-    return all(torch.equal(first[name], second[name]) for name in first)
 
 
 def moved(bench, fitted):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn import functional as F
+from toys import same, state
 
 from aimfair import models, training
 from aimfair.augment import augment, random_crops
@@ -12,14 +13,6 @@ from aimfair.environment import AimfairError, Diverged
 from aimfair.training import Checkpoint, Schedule, batches, binary_cross_entropy, fit, freeze_all_but
 
 QUICK = Schedule(epochs=3, lr=0.05, batch_size=16, milestones=(2,), crop_scale=(0.7, 1.0))
-
-
-def state(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def same(a, b):
-    return all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture

@@ -79,10 +79,20 @@ def fit_method(bench, name, **hyper):
     return method.fit(bench.seen_by(method), method.hyper(**hyper))
 
 
+def state(trained):
+    """A copy of the weights and running statistics of a model, or of a trained method's."""
+    return {name: value.clone() for name, value in getattr(trained, "model", trained).state_dict().items()}
+
+
+def same(first, second, names=None):
+    """Whether two states have the same values, bit for bit; all or those of ``names``."""
+    return all(torch.equal(first[name], second[name]) for name in names or first)
+
+
 def same_weights(first, second):
     """Whether two trained methods have the same weights and running statistics, bit for bit."""
-    a, b = (fitted.model.state_dict() for fitted in (first, second))
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    a, b = state(first), state(second)
+    return a.keys() == b.keys() and same(a, b)
 
 
 def worst_group_on_fair_toy(model):
