@@ -100,7 +100,7 @@ def test_in_a_notebook_a_table_has_no_style_sheet_of_its_own(monkeypatch):
     monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
     shown = pd.DataFrame({"method": ["a < b"], "wst": [71.25]})
     before = shell.display_formatter.format(shown)[0]["text/html"]
-    tables.without_style()
+    study.study.without_style()
     after = shell.display_formatter.format(shown)[0]["text/html"]
     assert "<style" in before and "<style" not in after and len(before) - len(after) > 200
     assert after.count("<table") == 1 and "a &lt; b" in after and "71.25" in after

@@ -81,7 +81,7 @@ def paths(frame: pd.DataFrame, x: str, y: str, along: str, chosen: str = "chosen
 def learning_rate_curves(frame: pd.DataFrame, fairness: str = "wst", accuracy: str = "acc") -> Figure:
     """Each method's :func:`paths` along its learning rates (``lr``); up and right is better.
 
-    The points are means over the seeds that have all rates, see :func:`aimfair.study.tables.complete`.
+    The points are means over the seeds that have all rates, see :func:`aimfair.study.search.complete`.
     """
     frame = as_frame(frame, "method", "seed", "lr", fairness, accuracy)
     return paths(tables.complete(frame, among="lr"), fairness, accuracy, "lr")

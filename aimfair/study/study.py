@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -23,7 +25,7 @@ from aimfair.datasets import Catalogue
 from aimfair.environment import AimfairError, Diverged, home, resolve
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench
-from aimfair.study import measurements, profiles, runs, search, tables
+from aimfair.study import measurements, profiles, runs, search
 from aimfair.study.audit import judge_identity, judge_of
 from aimfair.study.faces import splits, synthetic_sets
 from aimfair.study.measurements import SCORES
@@ -454,8 +456,21 @@ def open_study(profile: str = "demo", *, changes: Mapping[str, Any] | None = Non
 
 def from_notebook(variables: Mapping[str, Any]) -> Study:
     """The study that a notebook's parameters describe; called with ``globals()``. From then on the notebook shows tables
-    by :func:`aimfair.study.tables.without_style`."""
-    tables.without_style()
+    by :func:`without_style`."""
+    without_style()
     profile, common = profiles.from_parameters(variables)
     common.pop("profile", None)
     return Study(profile, **common)
+
+
+def without_style() -> None:
+    """In a notebook, show data frames without the style sheet that pandas puts before each: a few hundred bytes of what the book
+    and JupyterLab say already."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None:
+        shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, _html)
+
+
+def _html(frame: pd.DataFrame) -> str | None:
+    html = frame._repr_html_()  # None where the reader's options say so
+    return html and re.sub(r"<style scoped>.*?</style>\n?", "", html, flags=re.DOTALL)

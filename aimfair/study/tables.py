@@ -6,8 +6,6 @@ without a single run is empty.
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +21,13 @@ from aimfair.stats import holm, interval, paired_difference
 from aimfair.study import profiles
 from aimfair.study.profiles import Profile
 from aimfair.study.runs import Run
+from aimfair.study.search import choose as choose
+from aimfair.study.search import complete as complete
+from aimfair.study.search import selection as selection
 
 if TYPE_CHECKING:
     from aimfair.study import Study
     from aimfair.study.grid.experiments import Experiment, Row
-
-SEARCH_SEEDS = 3
-"""On how many seeds the values of a hyper-parameter are compared, see :mod:`aimfair.study.search`."""
 
 METRICS = ("acc", "wst", "eo_max", "eo_mean", "std")
 HEADINGS = {
@@ -42,28 +40,7 @@ HEADINGS = {
 }
 
 
-def without_style() -> None:
-    """In a notebook, show data frames without the style sheet that pandas puts before each: a few hundred bytes of what the book
-    and JupyterLab say already."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    if shell is not None:
-        shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, _html)
-
-
-def _html(frame: pd.DataFrame) -> str | None:
-    html = frame._repr_html_()  # None where the reader's options say so
-    return html and re.sub(r"<style scoped>.*?</style>\n?", "", html, flags=re.DOTALL)
-
-
 # Rows
-
-
-def selection(run: Run) -> float:
-    """What the configurations of a method are chosen by, per cent, on real validation faces: overall accuracy, no group
-    label read; for oracles that are told those labels the accuracy of the worst group."""
-    if "validation protected" in methods.get(run.config["method"]).needs:
-        return run.report("validation").wst
-    return run.accuracy("validation")
 
 
 def frame(runs: Iterable[Run]) -> pd.DataFrame:
@@ -120,52 +97,9 @@ def rows(lab: Study, experiment: Experiment) -> pd.DataFrame:
 # Choice
 
 
-def choose(frame: pd.DataFrame, among: str = "lr", by: Sequence[str] = ("method",)) -> pd.DataFrame:
-    """Of each group of rows, all seeds together, those with the value of ``among`` that does best; the smaller wins a tie.
-
-    The selection rule of the book: the mean of :func:`selection` over the first :data:`SEARCH_SEEDS` seeds that have all
-    values. That is accuracy on real validation images, no group label read (oracles: their worst group there).
-
-    frame  columns ``seed``, ``selection``, ``among`` and ``by``; a column ``searched`` says how many values there are to
-           choose among, else they are those in the group
-    A group in which no seed has all values is left out: the choice would be among fewer than the others'. Raises
-    AimfairError for two rows with the same seed and value.
-    """
-    if frame.empty:
-        return frame
-    kept = [_best(part, among) for _, part in frame.groupby(list(by), sort=False, dropna=False)]
-    return pd.concat(kept).sort_index()
-
-
-def _best(rows: pd.DataFrame, among: str) -> pd.DataFrame:
-    places = pd.factorize(rows[among], sort=True, use_na_sentinel=False)[0]  # a method with nothing to search has one
-    placed = pd.DataFrame({"seed": rows["seed"], "place": places, "selection": rows["selection"]})
-    if placed.duplicated(["seed", "place"]).any():
-        raise AimfairError(f"several runs have the same seed and {among}: choose by what tells them apart, too")
-    wide = placed.pivot(index="seed", columns="place", values="selection")
-    first = wide.dropna().head(SEARCH_SEEDS)
-    if first.empty or wide.shape[1] < (rows["searched"].max() if "searched" in rows else 1):
-        return rows.iloc[:0]
-    best = first.mean().round(9).idxmax()  # the first of equals, whatever the order of the sum did to the last digit
-    return rows[places == best]
-
-
 def chosen(rows: pd.DataFrame) -> pd.DataFrame:
     """Of each setting and method in :func:`rows` the runs that count, see :func:`choose`."""
     return choose(rows, among="place", by=["setting", "method"])
-
-
-def complete(frame: pd.DataFrame, among: str = "lr", by: Sequence[str] = ("method",)) -> pd.DataFrame:
-    """Of each group the rows of the seeds that have all its values of ``among``: paths whose points have equal seeds.
-
-    frame  columns ``seed``, ``among`` and ``by``; several rows of one seed and value (draws) may be in it
-    """
-    if frame.empty:
-        return frame
-    in_all, in_one = (
-        frame.groupby(names, dropna=False)[among].transform("nunique", dropna=False) for names in ([*by], [*by, "seed"])
-    )
-    return frame[in_one == in_all]
 
 
 def common(chosen: pd.DataFrame, by: str | list[str] = "method") -> pd.DataFrame:

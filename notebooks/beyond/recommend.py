@@ -22,7 +22,7 @@ REPEATS = ("draw",)
 def combinations(study: Study) -> pd.DataFrame:
     """Every combination of what is *not* searched, of every method that reads no protected label: a row per seed.
 
-    The searched value is the one of :func:`aimfair.study.tables.choose`; each repetition (:data:`REPEATS`) has its own, and
+    The searched value is the one of :func:`aimfair.study.search.choose`; each repetition (:data:`REPEATS`) has its own, and
     then they are averaged. A biased model that was trained longer, and what is tuned of it, competes as well. Columns are
     those of :func:`aimfair.study.tables.frame` that are numbers, ``method``, a title per combination such as "AIM-Fair, k=50",
     those with the usual values first, ``name``, the method's, the ``command`` that trains it (of repetitions the first), and

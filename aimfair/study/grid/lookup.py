@@ -171,7 +171,7 @@ def summary(
 ) -> tuple[pd.DataFrame, list[Cell]]:
     """The summary of a table (:func:`aimfair.study.tables.summary`) from its finished runs, and the cells that have none.
 
-    cells      all of ``experiment``. Of what a row searches the value counts that :func:`aimfair.study.tables.choose`
+    cells      all of ``experiment``. Of what a row searches the value counts that :func:`aimfair.study.search.choose`
                finds; a row without runs of it is empty
     reference  title of the row to which the others are compared, pairwise over the seeds
     Two more columns say what the method of a row is told and how many configurations it chooses among. The index has a
@@ -211,7 +211,7 @@ def chosen(
     """What a table shows: the run that counts of each setting, row and seed, and the cells that have no run.
 
     Columns are ``setting``, those of :func:`aimfair.study.tables.frame` with the row's title as ``method``, and how many
-    values were ``searched``, of which :func:`aimfair.study.tables.choose` has chosen one.
+    values were ``searched``, of which :func:`aimfair.study.search.choose` has chosen one.
 
     known  rows of the runs that were looked up before, by id, and is added to: tables have many runs in common
     """
