@@ -346,7 +346,7 @@ def grid_run(options: Namespace) -> int:
 
     It may be stopped at any time and goes on where it was. What several runs share (synthetic faces, biased models,
     gradients) is computed once, whoever wants it. A run that fails is told at the end, with exit status 1, and does not
-    stop the others. Dask is an extra: pip install 'aimfair[dask]'."""
+    stop the others. Slurm jobs need an extra: pip install 'aimfair[dask]'."""
     from aimfair.study import grid
     from aimfair.study.grid import costs
 
@@ -422,7 +422,7 @@ def grid_table(options: Namespace) -> None:
     row that has no runs says so, and runs that are missing are named."""
     from aimfair.study import grid, tables
 
-    options.table += options.number
+    options.table = options.table + options.number  # never in place: the default belongs to every call
     chosen = read_cells(options)
     if len(chosen) != 1:
         raise AimfairError(

@@ -48,6 +48,15 @@ def test_the_constraints_satisfy_every_dependency():
         assert requirement.specifier.contains(pins[name]), f"{requirement} is not met by {pins[name]}"
 
 
+def test_the_lock_has_the_tested_versions_each_with_a_hash():
+    locked = re.findall(
+        r"^([\w.-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}", (ROOT / "requirements.lock").read_text(), re.M
+    )
+    pins, found = pinned(), {canonicalize_name(name): number for name, number in locked}
+    assert {canonicalize_name(requirement.name) for requirement in required()} <= found.keys()
+    assert not {name for name, number in found.items() if pins.get(name, number) != number}
+
+
 def test_torch_and_torchvision_are_a_pair_that_a_cpu_build_satisfies():
     pins = pinned()
     major, minor, patch = pins["torch"].split(".")

@@ -5,7 +5,7 @@ import pytest
 from aimfair import cli, methods, study
 from aimfair.environment import AimfairError
 from aimfair.study import recipes, search
-from aimfair.study.grid import beyond
+from beyond import experiments
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_a_recipe_has_a_name_of_its_own_and_settings_that_its_method_knows():
 @pytest.mark.parametrize("profile", ["demo", "celeba-smiling-male", "utkface"])
 def test_the_own_method_is_the_row_of_longer_training_that_has_its_title(profile):
     lab = study.open_study(profile)
-    (row,) = [row for row in beyond.longer(lab.profile).rows if row.title == recipes.OWN.title]
+    (row,) = [row for row in experiments.all_of(lab.profile)["longer"].rows if row.title == recipes.OWN.title]
     varied, method, fixed = recipes.resolve(recipes.OWN.name, lab)
     assert (method, fixed) == (row.method, row.fixed) and varied.profile == lab.varied(**row.changes).profile
     assert varied.profile.pretrain_epochs == 3 * lab.profile.pretrain_epochs
