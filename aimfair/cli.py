@@ -106,6 +106,8 @@ def read_parameters(options: Namespace) -> dict[str, Any]:
         raise AimfairError(f"--seed {seed}: a seed is a whole number, 0 or more")
     if "profile" in given:
         raise AimfairError(f"-p profile={given['profile']}: a profile is named by --profile {given['profile']}")
+    if "reuse" in given:
+        raise AimfairError("-p reuse: published runs are left out by --no-reuse, and book takes them by --reuse")
     if options.runs:
         given["runs_root"] = str(Path(options.runs).expanduser().resolve())
     if options.profile.endswith((".yaml", ".yml")):
@@ -150,8 +152,7 @@ def book(options: Namespace) -> None:
     $ aimfair book --everything                                     all its tables too, which takes many hours
     $ aimfair book --profile smoke                                  the same in small, to see that all works
     $ aimfair book --profile utkface --data path/to/UTKFace.tar.gz  real faces
-    $ aimfair book --only 06 --reuse                                one chapter, from the published runs
-    $ aimfair book --only 08 09 10 11 13 14 15 16 17 18 19 --reuse  the paper's tables and figures, from the published runs
+    $ aimfair book --only 06 08 --reuse                             two chapters, from the published runs
     $ aimfair book -p train_images=2000 --seed 300                  a study of your own
 
     A chapter that was run before with the same code and parameters is not run again (--fresh: it is). Chapters whose runs
@@ -190,7 +191,7 @@ def run(options: Namespace) -> int:
     $ aimfair run erm aim-fair --seeds 100 200 300
     $ aimfair run full-finetuning --hyper lr=0.003
     $ aimfair run aim-fair --search --seeds all       every value with three seeds, then the best of them with all
-    $ aimfair run --methods all --profile smoke       every registered method, in small
+    $ aimfair run all --profile smoke                 every registered method, in small
     $ aimfair run patient-aim-fair --search           this book's own method, a recipe: longer ERM, then AIM-Fair
     $ aimfair run erm --no-reuse                      train even where a published run exists
     $ aimfair run synthetic-only --model sdxl         with faces by another model, drawn first if need be
@@ -520,9 +521,8 @@ def measure_transfer(opened: Any, seeds: Sequence[int], options: Namespace) -> N
     if not options.methods:
         for name, place in places.items():
             print(f"{name:20} {place.about}" + (f" ({place.drawn_from})" if place.drawn_from else ""))
-        print(
-            *[f"no other data set here has the attributes of {opened.profile.profile}"] * (not places), sep="\n", end=""
-        )
+        if not places:
+            print(f"no other data set here has the attributes of {opened.profile.profile}")
         return
     wanted = options.on or list(places)
     for name in wanted:
@@ -582,6 +582,7 @@ def generate(options: Namespace) -> None:
     from aimfair.generate import presets
     from aimfair.generate.pipelines import Compute
     from aimfair.study import pool
+    from aimfair.study.audit import choose_judges
 
     if options.list_models:
         for name in presets.available():
@@ -608,8 +609,9 @@ def generate(options: Namespace) -> None:
     if options.dry_run:
         print(*pool.foresee_drawing(opened.profile, folder, opened.data_root), sep="\n")
         return
-    if options.audit:
-        check_judges(opened, options)
+    if options.audit:  # a judge or real faces that are missing are told before hours of drawing
+        choose_judges(opened, options.clip or "")
+        opened.faces("validation")
     missing = len(pool.missing_images(opened.profile, pool.pool_jobs(opened.profile), folder))
     if missing:
         print(pool.foresee_drawing(opened.profile, folder, opened.data_root)[0], flush=True)
@@ -640,7 +642,6 @@ def audit(options: Namespace) -> None:
     $ aimfair audit -p selection=faithful                       what a rule selects from it
     $ aimfair audit --images some/folder                        images made elsewhere, for the task of the demo study
     $ aimfair audit --images some/folder --profile celeba-smiling-male --data path/to/celeba
-    $ aimfair audit --images some/folder --profile utkface --data path/to/utkface
     $ aimfair audit --model sdxl                                the pool of another model
     $ aimfair audit --clip openai/clip-vit-base-patch32         CLIP as a second judge
 
@@ -689,14 +690,6 @@ def report_audit(opened: Any, options: Namespace, out: str | None = None, skip_b
     print("\n" + "\n".join(map(str, paths)))
 
 
-def check_judges(opened: Any, options: Namespace) -> None:
-    """Raises AimfairError where :func:`report_audit` would miss a judge or the real faces: before hours of drawing."""
-    from aimfair.study.audit import choose_judges
-
-    choose_judges(opened, options.clip or "")
-    opened.faces("validation")
-
-
 TOKENIZER = option("--tokenizer", metavar="MODEL", help="count tokens as this text-to-image model does")
 
 
@@ -714,7 +707,6 @@ def prompts_show(options: Namespace) -> None:
     $ aimfair prompts show celeba/Smiling_Male
     $ aimfair prompts show celeba/Smiling_Male --variant no-pose --group 1_0
     $ aimfair prompts show utkface/Female_White --group 0_1 --instruction
-    $ aimfair prompts show my-bank.json
 
     Groups are named by target and protected value: 1_0 in Smiling_Male are smiling women. Variants are the rows of the
     paper's Table 5: contextual (50 with head poses), contextual-25 (the first 25), no-pose (50 without), plain (one).
@@ -838,10 +830,9 @@ def train_sd(options: Namespace) -> None:
     $ aimfair train-sd --width 128 --minutes 120 --device cuda --out data/synthetic/my-wide-sd
     $ aimfair train-sd --steps 12000 4500 --out data/synthetic/my-sd     as many as the shipped model of drawn faces took
 
-    How far a number of minutes goes depends on the machine. A number of steps is the same training everywhere, but for the
-    rounding of another processor, which a long training amplifies. training.json in the folder says how many steps a
-    training by the clock took. The width is the number of channels of the first level of the U-Net; autoencoder and U-Net
-    grow with it. Models with more than 60 MB of weights are for your machine only and are not published with the book."""
+    How far a number of minutes goes depends on the machine; a number of steps is the same training everywhere, but for the
+    rounding of another processor. training.json in the folder says how many steps a training by the clock took. The width
+    is the number of channels of the first level. Models over 60 MB are not published with the book."""
     from aimfair.generate import tiny_sd
     from aimfair.study.pool import train_generator
 
@@ -898,7 +889,9 @@ def bench(options: Namespace) -> None:
 
 
 def known_splits() -> dict[str, str]:
-    """The hash of the split behind the published runs of each profile, from ``data/splits.csv``."""
+    """The hash of the split behind the published runs of each profile, from ``data/splits.csv``, if it is there."""
+    if not (home() / "data" / "splits.csv").exists():
+        return {}
     with (home() / "data" / "splits.csv").open(newline="") as file:
         return {row["profile"]: row["sha256"] for row in csv.DictReader(file)}
 

@@ -569,3 +569,10 @@ def test_paths_that_do_not_exist_and_folders_that_are_empty(name, tmp_path):
 def test_an_attribute_that_is_not_there_is_named_with_those_that_are(celeba):
     with pytest.raises(AimfairError, match=r"'Blond_Hair'; it has: Male, Smiling, Young"):
         load("celeba", celeba).labels("Blond_Hair")
+
+
+def test_a_list_with_more_fields_than_columns_is_refused_in_place_of_being_shifted(celeba):
+    (celeba / ATTRIBUTE_LIST).unlink()
+    (celeba / "list_attr_celeba.csv").write_text("image_id,Male,Smiling\n000001.jpg,1,-1,1\n000002.jpg,1,1,1\n")
+    with pytest.raises(AimfairError, match="more fields than columns"):
+        load("celeba", celeba)

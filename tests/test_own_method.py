@@ -19,7 +19,7 @@ from aimfair.study import profiles
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder of the user's own in which the registry looks for files."""
-    monkeypatch.setenv("AIMFAIR_METHODS", str(tmp_path))
+    monkeypatch.setenv("AIMFAIR_METHODS", f"{tmp_path}{os.pathsep}{tmp_path}")  # named twice, found once
     methods.registry.cache_clear()
     yield tmp_path
     methods.registry.cache_clear()

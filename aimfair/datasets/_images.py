@@ -90,12 +90,16 @@ def read_list(path: Path, file: Any = None, **options: Any) -> pd.DataFrame:
     Fields are separated by commas in a ``.csv``, by white space in a ``.txt``. Raises AimfairError for what is no table.
     """
     separated: dict[str, Any] = {"sep": r"\s+"} if path.suffix == ".txt" else {"skipinitialspace": True}
+    index = options.pop("index_col", None)
     try:
-        return pd.read_csv(path if file is None else file, **separated, **options)
+        table = pd.read_csv(path if file is None else file, **separated, **options)
     except (ValueError, OSError) as error:  # pandas raises kinds of ValueError for whatever is wrong with a list
-        raise AimfairError(
-            f"{path} cannot be read as a list ({str(error).strip()}): repair or fetch it again"
-        ) from error
+        raise AimfairError(f"{path} cannot be read as a list ({str(error).strip()}): fetch it again") from error
+    if not isinstance(
+        table.index, pd.RangeIndex
+    ):  # pandas takes the first of too many fields for an index, and shifts the rest
+        raise AimfairError(f"{path}: its lines have more fields than columns; fetch the list again")
+    return table if index is None else table.set_index(table.columns[0] if index == 0 else index)
 
 
 def match(

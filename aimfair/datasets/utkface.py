@@ -26,7 +26,7 @@ def catalogue(root: str | Path | None = None, on_error: str = "raise") -> Catalo
     """
     container = _container(_images.data_root(root, "UTKFace"))
     members = pd.Series(_images.listing(container), dtype=object)
-    names = members.str.rpartition("/")[2]
+    names = members.map(lambda member: member.rpartition("/")[2]).astype(str)
     parts = names.str.extract(NAME)
     malformed, twice = parts["age"].isna(), names.duplicated()
     skipped = sorted(f"{name}: the name does not begin with age_gender_race_date" for name in names[malformed])

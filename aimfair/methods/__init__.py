@@ -194,7 +194,7 @@ def folders() -> list[Path]:
         if not resolve(listed).is_dir():
             raise AimfairError(f"AIMFAIR_METHODS names {listed}, and there is no such folder")
         found.append(resolve(listed))
-    return found
+    return list(dict.fromkeys(folder.resolve() for folder in found))  # each once
 
 
 def modules() -> tuple[ModuleType, ...]:

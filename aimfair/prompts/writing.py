@@ -214,6 +214,7 @@ def _continue(partial: Path, made_by: Record) -> Record:
     """What a run before this one left. Raises AimfairError if it was made otherwise."""
     try:
         draft = json.loads(partial.read_text(encoding="utf-8"))
+        draft["made_by"].setdefault("per_group", made_by.get("per_group"))  # older drafts do not say it
         before = {key: draft["made_by"].get(key) for key in made_by}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise AimfairError(f"{partial} cannot be continued: delete it") from error

@@ -58,7 +58,7 @@ Ratio = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", validate_default=True))
 class Profile:
     """Everything that decides the numbers of a study, apart from the seed. Flat, so that papermill can set each.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shutil
@@ -335,11 +336,18 @@ class Study:
 
     def measure(self, name: str, seed: int | None = None, **hyper: Any) -> Run:
         """The measurement ``name`` of :func:`aimfair.study.measurements.registry` with this seed, as a run without
-        predictions: found, or measured now; its scores also hold the seconds. Raises AimfairError for an unknown name."""
+        predictions: found, or measured now; its scores also hold the seconds. Raises AimfairError for an unknown name,
+        and where it is told of a method that it does not take, or of none that it needs."""
         known = measurements.registry()
         if name not in known:
             raise AimfairError(f"no measurement {name!r}; there are: {', '.join(known)}")
         seed = self.seed if seed is None else seed
+        try:
+            inspect.signature(known[name]).bind(self, seed, **hyper)
+        except TypeError as error:
+            raise AimfairError(
+                f"measurement {name}: {error} (a method whose classifier is measured is named by of)"
+            ) from error
         config = self.config(name, hyper, seed)
 
         def compute() -> Run:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -80,6 +80,7 @@ def graph(cells: Mapping[str, Cell], machine: Machine) -> dict[str, Task]:
     for it measures them itself, while others wait.
     """
     tasks: dict[str, Task] = {}
+    to_draw = cache(missing_images)  # a look at every image of a pool: once for all cells of a study
 
     def run(cell: Cell) -> list[str]:
         key = identity(cell, machine)
@@ -102,8 +103,8 @@ def graph(cells: Mapping[str, Cell], machine: Machine) -> dict[str, Task]:
 
     def draw(cell: Cell) -> list[str]:
         profile = study_of(cell, machine).profile
-        key, size = f"{pool.pool_folder(profile)}, {profile.task}", missing_images(profile)
-        if key in tasks and missing_images(study_of(tasks[key].cell, machine).profile) >= size:
+        key, size = f"{pool.pool_folder(profile)}, {profile.task}", to_draw(profile)
+        if key in tasks and to_draw(study_of(tasks[key].cell, machine).profile) >= size:
             return [key]
         if size:
             tasks[key] = Task("pool", cell)
