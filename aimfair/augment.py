@@ -1,8 +1,8 @@
 """Random resized crop and flip for a whole batch at once, on the batch's own device.
 
-Cropping and resizing with bilinear interpolation is linear and separable: every output row is a weighted
-sum of two input rows, every output column of two input columns. So a crop is two small matrices,
-``rows @ image @ columns``, and a batch of crops two batched matrix products.
+Cropping and resizing with bilinear interpolation is linear and separable: every output row is a weighted sum of two
+input rows, every output column of two input columns. An embedding bag computes such sums: the rows of all images are
+its table, and each output row looks up two of them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def random_crops(
@@ -33,27 +34,31 @@ def random_crops(
     return torch.stack([corner[:, 0] * (1 - height), corner[:, 1] * (1 - width), height, width], 1)
 
 
-def _weights(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """(n, size, size) bilinear weights: output pixel i of n crops reads input pixels j of an axis of ``size``."""
-    pixels = torch.arange(size, device=start.device, dtype=torch.float32)
-    position = (start[:, None] + length[:, None] * (pixels + 0.5) / size) * size - 0.5
-    return (1 - (position.clamp(0, size - 1)[:, :, None] - pixels).abs()).clamp_(min=0)
+def _resample(planes: Tensor, start: Tensor, length: Tensor) -> Tensor:
+    """(n, c, size, width) -> the same shape: along the axis of ``size``, the stretch of each of n images that begins at
+    ``start`` and has ``length`` (shares of the axis, a negative length reads backwards) resized to the whole axis."""
+    n, channels, size, width = planes.shape
+    pixels = torch.arange(size, device=planes.device, dtype=torch.float32)
+    position = ((start[:, None] + length[:, None] * (pixels + 0.5) / size) * size - 0.5).clamp_(0, size - 1)
+    first = position.floor().clamp_(max=size - 2)
+    plane = torch.arange(0, n * channels * size, size, device=planes.device).view(n, channels, 1)
+    place = first.long()[:, None] + plane
+    weight = torch.stack([1 - (position - first), position - first], -1)[:, None].expand(n, channels, size, 2)
+    two, table = torch.stack([place, place + 1], -1), planes.reshape(-1, width)
+    lines = F.embedding_bag(two.view(-1, 2), table, per_sample_weights=weight.reshape(-1, 2), mode="sum")
+    return lines.view_as(planes)
 
 
 def augment(images: Tensor, generator: torch.Generator, scale: tuple[float, float]) -> Tensor:
     """Random resized crop (area in ``scale``, back to the same size) and horizontal flip with probability .5.
 
-    images (n, 3, s, s) uint8 -> (n, 3, s, s) float32 in [-1, 1], channels last. ``scale`` (.08, 1) is the
-    official transform; at 64 px a milder one keeps the mouth in the picture.
+    images (n, 3, s, s) uint8 -> (n, 3, s, s) float32 in [-1, 1], channels last. ``scale`` (.08, 1) is the official
+    transform; at 64 px a milder one keeps the mouth in the picture.
     """
-    n, _, size, _ = images.shape
-    crops = random_crops(n, generator, scale).to(images.device)
-    flip = (torch.rand(n, generator=generator) < 0.5).to(images.device)
+    crops = random_crops(len(images), generator, scale).to(images.device)
+    flip = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
     left = torch.where(flip, crops[:, 1] + crops[:, 3], crops[:, 1])  # a flip reads the crop from right to left
-    columns = _weights(left, torch.where(flip, -crops[:, 3], crops[:, 3]), size).transpose(1, 2)
-    rows = _weights(crops[:, 0], crops[:, 2], size)
-    # Memory order (n, height, channel, width) makes both products plain batched matrix products without copies.
-    pixels = images.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format).sub_(127.5).div_(127.5)
-    pixels = torch.bmm(pixels.view(n, 3 * size, size), columns).view(n, size, 3 * size)
-    pixels = torch.bmm(rows, pixels).view(n, size, 3, size)
-    return pixels.transpose(1, 2).contiguous(memory_format=torch.channels_last)
+    width = torch.where(flip, -crops[:, 3], crops[:, 3])
+    pixels = images.transpose(2, 3).to(torch.float32, memory_format=torch.contiguous_format).sub_(127.5).div_(127.5)
+    pixels = _resample(pixels, left, width).transpose(2, 3).contiguous()  # columns were lines, now rows are
+    return _resample(pixels, crops[:, 0], crops[:, 2]).contiguous(memory_format=torch.channels_last)

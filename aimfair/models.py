@@ -245,7 +245,7 @@ class Silent(nn.Module):
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, faces: FaceSet, device: str = "cpu", batch_size: int = 512, output: str = "logits"
+    model: nn.Module, faces: FaceSet, device: str = "cpu", batch_size: int = 256, output: str = "logits"
 ) -> Tensor:
     """Logits (N,) or penultimate features (N, d) of all faces, float32 on the CPU, evaluation mode, whole image.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aimfair.augment import augment
-from aimfair.environment import AimfairError, Diverged
+from aimfair.environment import AimfairError, Diverged, keep_memory
 from aimfair.faces import FaceSet
 from aimfair.models import evaluate
 from aimfair.progress import progress
@@ -169,7 +169,7 @@ def train_epoch(
     drawn = torch.randperm(len(images), generator=generator) if order is None else order(generator)
     for index in batches(drawn, schedule.batch_size):
         index = index.to(images.device)
-        inputs, wanted = augment(images[index], generator, schedule.crop_scale), target[index]
+        inputs, wanted = augment(images.index_select(0, index), generator, schedule.crop_scale), target[index]
         if blend is not None:
             inputs, wanted = blend(inputs, wanted, generator)
         with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
@@ -214,6 +214,7 @@ def fit(
     if len(train) == 0 or len(validation) == 0:
         raise AimfairError(f"{what}: nothing to train on ({len(train)} training, {len(validation)} validation faces)")
     began = saved = perf_counter()
+    keep_memory()
     model.to(device)
     if isinstance(loss, nn.Module):
         loss.to(device)

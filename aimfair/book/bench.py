@@ -15,7 +15,7 @@ import torch
 
 from aimfair import models
 from aimfair.augment import augment
-from aimfair.environment import AimfairError
+from aimfair.environment import AimfairError, keep_memory
 from aimfair.faces import FaceSet
 from aimfair.gradients import mean_gradients
 from aimfair.training import binary_cross_entropy, set_mode
@@ -57,6 +57,7 @@ def training(backbone: str, size: int, device: str, batch_size: int = 128, round
     images = torch.randint(0, 256, (16 * batch_size, 3, size, size), dtype=torch.uint8, generator=generator).to(device)
     target = torch.randint(0, 2, (16 * batch_size,), generator=generator).float().to(device)
     model = models.build(backbone, 0).to(device)
+    keep_memory()
     set_mode(model, "train")
     optimiser = torch.optim.SGD(model.parameters(), 1e-6, 0.9)
     resident = models.as_input(images[:batch_size])
@@ -70,7 +71,7 @@ def training(backbone: str, size: int, device: str, batch_size: int = 128, round
 
     def ours() -> None:
         index = torch.randint(0, len(images), (batch_size,), generator=generator).to(device)
-        step(augment(images[index], generator, (0.5, 1.0)), target[index])
+        step(augment(images.index_select(0, index), generator, (0.5, 1.0)), target[index])
 
     bare, full = paired(lambda: step(resident, target[:batch_size]), ours, device, rounds)
     return [
