@@ -3,8 +3,8 @@
 import io
 import os
 import tarfile
-import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from aimfair.datasets import _images, load
-from aimfair.datasets import celeba as celeba_module
 from aimfair.environment import AimfairError
 
 ATTRIBUTES = ["Male", "Smiling", "Young"]
 MAPS = Path("/proc/self/maps")
+ATTRIBUTE_LIST, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
 IDS = [1, 2, 3, 162_770, 162_771, 182_637, 182_638, 202_599]
 
 
@@ -60,22 +60,14 @@ def value(i, attribute):
     return (i >> ATTRIBUTES.index(attribute)) & 1
 
 
-def celeba_lists(folder, ids=IDS, partition=True, csv=False, anno="", evaluation=""):
+def celeba_lists(folder, ids=IDS, csv=False, anno="", evaluation=""):
+    kind, between = ("csv", ",") if csv else ("txt", "  ")
     rows = [[f"{n:06d}.jpg", *(str(2 * value(i, a) - 1) for a in ATTRIBUTES)] for i, n in enumerate(ids)]
-    if csv:
-        lines = [",".join(row) for row in [["image_id", *ATTRIBUTES], *rows]]
-        write(folder / "list_attr_celeba.csv", "\n".join(lines) + "\n")
-    else:
-        lines = [f"{row[0]}  {'  '.join(row[1:])}" for row in rows]
-        write(
-            folder / anno / "list_attr_celeba.txt",
-            "\n".join([str(len(rows)), " ".join(ATTRIBUTES) + " ", *lines]) + "\n",
-        )
-    if partition:
-        parts = [(row[0], str(i % 3)) for i, row in enumerate(rows)]
-        text = "".join(f"{n}{',' if csv else ' '}{p}\n" for n, p in parts)
-        name = "list_eval_partition.csv" if csv else "list_eval_partition.txt"
-        write(folder / evaluation / name, ("image_id,partition\n" if csv else "") + text)
+    head = [",".join(["image_id", *ATTRIBUTES])] if csv else [str(len(rows)), " ".join(ATTRIBUTES) + " "]
+    lines = [*head, *(between.join(row) for row in rows), ""]
+    write(folder / anno / f"list_attr_celeba.{kind}", "\n".join(lines))
+    parts = "".join(f"{row[0]}{between[:1]}{i % 3}\n" for i, row in enumerate(rows))
+    write(folder / evaluation / f"list_eval_partition.{kind}", "image_id,partition\n" * csv + parts)
 
 
 def celeba_files(prefix="", ids=IDS):
@@ -99,26 +91,19 @@ def celeba(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mode", "kind"),
-    [("RGB", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("RGB", "WEBP")],
+    ("mode", "kind"), [("RGB", "JPEG"), ("CMYK", "JPEG"), ("RGBA", "PNG"), ("P", "PNG"), ("RGB", "WEBP")]
 )
 def test_colour_modes_become_rgb(mode, kind):
     image = _images.decode(picture(5, kind=kind, mode=mode), 8)
     assert image.shape == (3, 8, 8) and image.dtype == np.uint8
-    assert (
-        np.abs(image.reshape(3, -1).mean(1) - [80, 128, 175]).max() < 26
-    )  # the palette is coarse, CMYK has no profile
+    assert np.abs(image.reshape(3, -1).mean(1) - [80, 128, 175]).max() < 26  # palettes are coarse, CMYK has no profile
 
 
-def test_grey_and_transparent_pictures_and_those_of_more_than_eight_bits():
+def test_grey_pictures_and_those_of_more_than_eight_bits():
     for mode in ("L", "LA", "1"):
         image = _images.decode(picture(0, kind="PNG", mode=mode), 8)
         assert np.array_equal(image[0], image[1]) and np.array_equal(image[1], image[2])
-    palette, deep = io.BytesIO(), io.BytesIO()
-    image = Image.new("P", (4, 4), 1)
-    image.putpalette([0, 0, 0, 200, 100, 50])
-    image.save(palette, "PNG", transparency=0)
-    assert _images.decode(palette.getvalue(), 4)[:, 2, 2].tolist() == [200, 100, 50]
+    deep = io.BytesIO()
     Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(deep, "PNG")
     with pytest.raises(AimfairError, match="8 bits"):
         _images.decode(deep.getvalue(), 4)
@@ -134,25 +119,20 @@ def test_faces_are_squashed_whole_by_an_antialiased_resize():
     assert (torch.tensor(_images.decode(file.getvalue(), 32)) - wanted).abs().max() < 1.5
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [picture(3, (200, 200))[:900], picture(3, (200, 200), kind="PNG")[:150], b"not an image", b""],
-    ids=["truncated jpeg", "truncated png", "text", "empty"],
-)
+@pytest.mark.parametrize("damage", [picture(3, (200, 200))[:900], picture(3, (200, 200), "PNG")[:150], b"text", b""])
 def test_a_broken_image_is_named_or_leaves_with_its_labels(celeba, damage):
-    files = celeba_files("img_align_celeba/") | {"img_align_celeba/000003.jpg": damage}
-    write_zip(celeba / "img_align_celeba.zip", files)
+    write_zip(
+        celeba / "img_align_celeba.zip", celeba_files("img_align_celeba/") | {"img_align_celeba/000003.jpg": damage}
+    )
     faces = load("celeba", celeba)
     assert len(faces.read(np.array([0, 1, 3]), 8)) == 3
     with pytest.raises(AimfairError, match=r"img_align_celeba/000003\.jpg .*; replace or remove it") as error:
         faces.read(np.arange(len(faces)), 8)
     assert "\n" not in str(error.value)
     faces = load("celeba", celeba, on_error="skip")
-    assert len(faces) == len(IDS) - 1
-    assert len(faces.skipped) == 1 and faces.skipped[0].startswith("img_align_celeba/000003.jpg: ")
-    images = faces.read(np.arange(len(faces)), 8)
-    for attribute in ("Smiling", "Male"):
-        assert faces.labels(attribute).tolist() == [value(number_of(image), attribute) for image in images]
+    assert [line.split(": ")[0] for line in faces.skipped] == ["img_align_celeba/000003.jpg"]
+    shown = [number_of(image) for image in faces.read(np.arange(len(IDS) - 1), 8)]
+    assert shown == [0, 1, 3, 4, 5, 6, 7] and faces.labels("Smiling").tolist() == [value(i, "Smiling") for i in shown]
 
 
 def test_damaged_containers_are_named(celeba):
@@ -216,27 +196,26 @@ def test_nothing_no_size_and_no_such_option(celeba):
 # Tar archives
 
 
-@pytest.fixture
-def utkface_names():
-    return ["1_0_0_20170109150557335.jpg.chip.jpg", "90_1_4_20170112213500903.jpg.chip.jpg", "25_0_2_20170117.jpg"]
+UTKFACE_NAMES = [
+    "1_0_0_20170109150557335.jpg.chip.jpg",
+    "90_1_4_20170112213500903.jpg.chip.jpg",
+    "25_0_2_2017.chip.jpg",
+]
 
 
-def test_a_tar_is_rewritten_once(tmp_path, cache, utkface_names):
-    archive = write_tar(tmp_path / "UTKFace.tar.gz", {f"UTKFace/{n}": picture(i) for i, n in enumerate(utkface_names)})
-    faces = load("utkface", tmp_path)
-    assert sorted(map(number_of, faces.read(np.arange(3), 8))) == [0, 1, 2]
-    (copy,) = cache.glob("*.zip")
-    written = copy.stat()
-    load("utkface", archive)
-    assert copy.stat().st_mtime_ns == written.st_mtime_ns and copy.stat().st_ino == written.st_ino
+def test_a_tar_is_rewritten_once_for_all_who_read_it(tmp_path, cache):
+    archive = write_tar(tmp_path / "UTKFace.tar.gz", {f"UTKFace/{n}": picture(i) for i, n in enumerate(UTKFACE_NAMES)})
+    with ThreadPoolExecutor(4) as readers:
+        for faces in readers.map(load, ["utkface"] * 4, [tmp_path, archive] * 2):
+            assert sorted(map(number_of, faces.read(np.arange(3), 8))) == [0, 1, 2]
+    assert {path.suffix for path in cache.iterdir()} <= {".zip", ".lock"} and len(list(cache.glob("*.zip"))) == 1
     os.utime(archive, ns=(0, 0))
     load("utkface", tmp_path)
-    assert len(list(cache.glob("*.zip"))) == 2 and not list(cache.glob("*.tmp"))
+    assert len(list(cache.glob("*.zip"))) == 2
 
 
-def test_a_truncated_tar_and_a_cache_that_cannot_be_made(tmp_path, cache, utkface_names):
-    content = {f"UTKFace/{n}": os.urandom(5000) for n in utkface_names}
-    archive = write_tar(tmp_path / "UTKFace.tar.gz", content)
+def test_a_truncated_tar_and_a_cache_that_cannot_be_made(tmp_path, cache):
+    archive = write_tar(tmp_path / "UTKFace.tar.gz", {f"UTKFace/{n}": os.urandom(5000) for n in UTKFACE_NAMES})
     write(cache, b"a file")
     with pytest.raises(AimfairError, match="cannot be unpacked into .*: make room there"):
         load("utkface", tmp_path)
@@ -244,23 +223,7 @@ def test_a_truncated_tar_and_a_cache_that_cannot_be_made(tmp_path, cache, utkfac
     archive.write_bytes(archive.read_bytes()[:-6000])
     with pytest.raises(AimfairError, match="damaged or incomplete"):
         load("utkface", tmp_path)
-    assert not list(cache.glob("*.zip")) and not list(cache.glob("*.tmp"))
-
-
-def test_four_readers_share_one_copy(tmp_path):
-    write_tar(tmp_path / "UTKFace.tar.gz", {f"UTKFace/{i % 100}_0_0_{i}.jpg": os.urandom(2000) for i in range(400)})
-    sizes, barrier = [], threading.Barrier(4)
-
-    def reader():
-        barrier.wait()
-        sizes.append(len(load("utkface", tmp_path)))
-
-    threads = [threading.Thread(target=reader) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sizes == [400] * 4 and len(list((tmp_path / "cache").glob("*.zip"))) == 1
+    assert {path.suffix for path in cache.iterdir()} <= {".lock"}
 
 
 # CelebA
@@ -293,20 +256,23 @@ def test_celeba_faces_carry_their_own_labels(celeba):
     assert faces.target.tolist() == [1, 0, 0] and faces.protected.tolist() == [0, 1, 0]
 
 
-def test_without_a_partition_the_official_ids_decide(tmp_path):
-    celeba_lists(tmp_path, partition=False)
-    table = celeba_module.attributes(tmp_path)
-    assert table["split"].tolist() == ["train"] * 4 + ["validation"] * 2 + ["test"] * 2
-    assert table["Male"].tolist() == [value(i, "Male") for i in range(8)] and "identity" not in table
+def test_without_a_partition_the_official_ids_decide(celeba):
+    (celeba / PARTITION).unlink()
+    table = load("celeba", celeba).attributes
+    assert table["split"].tolist() == ["train"] * 4 + ["validation"] * 2 + ["test"] * 2 and "identity" not in table
+    text = (celeba / ATTRIBUTE_LIST).read_text()
+    (celeba / ATTRIBUTE_LIST).write_text(text.replace("000003.jpg", "face-3.jpg"))
+    with pytest.raises(AimfairError, match=r"no list_eval_partition, and face-3\.jpg is no official name"):
+        load("celeba", celeba)
 
 
-def test_lines_in_any_order_give_id_order_and_identities(tmp_path):
-    celeba_lists(tmp_path, ids=IDS[::-1])
-    write(tmp_path / "identity_CelebA.txt", "".join(f"{n:06d}.jpg {n % 7}\n" for n in IDS))
-    table = celeba_module.attributes(tmp_path)
-    assert table.index.tolist() == [f"{n:06d}.jpg" for n in IDS]
-    assert table["identity"].tolist() == [n % 7 for n in IDS]
-    assert table["Smiling"].tolist() == [value(7 - i, "Smiling") for i in range(8)]
+def test_lines_in_any_order_give_id_order_and_identities(celeba):
+    celeba_lists(celeba, ids=IDS[::-1])
+    write(celeba / "identity_CelebA.txt", "".join(f"{n:06d}.jpg {n % 7}\n" for n in IDS))
+    faces = load("celeba", celeba)
+    assert faces.names.tolist() == [f"{n:06d}.jpg" for n in IDS]
+    assert faces.attributes["identity"].tolist() == [n % 7 for n in IDS]
+    assert faces.labels("Smiling").tolist() == [value(7 - i, "Smiling") for i in range(8)]
 
 
 def test_missing_and_unlisted_images_are_reported(celeba):
@@ -317,9 +283,6 @@ def test_missing_and_unlisted_images_are_reported(celeba):
     assert [line.split(":")[0] for line in faces.skipped] == ["000002.jpg", "000009.jpg"]
     images = faces.read(np.arange(len(faces)), 8)
     assert [value(number_of(image), "Male") for image in images] == faces.labels("Male").tolist()
-
-
-ATTRIBUTE_LIST, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
 
 
 @pytest.mark.parametrize(
@@ -334,7 +297,7 @@ ATTRIBUTE_LIST, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
         (ATTRIBUTE_LIST, "000003.jpg", "000002.jpg", "000002.jpg is listed twice"),
         (PARTITION, "000003.jpg 2", "000003.jpg", "000003.jpg has no whole number"),
         (PARTITION, "000003.jpg 2", "000003.jpg 3", "a partition is 0, 1 or 2"),
-        (PARTITION, "000003.jpg 2\n", "", "000003.jpg has no line, 1 in all"),
+        (PARTITION, "000003.jpg 2\n", "", "000003.jpg has no whole number, 1 such"),
         (PARTITION, "000003.jpg 2\n", "000003.jpg 2\n000003.jpg 1\n", "000003.jpg is listed twice"),
     ],
 )
@@ -350,7 +313,7 @@ def test_celeba_says_what_is_missing(celeba, tmp_path):
     with pytest.raises(AimfairError, match="does not match the images"):
         load("celeba", celeba)
     (celeba / "img_align_celeba.zip").unlink()
-    with pytest.raises(AimfairError, match="no img_align_celeba/ or"):
+    with pytest.raises(AimfairError, match="no img_align_celeba or"):
         load("celeba", celeba)
     (celeba / ATTRIBUTE_LIST).unlink()
     with pytest.raises(AimfairError, match="no list_attr_celeba"):
@@ -382,8 +345,8 @@ def test_utkface_labels_come_from_the_names_and_malformed_ones_are_listed(tmp_pa
     assert [tuple(row) for row in rows] == [sound[name] for name in faces.names]
     # Of two files of a name the first in the archive counts.
     assert [number_of(image) for image in faces.read(np.arange(4), 8)] == [0, 1, 2, 3]
-    assert [line.split(": ")[0] for line in faces.skipped] == [*malformed, *[*sound][:2]]
-    assert [line.split(": ")[1] for line in faces.skipped[-2:]] == ["there twice"] * 2
+    assert [line.split(": ")[0] for line in faces.skipped] == sorted([*malformed, *[*sound][:2]])
+    assert sum(line.endswith(": there twice") for line in faces.skipped) == 2
 
 
 def test_utkface_may_be_given_as_its_own_folder_and_needs_a_usable_name(tmp_path):
@@ -397,15 +360,11 @@ def test_utkface_may_be_given_as_its_own_folder_and_needs_a_usable_name(tmp_path
 @pytest.mark.skipif("AIMFAIR_UTKFACE" not in os.environ, reason="AIMFAIR_UTKFACE does not name a folder with UTKFace")
 def test_the_real_utkface_has_the_known_counts():
     faces = load("utkface", os.environ["AIMFAIR_UTKFACE"])
-    table = faces.attributes
-    count = table.groupby(["Male", "race"]).size()
-    races = ["White", "Black", "Asian", "Indian", "Others"]
+    count, races = faces.attributes.groupby(["Male", "race"]).size(), ["White", "Black", "Asian", "Indian", "Others"]
     # Copies of UTKFace hold 23,708 files, or 23,707 with one black man less.
     assert len(faces) in (23_704, 23_705) and len(faces.skipped) == 3
     assert [count[0, race] for race in races] == [4601, 2208, 1859, 1714, 932]
     assert [count[1, race] for race in races] == [5477, 2318 - (23_705 - len(faces)), 1575, 2261, 760]
-    assert (table["age"].min(), table["age"].max()) == (1, 116)
-    assert faces.read(np.array([0, len(faces) - 1]), 64).shape == (2, 3, 64, 64)
 
 
 # FairFace

@@ -1,6 +1,6 @@
 """Sources of faces. One module each; a new data set is one new file here and nothing else.
 
-A module of this package offers ``catalogue(root, **options) -> Catalogue``: names and attributes of
+A module of this package offers ``catalogue(root: Path, **options) -> Catalogue``: names and attributes of
 all faces it knows, before a single image is decoded. Choosing a subset then costs nothing, and only
 the chosen images are read.
 """
@@ -11,6 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,17 @@ def available() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
-def load(name: str, root: str | None = None, **options: Any) -> Catalogue:
-    """Catalogue of the data set ``name`` (see :func:`available`) found under ``root``."""
+def load(name: str, root: str | Path | None = None, **options: Any) -> Catalogue:
+    """Catalogue of the data set ``name`` (see :func:`available`) found under ``root``, a path that must exist.
+
+    FaceWorld is drawn and needs none. Raises AimfairError for an unknown data set and a path that is not there.
+    """
     if name not in available():
         raise AimfairError(f"no data set {name!r}; there are: {', '.join(available())}")
+    if name != "faceworld":
+        if root is None:
+            raise AimfairError(f"{name} is read from a local copy: give its path (data/README.md says how to get one)")
+        root = Path(root).expanduser()
+        if not root.exists():
+            raise AimfairError(f"{name}: {root} does not exist; give the folder that holds the data set")
     return importlib.import_module(f"{__name__}.{name}").catalogue(root, **options)

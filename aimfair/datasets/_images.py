@@ -15,10 +15,8 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,61 +43,64 @@ class BrokenImage(AimfairError):
     """An image file whose content cannot be decoded, as opposed to one that cannot be reached."""
 
 
+class Container:
+    """A folder or zip file of images: the sorted relative ``members`` at any depth, read from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._lock = path, threading.Lock()  # a ZipFile is not safe across threads
+        self._archive = None
+        if path.is_dir():
+            walk = os.walk(path)
+            names = [(Path(at) / name).relative_to(path).as_posix() for at, _, found in walk for name in found]
+        else:
+            try:
+                self._archive = zipfile.ZipFile(path)
+            except zipfile.BadZipFile as error:
+                raise AimfairError(f"{path} is not a complete zip file ({error}): fetch it again") from error
+            except OSError as error:
+                raise AimfairError(f"{path} cannot be read ({error})") from error
+            names = [entry.filename for entry in self._archive.infolist() if not entry.is_dir()]
+        self.members = sorted(names)
+
+    def read(self, member: str) -> bytes:
+        """Content of a file. Raises BrokenImage for one that is damaged in its archive, else AimfairError."""
+        try:
+            if self._archive is None:
+                return (self.path / member).read_bytes()
+            with self._lock:
+                return self._archive.read(member)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise BrokenImage(f"is damaged inside the archive: {error}") from error
+        except (OSError, KeyError, RuntimeError) as error:
+            raise AimfairError(f"{self.path / member} cannot be read ({error}); check its permissions") from error
+
+
 class Location(NamedTuple):
-    """One image file: ``member`` inside the folder or zip file ``container``."""
+    """One image file: ``member`` inside ``container``."""
 
-    container: Path
+    container: Container
     member: str
-
-    def __str__(self) -> str:
-        return str(self.container / self.member)
 
 
 # Finding
 
 
-def data_root(root: str | Path | None, data_set: str) -> Path:
-    """``root`` as a path. Raises AimfairError when none is given or it does not exist."""
-    if root is None:
-        raise AimfairError(
-            f"{data_set} is read from a local copy: give the path to it (data/README.md says how to get one)"
-        )
-    path = Path(root).expanduser()
-    if not path.exists():
-        raise AimfairError(f"{data_set}: {path} does not exist; give the folder that holds the data set")
-    return path
-
-
-def first(candidates: Iterable[Path]) -> Path | None:
+def first(*candidates: Path) -> Path | None:
     """The first candidate that exists; a folder counts only when it is not empty."""
     return next((p for p in candidates if p.is_file() or (p.is_dir() and any(p.iterdir()))), None)
 
 
-def listing(container: Path) -> list[str]:
-    """Sorted relative names of all files in a folder (at any depth) or a zip file."""
-    if container.is_dir():
-        walk = os.walk(container)
-        return sorted((Path(at) / name).relative_to(container).as_posix() for at, _, names in walk for name in names)
-    with _zip(container) as archive:
-        return sorted(entry.filename for entry in archive.infolist() if not entry.is_dir())
-
-
-def read_list(path: Path, file: Any = None, **options: Any) -> pd.DataFrame:
-    """``pd.read_csv`` of a list that describes images, or of the rest of the open ``file``.
-
-    Fields are separated by commas in a ``.csv``, by white space in a ``.txt``. Raises AimfairError for what is no table.
-    """
+def read_list(path: Path, **options: Any) -> pd.DataFrame:
+    """``pd.read_csv`` of a list that describes images; fields are separated by commas in a ``.csv``, by white space in a
+    ``.txt``. Raises AimfairError for what is no table."""
     separated: dict[str, Any] = {"sep": r"\s+"} if path.suffix == ".txt" else {"skipinitialspace": True}
-    index = options.pop("index_col", None)
     try:
-        table = pd.read_csv(path if file is None else file, **separated, **options)
+        table = pd.read_csv(path, **separated, **options)
     except (ValueError, OSError) as error:  # pandas raises kinds of ValueError for whatever is wrong with a list
         raise AimfairError(f"{path} cannot be read as a list ({str(error).strip()}): fetch it again") from error
-    if not isinstance(
-        table.index, pd.RangeIndex
-    ):  # pandas takes the first of too many fields for an index, and shifts the rest
+    if not isinstance(table.index, pd.RangeIndex):  # of too many fields pandas takes the first as index, and shifts the rest
         raise AimfairError(f"{path}: its lines have more fields than columns; fetch the list again")
-    return table if index is None else table.set_index(table.columns[0] if index == 0 else index)
+    return table
 
 
 def match(
@@ -122,29 +123,24 @@ def match(
 
 
 def tar_as_zip(archive: Path) -> Path:
-    """Rewrite a tar archive once as an uncompressed zip file in ``data/cache`` and return its path.
+    """Rewrite a tar archive once as an uncompressed zip file in ``data/cache``, which gives any member at once.
 
-    A compressed tar can only be read from the front; a zip gives any member at once and is one file where
-    unpacking would make thousands. The name holds the archive's path, size and modification time, the file
-    appears whole or not at all, and of several processes one writes while the others wait.
-    Raises AimfairError for a damaged archive or a folder that cannot be written.
+    The file's name holds the archive's path, size and time. It appears whole or not at all, and of several processes
+    one writes while the others wait. Raises AimfairError for a damaged archive or a folder that cannot be written.
     """
     stat, cache = archive.stat(), cache_folder()
     identity = f"{archive.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
     target = cache / f"{archive.name.split('.')[0]}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.zip"
-    temporary = target.with_suffix(".tmp")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_suffix(".lock")):
+        with FileLock(target.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=cache) as aside:
             if not target.exists():
-                try:
-                    with tarfile.open(archive, "r|*") as source, zipfile.ZipFile(temporary, "w") as copy:
-                        for member in progress(source, f"unpacking {archive.name}", unit="file"):
-                            if content := source.extractfile(member) if member.isfile() else None:
-                                copy.writestr(zipfile.ZipInfo(member.name), content.read())
-                    os.replace(temporary, target)
-                finally:
-                    temporary.unlink(missing_ok=True)
+                whole = Path(aside, target.name)
+                with tarfile.open(archive, "r|*") as source, zipfile.ZipFile(whole, "w") as copy:
+                    for member in progress(source, f"unpacking {archive.name}", unit="file"):
+                        if content := source.extractfile(member) if member.isfile() else None:
+                            copy.writestr(zipfile.ZipInfo(member.name), content.read())
+                whole.replace(target)
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise AimfairError(f"{archive} is damaged or incomplete ({error}): fetch it again") from error
     except OSError as error:
@@ -176,11 +172,12 @@ def build(
     if on_error not in ("raise", "skip"):
         raise AimfairError(f"on_error is {on_error!r}: choose 'raise' or 'skip'")
     if on_error == "skip":
-        faces = progress(_decode_all(locations, 8), f"checking {name}", total=len(locations), unit="image")
-        broken = [face if isinstance(face, BrokenImage) else None for face in faces]
-        sound = [error is None for error in broken]
-        skipped = skipped + [f"{at.member}: {error}" for at, error in zip(locations, broken, strict=True) if error]
-        locations, table = list(compress(locations, sound)), table[sound]
+        faces = list(progress(_decode_all(locations, 1), f"checking {name}", len(locations), "image"))
+        sound = [not isinstance(face, BrokenImage) for face in faces]
+        skipped = skipped + [
+            f"{at.member}: {face}" for at, face in zip(locations, faces, strict=True) if isinstance(face, BrokenImage)
+        ]
+        locations, table = [at for at, keep in zip(locations, sound, strict=True) if keep], table[sound]
     if not len(locations):
         raise AimfairError(f"{name}: no usable image; left out: {'; '.join(skipped[:3]) or 'none'}")
 
@@ -198,17 +195,24 @@ def _read_images(locations: Sequence[Location], size: int, what: str) -> Tensor:
     """
     if size < 1:
         raise AimfairError(f"image size is {size}: it must be a positive number of pixels")
-    shape = (len(locations), 3, size, size)
+    shape, cache = (len(locations), 3, size, size), cache_folder()
+
+    def sound() -> Iterator[np.ndarray]:
+        faces = progress(_decode_all(locations, size), what, len(locations), "image")
+        for (container, member), face in zip(locations, faces, strict=True):
+            if isinstance(face, BrokenImage):
+                raise BrokenImage(f"{container.path / member} {face}; replace or remove it") from face
+            yield face
+
     if np.prod(shape) <= MEMORY_LIMIT:
         images = np.empty(shape, np.uint8)
-        for row, face in enumerate(_sound(locations, size, what)):
+        for row, face in enumerate(sound()):
             images[row] = face
         return torch.from_numpy(images)
-    cache = cache_folder()
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=cache) as file:
-            for face in _sound(locations, size, what):
+            for face in sound():
                 file.write(face.tobytes())
             file.flush()
             return torch.from_numpy(np.memmap(file, np.uint8, mode="r+", shape=shape))
@@ -217,25 +221,16 @@ def _read_images(locations: Sequence[Location], size: int, what: str) -> Tensor:
         raise AimfairError(f"no room for {wanted} in {cache} ({error}): free some") from error
 
 
-def _sound(locations: Sequence[Location], size: int, what: str) -> Iterator[np.ndarray]:
-    """Every face in order; the first broken one ends it."""
-    faces = progress(_decode_all(locations, size), what, total=len(locations), unit="image")
-    for location, face in zip(locations, faces, strict=True):
-        if isinstance(face, BrokenImage):
-            raise BrokenImage(f"{location} {face}; replace or remove it") from face
-        yield face
-
-
 def _decode_all(locations: Sequence[Location], size: int) -> Iterator[np.ndarray | BrokenImage]:
     """Every face in order, and in the place of a broken one what is wrong with it. Pillow decodes outside the GIL."""
 
     def decode_one(location: Location) -> np.ndarray | BrokenImage:
         try:
-            return decode(fetch(location), size)
+            return decode(location.container.read(location.member), size)
         except BrokenImage as error:
             return error
 
-    with _open_containers(locations) as fetch, ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(locations), BLOCK):  # bounds what waits in memory for a slow consumer
             yield from pool.map(decode_one, locations[start : start + BLOCK])
 
@@ -258,37 +253,3 @@ def decode(data: bytes, size: int) -> np.ndarray:
     except Exception as error:  # decoders meet damaged input with whatever exception comes first
         raise BrokenImage(f"cannot be decoded: {error}") from error
     return np.asarray(face).transpose(2, 0, 1)
-
-
-@contextmanager
-def _open_containers(locations: Sequence[Location]) -> Iterator[Callable[[Location], bytes]]:
-    """A function from location to file content that may be called from any thread."""
-    with ExitStack() as stack:
-        containers = {location.container for location in locations}
-        archives = {path: stack.enter_context(_zip(path)) for path in containers if not path.is_dir()}
-        lock = threading.Lock()  # a ZipFile is not safe across threads; reading takes a tenth of decoding
-
-        def fetch(location: Location) -> bytes:
-            archive = archives.get(location.container)
-            try:
-                if archive is None:
-                    return (location.container / location.member).read_bytes()
-                with lock:
-                    return archive.read(location.member)
-            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-                raise BrokenImage(f"is damaged inside the archive: {error}") from error
-            except (OSError, KeyError, RuntimeError) as error:
-                raise AimfairError(
-                    f"{location} cannot be read ({error}); check the file and its permissions"
-                ) from error
-
-        yield fetch
-
-
-def _zip(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise AimfairError(f"{path} is not a complete zip file ({error}): fetch it again") from error
-    except OSError as error:
-        raise AimfairError(f"{path} cannot be read ({error})") from error

@@ -19,74 +19,57 @@ LAST_TRAIN, LAST_VALIDATION = 162_770, 182_637
 """Last ids of the official training and validation split."""
 
 
-def catalogue(root: str | Path | None = None, on_error: str = "raise") -> Catalogue:
+def catalogue(root: Path, on_error: str = "raise") -> Catalogue:
     """Faces under ``root`` that have both attributes and an image, in id order.
 
-    Images: a folder ``img_align_celeba/`` (nested or not) or ``img_align_celeba.zip``; lists as in
-    :func:`attributes`. Both may lie in ``root``, ``root/celeba`` or the official ``Img``, ``Anno`` and
-    ``Eval``. Listed faces without an image, and images that are not listed, go to ``skipped``. For
-    ``on_error`` see :func:`aimfair.datasets._images.build`. Raises AimfairError when images or lists are
-    missing, malformed or do not match.
+    Images: a folder ``img_align_celeba/`` (nested or not) or ``img_align_celeba.zip``. Lists: ``list_attr_celeba`` and
+    ``list_eval_partition``, each ``.txt`` (official) or ``.csv`` (mirrors); without a partition list the split follows
+    from the official ids. All may lie in ``root``, ``root/celeba`` or the official ``Img``, ``Anno`` and ``Eval``.
+
+    Columns: the attributes as int64 of {0, 1}, ``split`` ("train", "validation", "test"), and ``identity`` where
+    ``identity_CelebA.txt`` exists. Listed faces without an image, and images that are not listed, go to ``skipped``. For
+    ``on_error`` see :func:`aimfair.datasets._images.build`. Raises AimfairError when images or lists are missing, do not
+    match, or have a malformed entry, which it names.
     """
-    table = attributes(root)
-    base = _images.data_root(root, "CelebA")
-    container = _find(base, "img_align_celeba", "img_align_celeba.zip")
-    if container is None:
-        raise AimfairError(
-            f"no img_align_celeba/ or img_align_celeba.zip in {base}: data/README.md says how to get CelebA"
-        )
-    files = {member.rpartition("/")[2]: _images.Location(container, member) for member in _images.listing(container)}
-    return _images.build("CelebA", *_images.match(table, files, _attribute_list(base)), on_error)
-
-
-def attributes(root: str | Path | None = None) -> pd.DataFrame:
-    """All listed faces in id order, whether or not their images are there.
-
-    Index: file names. Columns: the attributes as int64 of {0, 1}, ``split`` ("train", "validation", "test"),
-    and ``identity`` where ``identity_CelebA.txt`` exists. Read from ``list_attr_celeba`` and
-    ``list_eval_partition``, each ``.txt`` (official) or ``.csv`` (mirrors); without a partition list the
-    split follows from the official ids. Raises AimfairError naming the list and the face of a malformed entry.
-    """
-    base = _images.data_root(root, "CelebA")
-    table = _read_attributes(_attribute_list(base)).sort_index()
-    partition = _find(base, "list_eval_partition.txt", "list_eval_partition.csv")
+    listed = _must_find(root, "list_attr_celeba.txt", "list_attr_celeba.csv")
+    table = _read_attributes(listed).sort_index()
+    partition = _find(root, "list_eval_partition.txt", "list_eval_partition.csv")
     codes = _official_split(table.index) if partition is None else _read_column(partition, table.index)
-    if codes.min() < 0 or codes.max() > 2:
-        raise AimfairError(
-            f"{partition}: a partition is 0, 1 or 2, found {codes.min()} to {codes.max()}; fetch the list again"
-        )
+    if not set(codes) <= {0, 1, 2}:
+        raise AimfairError(f"{partition}: a partition is 0, 1 or 2, found {max(codes)}; fetch the list again")
     table["split"] = np.array(SPLITS)[codes]
-    identity = _find(base, "identity_CelebA.txt")
+    identity = _find(root, "identity_CelebA.txt")
     if identity is not None:
         table["identity"] = _read_column(identity, table.index)
-    return table
+    images = _images.Container(_must_find(root, "img_align_celeba", "img_align_celeba.zip"))
+    files = {member.rpartition("/")[2]: _images.Location(images, member) for member in images.members}
+    return _images.build("CelebA", *_images.match(table, files, listed), on_error)
 
 
 def _find(root: Path, *names: str) -> Path | None:
     bases = [root / base / part for base in ("", "celeba") for part in ("", "Img", "Anno", "Eval")]
-    return _images.first(base / name for base in bases for name in names)
+    return _images.first(*(base / name for base in bases for name in names))
 
 
-def _attribute_list(base: Path) -> Path:
-    listed = _find(base, "list_attr_celeba.txt", "list_attr_celeba.csv")
-    if listed is None:
-        raise AimfairError(f"no list_attr_celeba.txt or .csv in {base}: data/README.md says how to get CelebA")
-    return listed
+def _must_find(root: Path, *names: str) -> Path:
+    if (found := _find(root, *names)) is None:
+        raise AimfairError(f"no {' or '.join(names)} in {root}: data/README.md says how to get CelebA")
+    return found
 
 
 def _read_attributes(path: Path) -> pd.DataFrame:
     """A number of faces (``.txt`` only), a header, then in every line a name and -1 or 1 for each attribute."""
     if path.suffix == ".csv":
-        table = _images.read_list(path, index_col=0)
+        table = _images.read_list(path)
     else:
         with path.open(encoding="utf-8-sig", errors="replace") as file:
             promised, header = file.readline().strip(), file.readline().split()
-            if not promised.isdecimal():
-                raise AimfairError(f"{path} line 1: not the number of faces; fetch the list again")
-            table = _images.read_list(path, file, names=["image_id", *header], index_col="image_id")
+        if not promised.isdecimal():
+            raise AimfairError(f"{path} line 1: not the number of faces; fetch the list again")
+        table = _images.read_list(path, skiprows=2, names=["image_id", *header])
         if len(table) != int(promised):
             raise AimfairError(f"{path} is incomplete: {len(table)} of {promised} faces; fetch it again")
-    table = table.apply(pd.to_numeric, errors="coerce")
+    table = table.set_index(table.columns[0]).apply(pd.to_numeric, errors="coerce")
     wrong = ~table.isin((-1, 1)).all(axis=1)  # of too few values, the last are not a number
     if wrong.any() or table.empty:
         name = table.index[wrong][0] if wrong.any() else "no face"
@@ -97,24 +80,19 @@ def _read_attributes(path: Path) -> pd.DataFrame:
 def _read_column(path: Path, names: pd.Index) -> np.ndarray:
     """(N,) int64: what a list of ``name number`` says of each name."""
     header = 0 if path.suffix == ".csv" else None
-    table = _images.read_list(path, names=["name", "number"], header=header, index_col="name")
+    table = _images.read_list(path, names=["name", "number"], header=header).set_index("name")
     numbers = pd.to_numeric(table["number"], errors="coerce")
-    wrong = numbers.isna() | (numbers % 1 != 0)
-    if wrong.any():
-        raise AimfairError(f"{path}: {wrong.idxmax()} has no whole number; fetch the list again")
     if numbers.index.has_duplicates:
         raise AimfairError(f"{path}: {numbers.index[numbers.index.duplicated()][0]} is listed twice")
-    missing = names.difference(numbers.index)
-    if len(missing):
-        raise AimfairError(f"{path} does not match the attribute list: {missing[0]} has no line, {len(missing)} in all")
-    return numbers.reindex(names).to_numpy(np.int64)
+    numbers = numbers.reindex(names)
+    wrong = names[numbers.isna() | (numbers % 1 != 0)]
+    if len(wrong):
+        raise AimfairError(f"{path}: {wrong[0]} has no whole number, {len(wrong)} such faces in all; fetch it again")
+    return numbers.to_numpy(np.int64)
 
 
 def _official_split(names: pd.Index) -> np.ndarray:
-    try:
-        ids = np.array([int(Path(name).stem) for name in names])
-    except ValueError as error:
-        raise AimfairError(
-            f"no list_eval_partition, and the split cannot be told from the file names ({error})"
-        ) from None
-    return np.searchsorted([LAST_TRAIN, LAST_VALIDATION], ids, side="left")
+    ids = names.str.extract(r"^(\d+)\.", expand=False)
+    if ids.isna().any():
+        raise AimfairError(f"no list_eval_partition, and {names[ids.isna()][0]} is no official name that tells the split")
+    return np.searchsorted([LAST_TRAIN, LAST_VALIDATION], ids.astype(int), side="left")

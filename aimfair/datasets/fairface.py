@@ -13,7 +13,7 @@ from aimfair.environment import AimfairError
 PARTS = {"train": "train", "val": "validation"}
 
 
-def catalogue(root: str | Path | None = None, on_error: str = "raise") -> Catalogue:
+def catalogue(root: Path, on_error: str = "raise") -> Catalogue:
     """Faces under ``root``, in the order of ``fairface_label_train.csv`` and then ``fairface_label_val.csv``.
 
     Either list may be missing. Images are found in folders ``train/`` and ``val/``, in ``fairface_train.zip``
@@ -22,7 +22,6 @@ def catalogue(root: str | Path | None = None, on_error: str = "raise") -> Catalo
     ``on_error`` see :func:`aimfair.datasets._images.build`. Raises AimfairError for a list that is missing,
     malformed or does not match the images.
     """
-    root = _images.data_root(root, "FairFace")
     lists = {part: root / f"fairface_label_{part}.csv" for part in PARTS}
     matched = [
         _images.match(_read_labels(path).assign(split=PARTS[part]), _files(root, part), path)
@@ -56,11 +55,10 @@ def _read_labels(path: Path) -> pd.DataFrame:
 
 def _files(root: Path, part: str) -> dict[str, _images.Location]:
     """``train/1.jpg`` -> where it is."""
-    bundles = (*sorted(root.glob("fairface-img-margin*-trainval.zip")), root / f"{part}.zip")
-    container = _images.first([root / part, root / f"fairface_{part}.zip", *bundles])
-    if container is None:
+    bundles = sorted(root.glob("fairface-img-margin*-trainval.zip"))
+    found = _images.first(root / part, root / f"fairface_{part}.zip", *bundles, root / f"{part}.zip")
+    if found is None:
         raise AimfairError(f"no {part}/ or fairface_{part}.zip in {root}: data/README.md says how to get FairFace")
-    members = _images.listing(container)
-    if not container.is_dir():  # a zip may hold the other part too
-        members = [member for member in members if f"/{part}/" in f"/{member}"]
-    return {f"{part}/{member.rpartition('/')[2]}": _images.Location(container, member) for member in members}
+    images = _images.Container(found)  # a zip may hold the other part too
+    members = [member for member in images.members if found.is_dir() or f"/{part}/" in f"/{member}"]
+    return {f"{part}/{member.rpartition('/')[2]}": _images.Location(images, member) for member in members}

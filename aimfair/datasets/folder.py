@@ -12,10 +12,11 @@ from aimfair.environment import AimfairError
 from aimfair.faces import GROUPS
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+FOLDERS = tuple(f"{target}_{protected}" for target, protected in GROUPS)
 
 
 def catalogue(
-    root: str | Path | None = None, target: str = "target", protected: str = "protected", on_error: str = "raise"
+    root: Path, target: str = "target", protected: str = "protected", on_error: str = "raise"
 ) -> Catalogue:
     """PNG, JPEG and WebP files in ``root/0_0``, ``0_1``, ``1_0``, ``1_1``, or in those of ``root/{target}_{protected}``.
 
@@ -26,33 +27,34 @@ def catalogue(
     For ``on_error`` see :func:`aimfair.datasets._images.build`. Raises AimfairError when there are no
     group folders, or when a row contradicts the folder that its image is in.
     """
-    root = _images.data_root(root, "image folder")
-    base = _base(root, target, protected)
-    names, skipped = _listing(base) if base else ([], [])
-    manifest = _images.first([(base or root) / "manifest.csv", root / "manifest.csv"])
+    base, grouped = _base(root, target, protected)
+    images, skipped = _images.Container(base), []
+    files = {name: _images.Location(images, name) for name in images.members}
+    if grouped:
+        inside = [name for name in files if name.startswith(tuple(f"{folder}/" for folder in FOLDERS))]
+        files = {name: files[name] for name in inside if name.lower().endswith(SUFFIXES)}
+        skipped = [f"{name}: not a png, jpg or webp file" for name in inside if name not in files]
+    manifest = _images.first(base / "manifest.csv", root / "manifest.csv")
     if manifest is None:
-        table = pd.DataFrame({target: [int(n[0]) for n in names], protected: [int(n[2]) for n in names]}, index=names)
-        locations = [_images.Location(base or root, name) for name in names]
-    else:
-        rows = _read_manifest(manifest, base or root, target, protected)
-        if base is None:
-            names = [name for name in rows.index if (root / name).is_file()]
-        files = {name: _images.Location(base or root, name) for name in names}
-        table, locations, unmatched = _images.match(rows.sort_index() if base else rows, files, manifest)
-        skipped = skipped + unmatched
-        said = table[target].astype(str) + "_" + table[protected].astype(str)
-        for name in table.index[said != table.index.str[:3]] if base else ():
-            raise AimfairError(
-                f"{manifest} says that {name} is of group {said[name]}: correct the row or move the image"
-            )
-    return _images.build(f"folder {base or root}", table, locations, skipped, on_error)
+        table = pd.DataFrame({target: [int(n[0]) for n in files], protected: [int(n[2]) for n in files]}, index=[*files])
+        return _images.build(f"folder {base}", table, [*files.values()], skipped, on_error)
+    rows = _read_manifest(manifest, base, target, protected)
+    if grouped:
+        rows = rows.sort_index()
+    else:  # what else lies there is none of the manifest's business
+        files = {name: at for name, at in files.items() if name in rows.index}
+    table, locations, unmatched = _images.match(rows, files, manifest)
+    said = table[target].astype(str) + "_" + table[protected].astype(str)
+    for name in table.index[said != table.index.str[:3]] if grouped else ():
+        raise AimfairError(f"{manifest} says that {name} is of group {said[name]}: correct the row or move the image")
+    return _images.build(f"folder {base}", table, locations, skipped + unmatched, on_error)
 
 
 def fingerprint(root: Path, target: str, protected: str) -> str:
     """Eight hex digits that change with the images that :func:`catalogue` would list: their names, labels and sizes in
     bytes. Empty where there is nothing that it could list."""
     try:
-        known, base = catalogue(root, target=target, protected=protected), _base(root, target, protected) or root
+        known, (base, _) = catalogue(root, target, protected), _base(root, target, protected)
     except AimfairError:
         return ""
     digest = hashlib.blake2b(digest_size=4)
@@ -61,27 +63,19 @@ def fingerprint(root: Path, target: str, protected: str) -> str:
     return digest.hexdigest()
 
 
-def _base(root: Path, target: str, protected: str) -> Path | None:
-    """The folder that holds the group folders; None where there are none and a manifest stands in for them."""
+def _base(root: Path, target: str, protected: str) -> tuple[Path, bool]:
+    """The folder that holds the images, and whether group folders sort them; where not, a manifest stands in for these."""
     for base in (root, root / f"{target}_{protected}"):
-        if any((base / f"{t}_{p}").is_dir() for t, p in GROUPS):
-            return base
+        if any((base / folder).is_dir() for folder in FOLDERS):
+            return base, True
     if (root / "manifest.csv").is_file() and not any(root.glob("*/[01]_[01]")):  # not those of another task
-        return None
+        return root, False
     inside = ", ".join(sorted(path.name for path in root.iterdir())[:6]) if root.is_dir() else "a file"
     raise AimfairError(
         f"no group folders 0_0, 0_1, 1_0, 1_1 in {root} or its {target}_{protected} (found: {inside or 'nothing'}): "
         "name the attributes as the folder does (-p target=... -p protected=...), or write a manifest.csv (path, target, "
         "protected)"
     )
-
-
-def _listing(base: Path) -> tuple[list[str], list[str]]:
-    """Names of the images in the group folders; and the other files there."""
-    folders = [f"{t}_{p}" for t, p in GROUPS if (base / f"{t}_{p}").is_dir()]
-    files = [f"{folder}/{file}" for folder in folders for file in _images.listing(base / folder)]
-    images = [file for file in files if file.lower().endswith(SUFFIXES)]
-    return images, [f"{file}: not a png, jpg or webp file" for file in files if not file.lower().endswith(SUFFIXES)]
 
 
 def _read_manifest(path: Path, base: Path, target: str, protected: str) -> pd.DataFrame:

@@ -12,10 +12,10 @@ from aimfair.environment import AimfairError
 
 RACES = ("White", "Black", "Asian", "Indian", "Others")
 NAME = r"^(?P<age>\d{1,3})_(?P<gender>[01])_(?P<race>[0-4])_\d+"
-ARCHIVES = ("UTKFace.zip", "UTKFace.tar.gz", "UTKFace.tar")
+PLACES = ("UTKFace", "UTKFace.zip", "UTKFace.tar.gz", "UTKFace.tar")
 
 
-def catalogue(root: str | Path | None = None, on_error: str = "raise") -> Catalogue:
+def catalogue(root: Path, on_error: str = "raise") -> Catalogue:
     """Faces under ``root``: a folder ``UTKFace/``, ``UTKFace.tar.gz`` or ``UTKFace.zip``, in the order of their names.
 
     Attributes: Female, Male, White (binary), age (years), race (one of RACES). A name without age, gender
@@ -24,32 +24,31 @@ def catalogue(root: str | Path | None = None, on_error: str = "raise") -> Catalo
     of the faces twice. For ``on_error`` see :func:`aimfair.datasets._images.build`; a tar archive becomes
     a zip in ``data/cache``. Raises AimfairError when nothing usable is found.
     """
-    container = _container(_images.data_root(root, "UTKFace"))
-    members = pd.Series(_images.listing(container), dtype=object)
-    names = members.map(lambda member: member.rpartition("/")[2]).astype(str)
-    parts = names.str.extract(NAME)
-    malformed, twice = parts["age"].isna(), names.duplicated()
-    skipped = sorted(f"{name}: the name does not begin with age_gender_race_date" for name in names[malformed])
-    skipped += sorted(f"{name}: there twice" for name in names[twice & ~malformed])
-    parts = parts[~malformed & ~twice].astype("int64").set_index(names[~malformed & ~twice]).sort_index()
-    places = dict(zip(names[::-1], members[::-1], strict=True))  # of two of a name the first
+    images = _open(root)
+    files = pd.DataFrame({"member": images.members}, dtype=str)
+    files["name"] = files["member"].str.rpartition("/")[2]
+    files = files.join(files["name"].str.extract(NAME))
+    reason = np.where(files["name"].duplicated(), "there twice", "")  # of two of a name the first is read
+    reason = np.where(files["age"].isna(), "the name does not begin with age_gender_race_date", reason)
+    skipped = (files["name"] + ": " + reason)[reason != ""]
+    files = files[reason == ""].set_index("name").sort_index().astype({"age": int, "gender": int, "race": int})
     table = pd.DataFrame(
         {
-            "Female": parts["gender"],
-            "Male": 1 - parts["gender"],
-            "White": (parts["race"] == 0).astype("int64"),
-            "age": parts["age"],
-            "race": np.array(RACES)[parts["race"]],
+            "Female": files["gender"],
+            "Male": 1 - files["gender"],
+            "White": (files["race"] == 0).astype("int64"),
+            "age": files["age"],
+            "race": np.array(RACES)[files["race"]],
         }
     )
-    locations = [_images.Location(container, places[name]) for name in table.index]
-    return _images.build("UTKFace", table, locations, skipped, on_error)
+    locations = [_images.Location(images, member) for member in files["member"]]
+    return _images.build("UTKFace", table, locations, sorted(skipped), on_error)
 
 
-def _container(root: Path) -> Path:
-    found = root if root.is_file() else _images.first(root / name for name in ("UTKFace", *ARCHIVES))
+def _open(root: Path) -> _images.Container:
+    found = root if root.is_file() else _images.first(*(root / name for name in PLACES))
     if found is None and any(root.glob("*.chip.jpg")):
         found = root
     if found is None:
-        raise AimfairError(f"no UTKFace/, {', '.join(ARCHIVES)} in {root}: data/README.md says how to get UTKFace")
-    return found if found.is_dir() or found.suffix == ".zip" else _images.tar_as_zip(found)
+        raise AimfairError(f"no {', '.join(PLACES)} in {root}: data/README.md says how to get UTKFace")
+    return _images.Container(_images.tar_as_zip(found) if ".tar" in found.suffixes[-2:] else found)
