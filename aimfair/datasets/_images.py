@@ -98,7 +98,9 @@ def read_list(path: Path, **options: Any) -> pd.DataFrame:
         table = pd.read_csv(path, **separated, **options)
     except (ValueError, OSError) as error:  # pandas raises kinds of ValueError for whatever is wrong with a list
         raise AimfairError(f"{path} cannot be read as a list ({str(error).strip()}): fetch it again") from error
-    if not isinstance(table.index, pd.RangeIndex):  # of too many fields pandas takes the first as index, and shifts the rest
+    if not isinstance(
+        table.index, pd.RangeIndex
+    ):  # of too many fields pandas takes the first as index, and shifts the rest
         raise AimfairError(f"{path}: its lines have more fields than columns; fetch the list again")
     return table
 

@@ -94,5 +94,7 @@ def _read_column(path: Path, names: pd.Index) -> np.ndarray:
 def _official_split(names: pd.Index) -> np.ndarray:
     ids = names.str.extract(r"^(\d+)\.", expand=False)
     if ids.isna().any():
-        raise AimfairError(f"no list_eval_partition, and {names[ids.isna()][0]} is no official name that tells the split")
+        raise AimfairError(
+            f"no list_eval_partition, and {names[ids.isna()][0]} is no official name that tells the split"
+        )
     return np.searchsorted([LAST_TRAIN, LAST_VALIDATION], ids.astype(int), side="left")

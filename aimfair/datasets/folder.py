@@ -15,9 +15,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 FOLDERS = tuple(f"{target}_{protected}" for target, protected in GROUPS)
 
 
-def catalogue(
-    root: Path, target: str = "target", protected: str = "protected", on_error: str = "raise"
-) -> Catalogue:
+def catalogue(root: Path, target: str = "target", protected: str = "protected", on_error: str = "raise") -> Catalogue:
     """PNG, JPEG and WebP files in ``root/0_0``, ``0_1``, ``1_0``, ``1_1``, or in those of ``root/{target}_{protected}``.
 
     The folder of a face is its label: the columns named ``target`` and ``protected``. A ``manifest.csv`` beside
@@ -36,7 +34,9 @@ def catalogue(
         skipped = [f"{name}: not a png, jpg or webp file" for name in inside if name not in files]
     manifest = _images.first(base / "manifest.csv", root / "manifest.csv")
     if manifest is None:
-        table = pd.DataFrame({target: [int(n[0]) for n in files], protected: [int(n[2]) for n in files]}, index=[*files])
+        table = pd.DataFrame(
+            {target: [int(n[0]) for n in files], protected: [int(n[2]) for n in files]}, index=[*files]
+        )
         return _images.build(f"folder {base}", table, [*files.values()], skipped, on_error)
     rows = _read_manifest(manifest, base, target, protected)
     if grouped:
