@@ -101,7 +101,7 @@ def test_the_usual_checkpoint_rule_is_no_hyper_parameter_of_a_run_and_every_fine
     rule = methods.CHECKPOINT_RULE.items()
     without = {name for name, method in methods.registry().items() if not method.options.items() >= rule}
     kept = {name for name, method in methods.registry().items() if "batchnorm" in method.defaults} - without
-    assert len(kept) == 15 and {"aim-fair", "lora", "freeze-one-block", "random-mask", "weight-interpolation"} <= kept
+    assert len(kept) == 16 and {"aim-fair", "lora", "freeze-one-block", "random-mask", "weight-interpolation"} <= kept
 
 
 def test_the_rule_of_the_worst_group_finds_its_labels_withheld(bench):
