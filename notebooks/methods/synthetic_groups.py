@@ -28,7 +28,13 @@ from aimfair.methods.finetuning import finetune
 from aimfair.methods.inferred import packed, train_on_environments
 from aimfair.models import evaluate
 
-OPTIONS: dict[str, Any] = {"cut": "share", "reestimate": True, "soft": False, "balance": "sampling", "faces": 0}
+OPTIONS: dict[str, Any] = {
+    "cut": "share",
+    "reestimate": True,
+    "soft": False,
+    "balance": "sampling",
+    "faces": 0,
+}
 """Hyper-parameters of :func:`fit` and their usual values."""
 
 
@@ -41,13 +47,21 @@ def lessons(pool: FaceSet, each: int, seed: int) -> tuple[FaceSet, FaceSet]:
     labels, smallest = (pool.groups // 2, pool.groups % 2), min(pool.counts())
     most = smallest - max(1, smallest // 10)
     if not 0 <= each <= most or most < 1:
-        raise AimfairError(f"{each} synthetic faces of each group to learn from: the pool has {most} beside those held out")
-    held_out = np.setdiff1d(sampling.balanced(*labels, smallest, seed), sampling.balanced(*labels, most, seed))
+        raise AimfairError(
+            f"{each} synthetic faces of each group to learn from: the pool has {most} beside those held out"
+        )
+    held_out = np.setdiff1d(
+        sampling.balanced(*labels, smallest, seed), sampling.balanced(*labels, most, seed)
+    )
     taught = replace(pool, target=pool.groups % 2, protected=None)
-    return taught.subset(sampling.balanced(*labels, each or most, seed)), taught.subset(held_out)
+    return taught.subset(sampling.balanced(*labels, each or most, seed)), taught.subset(
+        held_out
+    )
 
 
-def learn_groups(bench: Bench, taught: FaceSet, held_out: FaceSet, reestimate: bool) -> tuple[nn.Module, Tensor]:
+def learn_groups(
+    bench: Bench, taught: FaceSet, held_out: FaceSet, reestimate: bool
+) -> tuple[nn.Module, Tensor]:
     """A classifier of the protected attribute, and its logits on the faces held out, before statistics change.
 
     The bench's fresh model trains by its pre-training schedule, but for as many epochs, of as many faces as there are
@@ -55,12 +69,18 @@ def learn_groups(bench: Bench, taught: FaceSet, held_out: FaceSet, reestimate: b
     those of the real training faces, whose labels are not read; a network without batch norm has none.
     """
     epochs = bench.finetuning.epochs
-    schedule = replace(bench.pretraining, epochs=epochs, milestones=(max(1, 2 * epochs // 3),), select="last")
+    schedule = replace(
+        bench.pretraining, epochs=epochs, milestones=(max(1, 2 * epochs // 3),), select="last"
+    )
     order = shuffled(torch.arange(len(taught)), len(bench.train))
     lesson = replace(bench, train=taught, validation=held_out, pretraining=schedule)
-    teacher = from_scratch(lesson, "groups of synthetic faces", part="teacher", order=order).model
+    teacher = from_scratch(
+        lesson, "groups of synthetic faces", part="teacher", order=order
+    ).model
     answers = evaluate(teacher, held_out, bench.device)
-    if reestimate and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in teacher.modules()):
+    if reestimate and any(
+        isinstance(m, nn.modules.batchnorm._BatchNorm) for m in teacher.modules()
+    ):
         reestimate_on_real(bench, teacher)
     return teacher, answers
 
@@ -76,10 +96,14 @@ def cut_at(logits: Tensor, share: float) -> float:
 def corrected_share(guessed: float, right: float, wrong: float) -> float:
     """Share of protected 1 where a share ``guessed`` is taken for it by a classifier that takes ``right`` of those who
     are and ``wrong`` of those who are not (Forman, DMKD 2008; Lipton et al., ICML 2018). A coin leaves it as guessed."""
-    return guessed if right == wrong else min(1.0, max(0.0, (guessed - wrong) / (right - wrong)))
+    return (
+        guessed if right == wrong else min(1.0, max(0.0, (guessed - wrong) / (right - wrong)))
+    )
 
 
-def guess(bench: Bench, cut: str, faces: int, reestimate: bool) -> tuple[Tensor, dict[str, Any]]:
+def guess(
+    bench: Bench, cut: str, faces: int, reestimate: bool
+) -> tuple[Tensor, dict[str, Any]]:
     """Probability (N,) of protected 1 for each real training face, .5 at the cut, and what is worth keeping of it.
 
     The arguments are hyper-parameters of :func:`fit`. No protected label of a real face is read.
@@ -116,7 +140,9 @@ def equal_groups(probability: Tensor, target: Tensor, soft: bool) -> Tensor:
     soft  a face belongs to both groups of its target, by its ``probability`` (N,) of protected 1
     """
     ones = probability.double() if soft else (probability >= 0.5).double()
-    member = F.one_hot(target, 2).double()[:, :, None] * torch.stack([1 - ones, ones], 1)[:, None]  # (N, 2, 2)
+    member = (
+        F.one_hot(target, 2).double()[:, :, None] * torch.stack([1 - ones, ones], 1)[:, None]
+    )  # (N, 2, 2)
     return (member / member.sum(0).clamp_min(1e-12)).sum((1, 2))
 
 
@@ -135,16 +161,22 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """
     cut, reestimate, soft, balance, faces = ({**OPTIONS, **hyper}[name] for name in OPTIONS)
     if balance not in ("sampling", "group-dro") or (soft and balance != "sampling"):
-        raise AimfairError(f"balance must be sampling, or group-dro without soft, got {balance!r}, soft {soft!r}")
+        raise AimfairError(
+            f"balance must be sampling, or group-dro without soft, got {balance!r}, soft {soft!r}"
+        )
     probability, scores = guess(bench, cut, faces, reestimate)
     if balance == "group-dro":
-        fitted = train_on_environments(bench, probability >= 0.5, 0.01, "synthetic groups, Group DRO")
+        fitted = train_on_environments(
+            bench, probability >= 0.5, 0.01, "synthetic groups, Group DRO"
+        )
     else:
         weights = equal_groups(probability, bench.train.target, soft)
         fitted = from_scratch(
             bench,
             "synthetic groups",
-            order=lambda generator: torch.multinomial(weights, len(weights), replacement=True, generator=generator),
+            order=lambda generator: torch.multinomial(
+                weights, len(weights), replacement=True, generator=generator
+            ),
         )
     fitted.scores |= scores
     return fitted
