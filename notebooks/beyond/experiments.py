@@ -254,7 +254,9 @@ def _taught(p: Profile) -> list[Row]:
         ("Group DRO", {"balance": "group-dro"}),
     ]
     few = [p.images_per_group // part or 1 for part in (40, 10, 4)]
-    changed += [(f"{faces} faces of each group", {"faces": faces}) for faces in dict.fromkeys(few)]
+    changed += [
+        (f"{faces} faces of each group", {"faces": faces}) for faces in dict.fromkeys(few)
+    ]
     return [
         *lines("erm", "jtt", "xrm", name),
         *(Row(f"Taught groups, {title}", name, fixed) for title, fixed in changed),
