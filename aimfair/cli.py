@@ -332,6 +332,10 @@ def publish(options: Namespace) -> None:
     option("--workers", type=int, metavar="N", help="processes, or jobs of a cluster (one per GPU)"),
     option("--shard", default="", metavar="I/N", help="only part I of N, counted from 1"),
     option("--dask", default="", metavar="WHERE", help="tcp://HOST:PORT of a scheduler, or slurm"),
+    option("--minutes", type=float, default=0.0, metavar="N", help="stop after so many minutes (when all is done)"),
+    option(
+        "--commit-every", type=float, default=0.0, metavar="N", help="publish and commit what is done every N minutes"
+    ),
 )
 def grid_run(options: Namespace) -> int:
     """Compute the runs of tables and figures that are missing; first says what it will cost.
@@ -344,6 +348,7 @@ def grid_run(options: Namespace) -> int:
     $ aimfair grid run --shard 3/8                     the third of eight parts: for the array jobs of a cluster
     $ aimfair grid run --dask tcp://scheduler:8786     on the workers of a Dask cluster
     $ aimfair grid run --dask slurm --workers 20       on twenty Slurm jobs, as ~/.config/dask/jobqueue.yaml says
+    $ aimfair grid run --minutes 120 --commit-every 20  for two hours; what is done is published and committed on the way
 
     It may be stopped at any time and goes on where it was. What several runs share (synthetic faces, biased models,
     gradients) is computed once, whoever wants it. A run that fails is told at the end, with exit status 1, and does not
@@ -368,7 +373,22 @@ def grid_run(options: Namespace) -> int:
         print(f"About {hours / machine.workers:.1f} hours{spread} and {gigabytes:.2f} GB")
     if options.dry_run or not todo:
         return 0
-    failed = grid.compute(todo, machine)
+    began = perf_counter()
+
+    def keep(always: bool = False) -> None:
+        nonlocal began
+        if options.commit_every and (always or perf_counter() - began > 60 * options.commit_every):
+            began = perf_counter()
+            written = grid.publish(cells.values(), machine)
+            still = len(grid.missing(cells, machine))
+            if written:
+                what = ["data/published"]
+                message = f"Runs of {options.profile}: {len(cells) - still} of {len(cells)}"
+                for words in (["add", *what], ["commit", "-q", "-m", message, *what]):
+                    subprocess.run(["git", "-C", str(home()), *words], check=False)
+
+    failed = grid.compute(todo, machine, options.minutes, keep)
+    keep(always=True)
     for outcome in failed:
         print(f"failed: {outcome.task}: {outcome.error}", file=sys.stderr)
     print(f"{len(todo) - len(failed)} done, {len(failed)} failed")

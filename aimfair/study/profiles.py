@@ -105,6 +105,7 @@ class Profile:
     pretrain_epochs: Count = 15
     pretrain_lr: Positive = 0.01
     pretrain_decay_at: int = 10
+    pretrain_weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     finetune_epochs: Count = 10
     seeds: Annotated[int, Field(ge=1, le=100)] = 10
     selection: Rule = "none"
@@ -153,23 +154,26 @@ class Profile:
             lr=self.pretrain_lr,
             batch_size=self.batch_size,
             milestones=(self.pretrain_decay_at,),
+            weight_decay=self.pretrain_weight_decay,
             crop_scale=(self.crop_scale_min, 1.0),
         )
 
     def finetuning(self) -> Schedule:
-        """The schedule of every fine-tuning: constant rate (set by the method), first best epoch."""
-        return replace(self.pretraining(), epochs=self.finetune_epochs, milestones=(), ties="first")
+        """The schedule of every fine-tuning: constant rate (set by the method), the official decay, first best epoch."""
+        return replace(self.pretraining(), epochs=self.finetune_epochs, milestones=(), weight_decay=1e-4, ties="first")
 
     def settings(self) -> dict[str, Any]:
         """What identifies the study's numbers: all fields but those that only say where things are or how many.
 
         Fields that change nothing are left out too: those about selection where nothing is selected from the pool, an
-        assumed ratio that is the true one, as many synthetic faces as real ones, the first draw of the pool.
+        assumed ratio that is the true one, as many synthetic faces as real ones, the first draw of the pool, the official
+        weight decay.
         """
         beside = ["profile", "seeds", "corpus", "corpus_root", "generator_minutes", *SELECTION]
         beside += ["assumed_minority"] * (self.assumed_minority in (0, self.minority))
         beside += ["synthetic_ratio"] * (self.synthetic_ratio == 1)
         beside += ["draw"] * (self.draw == 0)
+        beside += ["pretrain_weight_decay"] * (self.pretrain_weight_decay == 1e-4)
         chosen = {} if self.selection == "none" else dict(zip(SELECTION, (self.selection, self.budget()), strict=True))
         return {k: v for k, v in asdict(self).items() if k not in beside} | chosen
 

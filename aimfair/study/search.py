@@ -22,6 +22,9 @@ from aimfair.study.runs import Run
 SEARCH_SEEDS = 3
 """On how many seeds the values of a hyper-parameter are compared."""
 
+TRAINING = "training"
+"""In hyper-parameters: the schedule of a training from scratch, in place of the profile's."""
+
 Hyper = dict[str, Any]
 """Complete hyper-parameters of a run."""
 
@@ -35,44 +38,63 @@ class Trainer(Protocol):
         """See :meth:`aimfair.study.study.Study.attempt`."""
 
 
-def seeds(profile: Profile) -> tuple[int, ...]:
+def seeds(profile: Profile, first: int = SEARCH_SEEDS) -> tuple[int, ...]:
     """The seeds on which every value is run."""
-    return SEEDS[: min(SEARCH_SEEDS, profile.seeds)]
+    return SEEDS[: min(first, profile.seeds)]
 
 
-def values(method: str, **fixed: Any) -> list[Hyper]:
-    """Complete hyper-parameters of each value that ``method`` searches, but for what is ``fixed``; of one run if there is
-    nothing to search. Raises AimfairError for an unknown method or hyper-parameter."""
+def values(method: str, among: Mapping[str, Sequence[Any]] | None = None, /, **fixed: Any) -> list[Hyper]:
+    """Complete hyper-parameters of each value that ``method`` searches (or of the values ``among``), but for what is
+    ``fixed``; of one run if there is nothing to search.
+
+    "training" among them is handed on, see :meth:`aimfair.study.study.Study.trained`. Raises AimfairError for an unknown
+    method or hyper-parameter."""
     known = methods.get(method)
-    searched = {name: several for name, several in known.search.items() if name not in fixed}
-    combinations = product(*searched.values())
-    return [known.hyper(**fixed, **dict(zip(searched, combination, strict=True))) for combination in combinations]
+    searched = {name: several for name, several in (among or known.search).items() if name not in fixed}
+    found = []
+    for combination in product(*searched.values()):
+        given = {**fixed, **dict(zip(searched, combination, strict=True))}
+        training = {TRAINING: given.pop(TRAINING)} if TRAINING in given else {}
+        found.append(known.hyper(**given) | training)
+    return found
 
 
-def winner(tried: Sequence[Run], among: Sequence[Mapping[str, Any]]) -> Hyper:
-    """Of the hyper-parameters in ``among`` those that :func:`choose` finds best in the runs ``tried``."""
-    places = [list(among).index(run.config["hyper"]) for run in tried]
-    frame = pd.DataFrame({"seed": [run.seed for run in tried], "place": places, "method": ""})
-    best = choose(frame.assign(selection=[selection(run) for run in tried]), among="place")
-    return dict(among[int(best["place"].iloc[0])])
+def ranking(tried: Sequence[tuple[int, Run]], first: int = SEARCH_SEEDS) -> list[int]:
+    """The places of values from the best to the worst, by the rule of :func:`choose`.
+
+    tried  each run, and which value it has
+    """
+    frame = pd.DataFrame({"seed": [run.seed for _, run in tried], "place": [place for place, _ in tried]})
+    wide = frame.assign(selection=[selection(run) for _, run in tried]).pivot(
+        index="seed", columns="place", values="selection"
+    )
+    return [int(place) for place in _ranked(wide, first)]
 
 
-def chosen(study: Trainer, method: str, **fixed: Any) -> Hyper:
+def chosen(study: Trainer, method: str, among: Mapping[str, Sequence[Any]] | None = None, /, **fixed: Any) -> Hyper:
     """Complete hyper-parameters of ``method`` with the value that counts. Runs that do not exist yet are trained."""
-    among = values(method, **fixed)
-    if len(among) == 1:
-        return among[0]
-    return winner([study.attempt(method, seed, **hyper) for seed in seeds(study.profile) for hyper in among], among)
+    found = values(method, among, **fixed)
+    if len(found) == 1:
+        return found[0]
+    first = seeds(study.profile)
+    tried = [(place, study.attempt(method, seed, **hyper)) for seed in first for place, hyper in enumerate(found)]
+    return found[ranking(tried)[0]]
 
 
-def wanted(study: Trainer, method: str, seed: int, **fixed: Any) -> list[Hyper]:
+def wanted(
+    study: Trainer, method: str, seed: int, among: Mapping[str, Sequence[Any]] | None = None, /, **fixed: Any
+) -> list[Hyper]:
     """What a search runs with this seed: every value, or after the first seeds only the one that counts (:func:`chosen`)."""
-    return values(method, **fixed) if seed in seeds(study.profile) else [chosen(study, method, **fixed)]
+    if seed in seeds(study.profile):
+        return values(method, among, **fixed)
+    return [chosen(study, method, among, **fixed)]
 
 
-def tried(study: Trainer, method: str, seed: int, **fixed: Any) -> list[Run]:
+def tried(
+    study: Trainer, method: str, seed: int, among: Mapping[str, Sequence[Any]] | None = None, /, **fixed: Any
+) -> list[Run]:
     """The runs of :func:`wanted`. Those that do not exist yet are trained."""
-    return [study.attempt(method, seed, **hyper) for hyper in wanted(study, method, seed, **fixed)]
+    return [study.attempt(method, seed, **hyper) for hyper in wanted(study, method, seed, among, **fixed)]
 
 
 def run(study: Trainer, method: str, seed: int, **fixed: Any) -> Run:
@@ -91,11 +113,13 @@ def selection(run: Run) -> float:
 def choose(frame: pd.DataFrame, among: str = "lr", by: Sequence[str] = ("method",)) -> pd.DataFrame:
     """Of each group of rows, all seeds together, those with the value of ``among`` that does best; the smaller wins a tie.
 
-    The selection rule of the book: the mean of :func:`selection` over the first :data:`SEARCH_SEEDS` seeds that have all
-    values. That is accuracy on real validation images, no group label read (oracles: their worst group there).
+    The selection rule of the book: the mean of :func:`selection` over the first seeds that have all values. That is
+    accuracy on real validation images, no group label read (oracles: their worst group there). Where this makes a
+    shortlist, the mean over all seeds that have the values of the shortlist decides among these.
 
     frame  columns ``seed``, ``selection``, ``among`` and ``by``; a column ``searched`` says how many values there are to
-           choose among, else they are those in the group
+           choose among, else they are those in the group; ``first`` how many seeds are looked at, else
+           :data:`SEARCH_SEEDS`; ``shortlist`` how many values are on it, else 1
     A group in which no seed has all values is left out: the choice would be among fewer than the others'. Raises
     AimfairError for two rows with the same seed and value.
     """
@@ -111,11 +135,25 @@ def _best(rows: pd.DataFrame, among: str) -> pd.DataFrame:
     if placed.duplicated(["seed", "place"]).any():
         raise AimfairError(f"several runs have the same seed and {among}: choose by what tells them apart, too")
     wide = placed.pivot(index="seed", columns="place", values="selection")
-    first = wide.dropna().head(SEARCH_SEEDS)
-    if first.empty or wide.shape[1] < (rows["searched"].max() if "searched" in rows else 1):
+    if wide.shape[1] < _of(rows, "searched", 1):
         return rows.iloc[:0]
-    best = first.mean().round(9).idxmax()  # the first of equals, whatever the order of the sum did to the last digit
-    return rows[places == best]
+    best = _ranked(wide, _of(rows, "first", SEARCH_SEEDS))[: _of(rows, "shortlist", 1)]
+    if len(best) > 1:
+        best = _ranked(wide[sorted(best)], len(wide))
+    return rows[places == best[0]] if len(best) else rows.iloc[:0]
+
+
+def _ranked(wide: pd.DataFrame, first: int) -> pd.Index:
+    """Columns from the best to the worst by their mean over the first rows that have all; none where no row has."""
+    common = wide.dropna().head(first)
+    if common.empty:
+        return common.columns[:0]
+    # of equals the first, whatever the order of the sum did to the last digit
+    return common.mean().round(9).sort_values(ascending=False, kind="stable").index
+
+
+def _of(rows: pd.DataFrame, name: str, otherwise: int) -> int:
+    return int(rows[name].max()) if name in rows else otherwise
 
 
 def complete(frame: pd.DataFrame, among: str = "lr", by: Sequence[str] = ("method",)) -> pd.DataFrame:

@@ -74,7 +74,9 @@ class Study:
         self._faces: dict[str, FaceSet] = {}
         self._selected: dict[int, FaceSet] = {}
         self._edited: dict[tuple[int, float, float], FaceSet] = {}
+        self._synthetic: dict[str, FaceSet] = {}
         self._gaps: dict[int, Run] = {}
+        self._trained: dict[str, Study] = {}
 
     def varied(self, **changes: Any) -> Study:
         """This study with some fields of its profile changed. Both share the real faces that either has decoded, unless
@@ -90,7 +92,31 @@ class Study:
         )
         if all(getattr(self.profile, name) == getattr(other.profile, name) for name in profiles.REAL):
             other._faces = self._faces
+            if all(getattr(self.profile, name) == getattr(other.profile, name) for name in profiles.SYNTHETIC):
+                other._synthetic = self._synthetic
         return other
+
+    def trained(self, training: str) -> Study:
+        """This study with another schedule of its trainings from scratch, all faces shared.
+
+        training  learning rate, weight decay and epochs, such as "0.05 0.01 45"; the rate falls after two thirds of them
+        Raises AimfairError for anything else.
+        """
+        if training not in self._trained:
+            try:
+                rate, decay, epochs = training.split()
+                schedule = {
+                    "pretrain_lr": float(rate),
+                    "pretrain_weight_decay": float(decay),
+                    "pretrain_epochs": int(epochs),
+                }
+            except ValueError as error:
+                raise AimfairError(
+                    f'training must be rate, weight decay and epochs, such as "0.05 0.01 45", got {training!r}'
+                ) from error
+            last = max(1, 2 * schedule["pretrain_epochs"] // 3)  # type: ignore[operator]
+            self._trained[training] = self.varied(**schedule, pretrain_decay_at=last)
+        return self._trained[training]
 
     # Faces
 
@@ -111,10 +137,12 @@ class Study:
             self._faces[split] = self.catalogue.faces(self.split[split], p.target, p.protected, p.image_size)
         return self._faces[split]
 
-    @cached_property
+    @property
     def pool(self) -> FaceSet:
         """The synthetic faces from which every seed draws: found on disk, or generated now (resumable)."""
-        return synthetic_faces(self.profile, self.device, self.data_root)
+        if "pool" not in self._synthetic:
+            self._synthetic["pool"] = synthetic_faces(self.profile, self.device, self.data_root)
+        return self._synthetic["pool"]
 
     def selected(self, seed: int) -> FaceSet:
         """What of the pool a seed draws its sets from: all of it, or the faces that the profile's rule selects."""
@@ -224,8 +252,10 @@ class Study:
 
         Raises Diverged for the baseline, because others start from its weights.
         """
-        chosen = methods.get(method)
         seed = self.seed if seed is None else seed
+        if training := hyper.pop(search.TRAINING, ""):
+            return self.trained(training).attempt(method, seed, **hyper)
+        chosen = methods.get(method)
         config = self.config(method, chosen.hyper(**hyper), seed)
         return self.once(config, lambda: self.find(config), lambda: self._train(chosen, config))
 

@@ -35,6 +35,21 @@ MASKS = {
 CHECKPOINTS: dict[str, dict[str, Any]] = {"best": {}, "last": {"select": "last"}}
 """Which epoch is kept: the best on validation faces, as usual, or the last."""
 
+TRAININGS = (
+    "0.05 0.01 15",
+    "0.05 0.01 45",
+    "0.05 0.01 75",
+    "0.05 0.003 45",
+    "0.05 0.03 45",
+    "0.02 0.01 45",
+    "0.1 0.01 45",
+)
+"""Rate, weight decay and epochs that every method chooses from that trains from scratch: a centre, and a step from it in each
+direction. 75 epochs make the paper's number of updates."""
+
+RATES_FROM_ERM = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.06)
+"""Rates that every method chooses from that goes on from ERM; .06 is that of the released script."""
+
 PHOTOGRAPHS: dict[str, dict[str, Any]] = {
     "celeba-smiling-male": {
         "generator_minutes": 35.0
@@ -101,7 +116,31 @@ def all_of(p: Profile) -> dict[str, Experiment]:
             core + lines(*(m.name for m in methods.registry().values() if m.beyond)),
         ),
     }
+    made["baseline"] = ("ERM, its schedule searched", [_from_scratch("erm")])
     return {name: Experiment(name, title, own(p), rows) for name, (title, rows) in made.items()}
+
+
+def _from_scratch(method: str, title: str = "", **fixed: Any) -> Row:
+    """A method that trains from scratch: three seeds run every schedule, all seeds choose among the two best."""
+    return Row(
+        title or methods.get(method).title,
+        method,
+        fixed,
+        among={"training": TRAININGS},
+        first=3,
+        shortlist=2,
+    )
+
+
+def _from_erm(method: str, title: str = "", **fixed: Any) -> Row:
+    """A method that goes on from ERM: all seeds run every rate."""
+    return Row(
+        title or methods.get(method).title,
+        method,
+        fixed,
+        among={"lr": RATES_FROM_ERM},
+        first=10,
+    )
 
 
 def crossed() -> dict[tuple[str, str, str], Row]:

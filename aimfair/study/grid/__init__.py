@@ -9,6 +9,7 @@ from aimfair.study.grid.lookup import chosen as chosen
 from aimfair.study.grid.lookup import described as described
 from aimfair.study.grid.lookup import identified as identified
 from aimfair.study.grid.lookup import missing as missing
+from aimfair.study.grid.lookup import publish as publish
 from aimfair.study.grid.lookup import resolved as resolved
 from aimfair.study.grid.lookup import shard as shard
 from aimfair.study.grid.lookup import study_of as study_of

@@ -11,6 +11,7 @@ from typing import Any
 from aimfair import methods
 from aimfair.environment import home
 from aimfair.study import pool, runs
+from aimfair.study.grid.experiments import CHOSEN
 from aimfair.study.grid.lookup import Machine, study_of
 from aimfair.study.grid.tasks import Task, missing_images
 from aimfair.study.measurements import MEASUREMENTS
@@ -53,7 +54,8 @@ def estimate(tasks: Iterable[Task], machine: Machine, known: Rates) -> tuple[flo
     """(hours on one worker, gigabytes on disk) of ``tasks``."""
     seconds, space = 0.0, 0.0
     for task in tasks:
-        p = study_of(task.cell, machine).profile
+        opened, training = study_of(task.cell, machine), dict(task.cell.hyper).get("training", CHOSEN)
+        p = (opened if training.startswith(CHOSEN) else opened.trained(training)).profile
         if task.kind == "pool":
             images = missing_images(p)
             seconds += SECONDS_PER_IMAGE["tiny" if pool.is_tiny(p) else "any"] * p.steps * images

@@ -21,7 +21,7 @@ MAPS = "feature-map"
 """Likewise, of the classifier of the method that ``of`` names: :func:`aimfair.study.measurements.feature_map`."""
 
 CHOSEN = "chosen"
-"""In place of a hyper-parameter: the value that counts, see :mod:`aimfair.study.search`."""
+"""In place of a hyper-parameter: the value that counts, see :mod:`aimfair.study.search`; "chosen 2" is the second best."""
 
 Settings = dict[str, dict[str, Any]]
 """Name of a part of a table -> the fields of the profile that differ there."""
@@ -31,7 +31,11 @@ Settings = dict[str, dict[str, Any]]
 class Row:
     """One line of a table: a method, what is fixed of its hyper-parameters, and what the row changes of the profile.
 
-    settings  the only settings of the table in which it stands; none named: it stands in all
+    settings   the only settings of the table in which it stands; none named: it stands in all
+    among      values to search in place of those that the method declares; "training" is a from-scratch method's schedule,
+               see :meth:`aimfair.study.Study.trained`
+    first      on how many seeds every value is run; the others run only the best of them
+    shortlist  how many values the other seeds run: with more than one, all seeds choose among these
     """
 
     title: str
@@ -39,18 +43,24 @@ class Row:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     changes: Mapping[str, Any] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
+    among: Mapping[str, tuple[Any, ...]] | None = None
+    first: int = search.SEARCH_SEEDS
+    shortlist: int = 1
 
     def configurations(self) -> list[dict[str, Any]]:
         """Complete hyper-parameters of each run: every value that the method searches and the row does not fix."""
-        return [dict(self.fixed)] if self.method in MEASUREMENTS else search.values(self.method, **self.fixed)
+        return (
+            [dict(self.fixed)] if self.method in MEASUREMENTS else search.values(self.method, self.among, **self.fixed)
+        )
 
     def followers(self) -> list[dict[str, Any]]:
         """Likewise for a seed that comes after the search: :data:`CHOSEN` stands for what is found there."""
         tried = self.configurations()
         if len(tried) == 1:
             return tried
-        searched = [name for name in methods.get(self.method).search if name not in self.fixed]
-        return [{**tried[0], **dict.fromkeys(searched, CHOSEN)}]
+        searched = [name for name in (self.among or methods.get(self.method).search) if name not in self.fixed]
+        ranks = [CHOSEN, *(f"{CHOSEN} {rank}" for rank in range(2, self.shortlist + 1))]
+        return [{**tried[0], **dict.fromkeys(searched, rank)} for rank in ranks]
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,7 @@ class Experiment:
                 if row.method in MEASUREMENTS:
                     study.measure(row.method, seed, **row.fixed)
                 else:
-                    search.tried(study, row.method, seed, **row.fixed)
+                    search.tried(study, row.method, seed, row.among, **row.fixed)
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,7 @@ class Cell:
     profile, changes     the study: name of a profile, and the fields of it that differ
     method, hyper, seed  the run: what :meth:`aimfair.study.Study.run` is given, hyper-parameters complete, but for those
                          that are :data:`CHOSEN`
+    among, first, shortlist  as in its :class:`Row`
     """
 
     table: str
@@ -103,15 +114,18 @@ class Cell:
     method: str
     hyper: tuple[tuple[str, Any], ...]
     seed: int
+    among: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    first: int = search.SEARCH_SEEDS
+    shortlist: int = 1
 
 
 def cells(experiment: Experiment, profile: str, changes: Mapping[str, Any], seeds: Sequence[int]) -> list[Cell]:
     """Every run of a table, in the order of its settings, rows, seeds and searched values.
 
     profile, changes  the same that ``experiment`` was made for; its settings and rows change it further
-    The first seeds (:func:`aimfair.study.search.seeds`) have a run for each searched value, the others one each.
+    The first seeds have a run for each searched value, the others as many as the row's shortlist.
     """
-    first = search.seeds(profiles.load(profile, **changes))
+    p = profiles.load(profile, **changes)
     return [
         Cell(
             experiment.name,
@@ -122,11 +136,14 @@ def cells(experiment: Experiment, profile: str, changes: Mapping[str, Any], seed
             row.method,
             tuple(sorted(hyper.items())),
             seed,
+            tuple((row.among or {}).items()),
+            row.first,
+            row.shortlist,
         )
         for setting, changed in experiment.settings.items()
         for row in experiment.within(setting)
         for seed in seeds
-        for hyper in (row.configurations() if seed in first else row.followers())
+        for hyper in (row.configurations() if seed in search.seeds(p, row.first) else row.followers())
     ]
 
 

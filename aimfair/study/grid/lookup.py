@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from itertools import groupby, product
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -72,14 +73,19 @@ def identity(cell: Cell, machine: Machine) -> str:
 
 def config_of(cell: Cell, machine: Machine) -> dict[str, Any]:
     """The configuration of a cell's run."""
-    of_any = _settings(cell.profile, cell.changes, cell.method, machine)
-    return of_any | {"hyper": dict(cell.hyper), "seed": cell.seed}
+    hyper = dict(cell.hyper)
+    of_any = _settings(cell.profile, cell.changes, cell.method, hyper.pop(search.TRAINING, ""), machine)
+    return of_any | {"hyper": hyper, "seed": cell.seed}
 
 
 @lru_cache(maxsize=1024)  # hundreds of cells share the settings of a study's method
-def _settings(profile: str, changes: tuple[tuple[str, Any], ...], method: str, machine: Machine) -> dict[str, Any]:
-    cell = Cell("", "", "", profile, changes, method, (), 0)
-    return study_of(cell, machine).config(method, {}, 0)
+def _settings(
+    profile: str, changes: tuple[tuple[str, Any], ...], method: str, training: str, machine: Machine
+) -> dict[str, Any]:
+    opened = study_of(Cell("", "", "", profile, changes, method, (), 0), machine)
+    # while it is a question it has an identity of its own: that of no schedule
+    known = opened.trained(training) if training and not training.startswith(CHOSEN) else opened
+    return known.config(method, {}, 0) | ({"schedule": training} if training.startswith(CHOSEN) else {})
 
 
 def is_there(cell: Cell, machine: Machine) -> bool:
@@ -95,17 +101,33 @@ def missing(cells: Mapping[str, Cell], machine: Machine) -> dict[str, Cell]:
     return {number: cell for number, cell in cells.items() if not is_there(cell, machine)}
 
 
+def publish(cells: Iterable[Cell], machine: Machine) -> list[Path]:
+    """Pack the runs of ``cells`` that are on this machine alone into ``data/published``; returns the files written."""
+    found: dict[tuple[Path, str], list[runs.Run]] = {}
+    for number, cell in identified(cells, machine).items():
+        opened = study_of(cell, machine)
+        place = (opened.published_root, opened.profile.profile)
+        if (opened.runs_root / number).is_dir() and not runs.is_published(*place, config_of(cell, machine)):
+            found.setdefault(place, []).append(runs.load(opened.runs_root / number))
+    return [path for place, mine in found.items() for path in runs.publish(mine, *place)]
+
+
 def is_question(cell: Cell) -> bool:
     """Whether the cell waits for what a search chooses."""
-    return any(value == CHOSEN for _, value in cell.hyper)
+    return bool(_questions(cell))
+
+
+def _questions(cell: Cell) -> set[str]:
+    return {name for name, value in cell.hyper if str(value).startswith(CHOSEN)}
 
 
 def search_cells(cell: Cell, machine: Machine) -> list[Cell]:
     """The cells among which a question's hyper-parameters are chosen."""
-    among = search.values(cell.method, **{name: value for name, value in cell.hyper if value != CHOSEN})
+    fixed = {name: value for name, value in cell.hyper if name not in _questions(cell)}
+    among = search.values(cell.method, dict(cell.among), **fixed)
     return [
         replace(cell, seed=seed, hyper=tuple(sorted(hyper.items())))
-        for seed in search.seeds(study_of(cell, machine).profile)
+        for seed in search.seeds(study_of(cell, machine).profile, cell.first)
         for hyper in among
     ]
 
@@ -124,11 +146,13 @@ def resolved(cell: Cell, machine: Machine) -> Cell:
 @cache  # an error is not kept: whoever asks again looks again
 def _answer(question: Cell, machine: Machine) -> tuple[tuple[str, Any], ...]:
     opened, tries = study_of(question, machine), search_cells(question, machine)
-    tried = [run for each in tries if (run := opened.find(config_of(each, machine)))]
-    if len(tried) < len(tries):
+    found = [opened.find(config_of(each, machine)) for each in tries]
+    if None in found:
         raise LookupError
-    among = [dict(each.hyper) for each in tries if each.seed == tries[0].seed]
-    return tuple(sorted(search.winner(tried, among).items()))
+    among = [each.hyper for each in tries if each.seed == tries[0].seed]
+    ranked = search.ranking([(n % len(among), run) for n, run in enumerate(found) if run], question.first)
+    asked = next(str(value) for name, value in question.hyper if name in _questions(question))
+    return among[ranked[int(asked.removeprefix(CHOSEN) or 1) - 1]]
 
 
 def shard(cells: Mapping[str, Cell], number: int, of: int) -> dict[str, Cell]:
@@ -162,7 +186,9 @@ def described(cell: Cell) -> str:
         what, said = cell.method.replace("-", " "), [str(value) for _, value in cell.hyper]
     else:
         what, method = cell.row, methods.get(cell.method)
-        said = [f"{k}={v}" for k, v in cell.hyper if k in method.search or v != method.usual.get(k)]
+        said = [
+            f"{k}={v}" for k, v in cell.hyper if k in (dict(cell.among) or method.search) or v != method.usual.get(k)
+        ]
     return f"{cell.table}, {cell.setting}: " + ", ".join([what, f"seed {cell.seed}", *said])
 
 
@@ -217,7 +243,8 @@ def chosen(
     """
     known = {} if known is None else known
     parts, absent = [], []
-    for (setting, title), candidates in groupby(cells, key=lambda cell: (cell.setting, cell.row)):
+    for (setting, title), group in groupby(cells, key=lambda cell: (cell.setting, cell.row)):
+        candidates = list(group)
         places: dict[tuple[tuple[str, Any], ...], int] = {}  # of the searched values, in their order
         found = []
         for cell in candidates:
@@ -231,8 +258,9 @@ def chosen(
             else:
                 absent.append(cell)
         if found:
-            searched = sum(all(value != CHOSEN for _, value in hyper) for hyper in places)
-            parts.append(pd.concat(found).assign(setting=setting, method=title, searched=searched))
+            searched = sum(not any(str(value).startswith(CHOSEN) for _, value in hyper) for hyper in places)
+            told = {"searched": searched, "first": candidates[0].first, "shortlist": candidates[0].shortlist}
+            parts.append(pd.concat(found).assign(setting=setting, method=title, **told))
     if not parts:
         return pd.DataFrame(columns=["setting", "method", "seed"]), absent
     return tables.choose(pd.concat(parts, ignore_index=True), among="place", by=["setting", "method"]), absent

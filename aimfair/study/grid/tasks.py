@@ -6,10 +6,11 @@ was, and two grids at once compute nothing twice.
 
 from __future__ import annotations
 
+import math
 import signal
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -23,14 +24,15 @@ from aimfair import methods
 from aimfair.cluster import connect, local_cluster
 from aimfair.environment import AimfairError, cores
 from aimfair.progress import progress, quiet
-from aimfair.study import pool, search
-from aimfair.study.grid.experiments import CHOSEN, GAPS, Cell
+from aimfair.study import pool
+from aimfair.study.grid.experiments import GAPS, Cell
 from aimfair.study.grid.lookup import (
     Machine,
     described,
     identity,
     is_question,
     is_there,
+    resolved,
     search_cells,
     study_of,
     together,
@@ -135,13 +137,19 @@ def missing_images(profile: Any) -> int:
     return len(pool.missing_images(profile, pool.pool_jobs(profile), pool.pool_folder(profile)))
 
 
-def compute(tasks: Mapping[str, Task], machine: Machine) -> list[Outcome]:
+def compute(
+    tasks: Mapping[str, Task], machine: Machine, minutes: float = 0.0, after: Callable[[], object] | None = None
+) -> list[Outcome]:
     """Do ``tasks``, with a bar, or where output is stored with a line for each; returns the outcomes of those that failed.
 
     One worker is this process. Several are new processes, one per GPU if there are any, or the workers of the scheduler
     or the Slurm jobs that ``machine.dask`` names. A task whose worker dies is done again by another one; it has failed
     where that one dies, too.
+
+    minutes  after so many of them nothing more is started; 0: all is done
+    after    called after each task
     """
+    until = perf_counter() + 60 * minutes if minutes else math.inf
     alone = machine.workers == 1 and not machine.dask
     outcomes = (perform(task, machine) for task in tasks.values()) if alone else _by_workers(tasks, machine)
     failed = []
@@ -152,6 +160,11 @@ def compute(tasks: Mapping[str, Task], machine: Machine) -> list[Outcome]:
             print(f"{number:{len(str(len(tasks)))}}/{len(tasks)}  {outcome.task}: {how}", flush=True)
         if outcome.error:
             failed.append(outcome)
+        if after is not None:
+            after()
+        if perf_counter() > until:
+            break
+    outcomes.close()
     return failed
 
 
@@ -165,7 +178,7 @@ def perform(task: Task, machine: Machine, *done: Any, sharing: int = 0) -> Outco
     if sharing:  # Dask would leave it one thread
         torch.set_num_threads(max(1, cores() // sharing))
     try:
-        note = _do(task, _at_work(task.cell.profile, task.cell.changes, machine))
+        note = _do(task, _at_work(task.cell.profile, task.cell.changes, machine), machine)
     except AimfairError as known:
         error = str(known)
     except Exception as unknown:  # whatever it is, the other tasks are done
@@ -179,7 +192,7 @@ def _at_work(profile: str, changes: tuple[tuple[str, Any], ...], machine: Machin
     return machine.open(Cell("", "", "", profile, changes, "", (), 0))
 
 
-def _do(task: Task, opened: Study) -> str:
+def _do(task: Task, opened: Study, machine: Machine) -> str:
     cell = task.cell
     if task.kind == "pool":
         pool.pool_catalogue(opened.profile, opened.device, opened.data_root)
@@ -188,8 +201,10 @@ def _do(task: Task, opened: Study) -> str:
     elif cell.method in MEASUREMENTS:
         opened.measure(cell.method, cell.seed, **dict(cell.hyper))
     else:
-        given = {name: value for name, value in cell.hyper if value != CHOSEN}
-        return search.run(opened, cell.method, cell.seed, **given).scores.get("note", "")
+        known = resolved(cell, machine)
+        if is_question(known):
+            raise AimfairError("the runs of its search are not there")
+        return opened.attempt(cell.method, cell.seed, **dict(known.hyper)).scores.get("note", "")
     return ""
 
 
