@@ -478,7 +478,7 @@ def grid_report(options: Namespace) -> None:
     Nothing is computed: what has no run is counted as not run. The rule is that of the reproduction chapter."""
     import pandas as pd
 
-    from aimfair.paper import comparisons, reading, report
+    from aimfair.paper import comparisons, reading
     from aimfair.study import profiles, tables
 
     changes = {k: v for k, v in read_parameters(options).items() if k not in profiles.COMMON}
@@ -486,7 +486,7 @@ def grid_report(options: Namespace) -> None:
     readings = [reading.read(options.profile, changes, machine)]
     readings += [reading.read(name, machine=machine) for name in options.beside]
     if not options.out:
-        print(tables.text(report.claims(readings)), end="")
+        print(tables.text(comparisons.show_claims(readings)), end="")
         return
     every = pd.concat([comparisons.comparisons(reading) for reading in readings])
     every["verdict"] = every["verdict"].map(comparisons.WORDS)

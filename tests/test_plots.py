@@ -150,12 +150,14 @@ EXAMPLES = {
     ),
     "by_row": lambda: plots.by_row(apart(), row="row"),
     "by_row of a reference": lambda: plots.by_row(frozen(), order=list(frozen()), reference="nothing frozen"),
-    "by_size": lambda: plots.by_size(grown(), "distance", limits={"real": 0, "drawn": 9}, marks={80: "here"}, log=True),
-    "group_points": lambda: plots.group_points(agreed(), "agreement (%)"),
+    "by_size": lambda: figures.by_size(
+        grown(), "distance", limits={"real": 0, "drawn": 9}, marks={80: "here"}, log=True
+    ),
+    "group_points": lambda: figures.group_points(agreed(), "agreement (%)"),
     "group_bars": lambda: plots.group_bars(reports(), GROUPS),
     "contact_sheet": lambda: plots.contact_sheet(faces(), ["not smiling", "smiling"], columns=6),
-    "counts": lambda: plots.counts({"train": (200, 1800, 1800, 200), "test": COUNTS}, GROUPS),
-    "feature_maps": lambda: plots.feature_maps(
+    "counts": lambda: figures.counts({"train": (200, 1800, 1800, 200), "test": COUNTS}, GROUPS),
+    "feature_maps": lambda: figures.feature_maps(
         {"ERM": mapped(), "AIM-Fair": mapped(80), "mixed": mapped()}, GROUPS, (0, 3)
     ),
     "gap_rank": lambda: plots.gap_rank(*gaps(), k=55),
@@ -206,11 +208,11 @@ def test_inputs_that_cannot_be_drawn_are_refused_with_what_is_wrong() -> None:
         (lambda: plots.by_metric(stepped(), "block"), r"lack columns \['block'\]"),
         (lambda: plots.group_bars({}), "0 rows"),
         (lambda: plots.by_row(reports(), reference="nothing"), "0 rows"),
-        (lambda: plots.counts({"train": (1, 2, 3)}), "four group sizes"),
+        (lambda: figures.counts({"train": (1, 2, 3)}), "four group sizes"),
         (lambda: plots.contact_sheet(faces().float()), "uint8"),
         (lambda: plots.contact_sheet(faces(5), ["a", "b"], 2), "2 titles fit neither the 3 rows"),
         (lambda: plots.mask_by_layer({"fc.gamma"}, NAMES), r"does not have: fc\.gamma"),
-        (lambda: plots.feature_maps({}), "no maps"),
+        (lambda: figures.feature_maps({}), "no maps"),
         (lambda: figures.mentions(mentioned().iloc[:, :2], "t", "p"), "four columns"),
         (lambda: figures.score_noise({"a": {"x": 1.0}}, {"a": {"y": 1.0}}), "same tensors"),
     ):
@@ -276,7 +278,7 @@ def test_rows_run_from_top_to_bottom_with_every_seed_and_the_mean() -> None:
 
 
 def test_sizes_have_means_bands_and_the_limits_that_a_logarithm_can_show() -> None:
-    axes = plots.by_size(grown(), "distance", limits={"real": 0, "drawn": 9}, log=True).axes[0]
+    axes = figures.by_size(grown(), "distance", limits={"real": 0, "drawn": 9}, log=True).axes[0]
     real, drawn = points(axes)
     assert real[:, 1] == pytest.approx([5, 1.25, 0.3125]) and drawn[:, 0].tolist() == [20, 80, 320]
     dashed = [line.get_ydata() for line in axes.lines if line.get_linestyle() == "--"]
@@ -287,7 +289,7 @@ def test_sizes_have_means_bands_and_the_limits_that_a_logarithm_can_show() -> No
 
 
 def test_points_of_series_stand_beside_each_other_with_their_intervals() -> None:
-    axes = plots.group_points(agreed().iloc[:-1], "agreement (%)").axes[0]  # one group of one series is missing
+    axes = figures.group_points(agreed().iloc[:-1], "agreement (%)").axes[0]  # one group of one series is missing
     first, second = (container.lines[0].get_data() for container in axes.containers)
     assert list(first[1]) == [90, 91, 92, 93] and (first[0] < second[0]).all() and np.isnan(second[1][3])
     ends = np.array(axes.containers[0].lines[2][0].get_segments())[:, :, 1]
@@ -380,7 +382,7 @@ def test_the_contact_sheet_shows_every_pixel_in_place_and_has_room_for_its_title
 
 
 def test_counts_are_written_unless_too_thin() -> None:
-    figure = plots.counts({"train": (1000, 9000, 9000, 1000), "mine": (1, 97, 1, 1)})
+    figure = figures.counts({"train": (1000, 9000, 9000, 1000), "mine": (1, 97, 1, 1)})
     written = [text.get_text() for text in figure.axes[0].texts]
     assert written.count("9,000") == 2 and "97" in written and "1" not in written
 
@@ -409,7 +411,7 @@ def test_mask_bars_are_shares_of_the_masks_and_lie_in_the_blocks_of_the_network(
 
 
 def test_maps_show_every_face_once_and_fade_the_groups_that_are_not_asked_for() -> None:
-    figure = plots.feature_maps({"a": mapped(40), "b": mapped(80), "c": mapped(40)}, shown=(1,))
+    figure = figures.feature_maps({"a": mapped(40), "b": mapped(80), "c": mapped(40)}, shown=(1,))
     assert [sum(len(line.get_xdata()) for line in axes.lines) for axes in figure.axes] == [40, 80, 40]
     lines = figure.axes[0].lines
     assert [line.get_alpha() > 0.5 for line in lines] == [False, True, False, False]
@@ -484,7 +486,7 @@ def test_a_picture_of_few_colours_is_smaller_looks_the_same_and_is_what_a_notebo
     assert Image.open(io.BytesIO(plots.png(colourful))).mode == "RGB"
     shell = InteractiveShell.instance()
     try:
-        counts = plots.counts({"train": (1, 2, 3, 4)})
+        counts = figures.counts({"train": (1, 2, 3, 4)})
         stored, _ = shell.display_formatter.format(counts)
     finally:
         InteractiveShell.clear_instance()

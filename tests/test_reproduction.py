@@ -7,13 +7,14 @@ from small_grid import SMALL, changes, draw_pool, machine
 
 from aimfair import cli, methods, paper, study
 from aimfair.metrics import CELLS
-from aimfair.paper import comparisons, reading, report
+from aimfair.paper import comparisons, reading
 from aimfair.paper import tables as paper_tables
 from aimfair.paper.comparisons import INCONSISTENT, MISSING, NOISE, NOTHING, OPPOSITE, ZERO, PaperClaim
 from aimfair.paper.reading import EARLY, LATE, Reading
 from aimfair.stats import Difference
 from aimfair.study import grid, profiles, tables
 from aimfair.study.grid import experiments
+from beyond import reproduction
 
 ERM, FULL, AIM = "Baseline (ERM)", "Full fine-tuning", "AIM-Fair"
 
@@ -166,7 +167,7 @@ def test_a_comparison_is_the_printed_difference_beside_the_paired_one():
     form = a_reading({at(8, ERM): [20.0] * 3})
     form.chosen[at(8, ERM)]["eo_mean"] = 83.0  # Table 8 prints the mean form
     assert form.values("Table 8", "Smiling / Male", ERM, "eo").tolist() == [83] * 3
-    counts = report.tally(frame.reset_index())
+    counts = reproduction.tally(frame.reset_index())
     assert counts.loc[("Table 3", "demo"), ["stand", "contradicted"]].tolist() == [1, 1]
     assert counts.to_numpy().sum() == len(frame)
 
@@ -174,15 +175,17 @@ def test_a_comparison_is_the_printed_difference_beside_the_paired_one():
 def test_orders_are_rank_correlations_with_the_paper():
     rows = [ERM, "Data supplementation", "Data repairing", "Linear probing", FULL]
     same = {at(3, row): [60.0 + i, 61.0 + i, 62.0 + i] for i, row in enumerate(rows)}  # the paper's order of WST
-    frame = comparisons.orders(a_reading(same)).set_index(["table", "task", "metric"])
+    frame = reproduction.orders(a_reading(same)).set_index(["table", "task", "metric"])
     line, eo = (frame.loc["Table 3", "Smiling / Male", metric] for metric in ("wst", "eo"))
     assert line[["rho", "low", "high"]].tolist() == pytest.approx([1, 1, 1])
     assert line[["rows", "of", "seeds"]].tolist() == [5, 7, 3]
     assert eo["rho"] == pytest.approx(-1)  # ours grows where the paper's falls
     assert np.isnan(frame.loc["Table 3", "Smiling / Young", "wst"]["rho"])
     few = {at(3, row): [60.0 + i] * 3 for i, row in enumerate(rows[:3])}
-    assert comparisons.orders(a_reading(few))["rho"].isna().all()
-    assert report.orders(comparisons.orders(a_reading(same)))["WST"].tolist() == ["+1.00 [+1.00,\u00a0+1.00]"]
+    assert reproduction.orders(a_reading(few))["rho"].isna().all()
+    assert reproduction.show_orders(reproduction.orders(a_reading(same)))["WST"].tolist() == [
+        "+1.00 [+1.00,\u00a0+1.00]"
+    ]
 
 
 # The claims
@@ -225,7 +228,7 @@ def test_the_worst_group_can_be_taken_of_the_mean_cells():
         there.chosen[key][list(CELLS)] = 90.0
         there.chosen[key][CELLS[0]] = first
         there.chosen[key][CELLS[1]] = first[::-1]
-    order = comparisons.of_mean_groups(there, *at(3, AIM)[:2], AIM, ERM)
+    order = reproduction.of_mean_groups(there, *at(3, AIM)[:2], AIM, ERM)
     assert order == pytest.approx(71 - 70)  # not the mean of the minima, 66 - 60
 
 
@@ -259,22 +262,25 @@ def test_claims_about_figures_have_a_sign_only():
 def test_numbers_and_differences_in_words():
     up = {at(3, ERM): [70.0, 71.0, 72.0], at(3, AIM): [75.1, 76.0, 76.9], at(3, "Linear probing"): [50.0]}
     made = a_reading(up)
-    shown = report.numbers([made], 3).query("task == 'Smiling / Male'").set_index("row")
+    shown = reproduction.numbers([made], 3).query("task == 'Smiling / Male'").set_index("row")
     assert shown.loc[AIM, "WST, paper"] == "84.2" and shown.loc[AIM, "WST, here"].startswith("76.0 [")
     assert shown.loc["Linear probing", ["seeds", "ACC, here"]].tolist() == [1, "50.0"]
     assert shown.loc[FULL, ["seeds", "EO (max), here"]].tolist() == [0, "not run"]
     every = comparisons.comparisons(made)
-    (line,) = report.differences(every[every["table"] == "Table 3"]).to_dict("records")
+    (line,) = reproduction.differences(every[every["table"] == "Table 3"]).to_dict("records")
     assert line["difference"] == "AIM-Fair − Baseline (ERM)" and line["WST"].startswith("+12.7 → +5.0 [")
     assert [line[m][-1] for m in ("ACC", "WST", "EO")] == ["~", "✓", "✗"]
-    assert report.count(every[every["table"] == "Table 9"]) == "9 comparisons: 6 not run, 3 within the paper's noise."
-    assert report.count(every.iloc[:0]) == "No comparison of this kind."
-    lacking = report.without_runs([made]).set_index("table")["rows without any run"]
+    assert (
+        reproduction.count(every[every["table"] == "Table 9"])
+        == "9 comparisons: 6 not run, 3 within the paper's noise."
+    )
+    assert reproduction.count(every.iloc[:0]) == "No comparison of this kind."
+    lacking = reproduction.without_runs([made]).set_index("table")["rows without any run"]
     assert "AIM-Fair (Smiling / Young)" in lacking["Table 3"] and "AIM-Fair (Smiling / Male)" not in lacking["Table 3"]
-    lines = report.html(shown.reset_index()).splitlines()
+    lines = reproduction.html(shown.reset_index()).splitlines()
     assert len(lines) <= len(shown) + 8 and sum("<tr" in line for line in lines) == len(shown) + 1
-    assert report.html(shown).count("<td") == shown.size
-    table = report.claims([made, a_reading({}, "utkface")], "#repro-{}")
+    assert reproduction.html(shown).count("<td") == shown.size
+    table = comparisons.show_claims([made, a_reading({}, "utkface")], "#repro-{}")
     assert len(table) == len(comparisons.paper_claims()) and table["paper"][0] == '<a href="#repro-table-3">Table 3</a>'
     assert table["utkface"].str.startswith("–").sum() >= 5
 
@@ -350,4 +356,4 @@ def test_the_best_share_is_the_best_of_all_shares_and_needs_them_all():
 
 def test_fields_that_a_notebook_was_given_are_told_from_those_of_the_file():
     p = profiles.load("smoke", **SMALL)
-    assert reading.changes_of(p, "smoke") == SMALL and reading.changes_of(profiles.load("demo"), "demo") == {}
+    assert reproduction.changes_of(p, "smoke") == SMALL and reproduction.changes_of(profiles.load("demo"), "demo") == {}

@@ -25,18 +25,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from aimfair import paper
 from aimfair.metrics import CELLS
 from aimfair.paper.reading import Block, Reading, statements
-from aimfair.stats import Difference, binomial_error, holm, interval, paired_difference
+from aimfair.stats import Difference, binomial_error, holm, paired_difference
 from aimfair.study.claims import decided
 
 METRICS = ("acc", "wst", "eo")
 
 WORDS = {"holds": "stands", "contradicted": "contradicted", "undecided": "cannot be judged"}
 """What a verdict (:data:`aimfair.study.claims.VERDICTS`) is called where the paper is judged."""
+
+MARKS = {"holds": "✓", "contradicted": "✗", "undecided": "○"}
+"""Before the verdict on a claim."""
 
 FEWEST = 3
 """Seeds that a comparison needs."""
@@ -241,39 +243,6 @@ def compared(
     }
 
 
-def of_mean_groups(reading: Reading, table: str, where: str, row: str, against: str) -> float:
-    """Our difference of worst groups in the paper's order: the worst of the cells' means over seeds, not the mean of each
-    seed's worst cell. Points; NaN where the rows share no seed."""
-    cells = [pd.DataFrame({c: reading.values(table, where, title, c) for c in CELLS}) for title in (row, against)]
-    seeds = cells[0].index.intersection(cells[1].index)
-    ours, other = (found.loc[seeds].mean().min() for found in cells)
-    return float(ours - other)
-
-
-def orders(reading: Reading) -> pd.DataFrame:
-    """Do the methods come in the paper's order? A row per table, task and metric.
-
-    ``rho``: Spearman's rank correlation of a seed's values with the paper's, mean over seeds with its 95 % interval (within
-    -1 and 1), over the rows that have runs (``rows``) of those that the paper prints (``of``); NaN where fewer than four
-    rows share three seeds.
-    """
-    found = []
-    for block in reading.blocks:
-        first, table = next(iter(block.values())), table_of(block)
-        for metric in METRICS:
-            columns = {title: reading.values(table, first["where"], title, metric) for title in block}
-            wide = pd.DataFrame({t: column for t, column in columns.items() if len(column) >= FEWEST}).dropna()
-            line = {"study": reading.name, "table": table, "task": first["task"]}
-            line |= {"metric": metric, "rho": np.nan, "low": np.nan, "high": np.nan, "seeds": len(wide)}
-            if wide.shape[1] >= 4 and len(wide) >= FEWEST:
-                theirs = [block[title][metric] for title in wide]
-                each = [float(spearmanr(theirs, values).statistic) for values in wide.to_numpy()]
-                low, high = np.clip(interval(each), -1, 1)
-                line |= {"rho": float(np.mean(each)), "low": float(low), "high": float(high)}
-            found.append({**line, "rows": wide.shape[1], "of": len(block)})
-    return pd.DataFrame(found)
-
-
 # Claims
 
 
@@ -351,3 +320,24 @@ def judge_claims(readings: Sequence[Reading]) -> pd.DataFrame:
             row[reading.name], row[f"{reading.name} why"] = judge_claim(claim, reading)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def show_claims(readings: Sequence[Reading], link: str = "") -> pd.DataFrame:
+    """The paper's claims with their verdicts, a column per study: :func:`judge_claims` in words.
+
+    link  of the section about a table or figure, with {} for its name in small letters ("table-3"); empty: no link
+    """
+    table = judge_claims(readings)
+    shown = table[["claim", "paper"]].copy()
+    if link:
+        shown["paper"] = [
+            " and ".join(f'<a href="{link.format(name.lower().replace(" ", "-"))}">{name}</a>' for name in names)
+            for names in table["paper"].str.split(" and ")
+        ]
+    form = "<strong>{} {}</strong> ({})" if link else "{} {} ({})"
+    for study in (reading.name for reading in readings):
+        shown[study] = [
+            "–" if why == NOTHING else form.format(MARKS[verdict], WORDS[verdict], why)
+            for verdict, why in zip(table[study], table[f"{study} why"], strict=True)
+        ]
+    return shown

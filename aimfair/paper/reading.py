@@ -88,12 +88,6 @@ def read(profile: str, changes: Mapping[str, Any] | None = None, machine: Machin
     return Reading(p.profile, p, chosen, pd.DataFrame.from_dict(inventory, orient="index", columns=columns), blocks)
 
 
-def changes_of(p: Profile, profile: str) -> dict[str, Any]:
-    """The fields in which ``p`` differs from the file of ``profile``: what a notebook was given beside the name."""
-    file = profiles.load(profile)
-    return {name: getattr(p, name) for name in profiles.FIELDS if getattr(p, name) != getattr(file, name)}
-
-
 @cache
 def statements() -> dict[str, Any]:
     """``data/paper/claims.yaml``: the paper's claims, and our names of its methods and rows."""

@@ -4,8 +4,21 @@ Two general ones carry most of the book: metrics with their intervals (:func:`by
 of accuracy and fairness (:func:`accuracy_fairness`, :func:`paths`). Figures of single chapters lie in ``notebooks/beyond``.
 """
 
-from aimfair.plots._style import COLOURS, GREY, WIDTH, as_frame, better, group_names, jpeg, look, png, styled
-from aimfair.plots.faces import contact_sheet, counts, group_bars
-from aimfair.plots.metrics import by_metric, by_row, by_size, group_points, training_curve
-from aimfair.plots.paper_figures import feature_maps, gap_rank, mask_by_layer
+from aimfair.plots._style import (
+    COLOURS,
+    GREY,
+    HATCHES,
+    WIDTH,
+    as_frame,
+    better,
+    group_names,
+    jpeg,
+    look,
+    looks,
+    png,
+    styled,
+)
+from aimfair.plots.faces import contact_sheet, group_bars
+from aimfair.plots.metrics import by_metric, by_row, training_curve
+from aimfair.plots.paper_figures import gap_rank, mask_by_layer
 from aimfair.plots.plane import accuracy_fairness, learning_rate_curves, paths

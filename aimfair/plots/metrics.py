@@ -7,14 +7,13 @@ from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator
 
-from aimfair.plots._style import COLOURS, GREY, LABELS, SHORT, WIDTH, Results, as_frame, look, looks, styled
+from aimfair.plots._style import GREY, LABELS, SHORT, WIDTH, Results, as_frame, look, looks, styled
 from aimfair.stats import interval
 from aimfair.training import History
 
@@ -144,68 +143,6 @@ def by_row(
         axes.set(xlabel=SHORT.get(metric, metric) + ("" if reference else ", points"), ylabel="")
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_ylim(len(names) - 0.5, -0.5)
-    return figure
-
-
-@styled
-def group_points(frame: pd.DataFrame, label: str) -> Figure:
-    """A point and its interval for each group and series, groups from left to right in the order in which they come.
-
-    frame  a row per series and group: columns series, group (its name), value, low, high
-    label  what is measured, with its unit
-    """
-    frame = as_frame(frame, "series", "group", "value", "low", "high")
-    groups, several = list(frame["group"].unique()), list(frame["series"].unique())
-    figure, axes = plt.subplots(figsize=(WIDTH, 3.4))
-    for i, name in enumerate(several):
-        rows = frame[frame["series"] == name].set_index("group").reindex(groups)
-        reach = np.clip([rows["value"] - rows["low"], rows["high"] - rows["value"]], 0, None)
-        x = np.arange(len(groups)) + 0.7 * ((i + 0.5) / len(several) - 0.5)
-        axes.errorbar(x, rows["value"], reach, ls="", capsize=2, label=name, **look(i))
-    axes.set(ylabel=label, xlim=(-0.5, len(groups) - 0.5))
-    axes.set_xticks(range(len(groups)), [name.replace(", ", "\n") for name in groups])
-    axes.grid(visible=False, axis="x")
-    figure.legend(loc="outside lower center", ncols=2)
-    return figure
-
-
-@styled
-def by_size(
-    frame: pd.DataFrame,
-    label: str,
-    *,
-    size: str = "faces in each set",
-    limits: Mapping[str, float] | None = None,
-    marks: Mapping[float, str] | None = None,
-    log: bool = False,
-) -> Figure:
-    """Mean and central 95 % of repeated draws against the size of the sets, which is on a logarithmic scale.
-
-    frame   a row per draw: columns series, size, value
-    limits  series -> what the mean tends to as the sets grow: a dashed line, left out where it is not above 0
-    marks   size -> text at a vertical line
-    log     whether the values are on a logarithmic scale, too
-    """
-    frame = as_frame(frame, "series", "size", "value")
-    names, sizes = list(frame["series"].unique()), sorted(frame["size"].unique())
-    figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
-    columns = {"x": "size", "y": "value", "hue": "series", "style": "series", "hue_order": names, "style_order": names}
-    band = {"errorbar": ("pi", 95), "err_kws": {"alpha": 0.25, "lw": 0}}
-    sns.lineplot(frame, ax=axes, lw=1.2, dashes=False, mec="none", **columns, **band, **looks(len(names)))
-    for i, name in enumerate(names):
-        if (limits or {}).get(name, 0.0) > 0:
-            axes.axhline(limits[name], color=COLOURS[i % len(COLOURS)], ls="--", lw=1)  # type: ignore[index]
-    axes.set(xscale="log", xlabel=size, ylabel=label, yscale="log" if log else "linear")
-    axes.set_ylim(bottom=None if log else 0)
-    for place, text in (marks or {}).items():
-        axes.axvline(place, color=GREY, ls="--", lw=1)
-        top: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (4, -2), "textcoords": "offset points"}
-        axes.annotate(text, (place, 1), fontsize=9, va="top", **top)
-    axes.set_xticks(sizes)
-    axes.minorticks_off()
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.yaxis.set_major_formatter(ScalarFormatter())
-    _legend(figure, [axes])
     return figure
 
 

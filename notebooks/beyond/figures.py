@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from scipy.stats import norm
 
 from aimfair.environment import AimfairError
+from aimfair.faces import GROUPS
 from aimfair.plots import (
     COLOURS,
     GREY,
+    HATCHES,
     WIDTH,
     as_frame,
     better,
     group_names,
     look,
+    looks,
     styled,
 )
 
@@ -232,4 +237,165 @@ def effects(comparisons: pd.DataFrame, metric: Sequence[str] = ("acc", "wst", "e
     figure.legend(
         *panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3
     )
+    return figure
+
+
+@styled
+def counts(table: Mapping[str, Sequence[int]], groups: Sequence[str] = ()) -> Figure:
+    """Stacked bars of the four group sizes of each set; a group's share is its width, its number is written in it.
+
+    table  set -> faces in groups (0,0) (0,1) (1,0) (1,1)
+    """
+    sizes = np.array(list(table.values()), dtype=float)
+    if sizes.ndim != 2 or sizes.shape[1] != 4 or not (sizes.sum(1) > 0).all():
+        raise AimfairError(
+            f"every set needs four group sizes and at least one face, got shape {sizes.shape}"
+        )
+    share = 100 * sizes / sizes.sum(1, keepdims=True)
+    left = np.cumsum(share, 1) - share
+    names, places = groups or group_names(), range(len(table))
+    figure, axes = plt.subplots(figsize=(WIDTH, 1.1 + 0.5 * len(table)))
+    for g, name in enumerate(names):
+        looks: dict[str, Any] = {
+            "color": COLOURS[g],
+            "hatch": HATCHES[g],
+            "ec": "white",
+            "label": name,
+        }
+        bars = axes.barh(places, share[:, g], 0.7, left[:, g], **looks)
+        numbers = [
+            f"{n:,.0f}" if s >= 4 else "" for n, s in zip(sizes[:, g], share[:, g], strict=True)
+        ]
+        plate = {"facecolor": "white", "edgecolor": "none", "boxstyle": "round,pad=0.15"}
+        axes.bar_label(bars, numbers, label_type="center", fontsize=9, bbox=plate)
+    axes.set_yticks(
+        places, [f"{name} ({n:,.0f})" for name, n in zip(table, sizes.sum(1), strict=True)]
+    )
+    axes.set(xlim=(0, 100), xlabel="share of the faces (%)")
+    axes.invert_yaxis()
+    axes.grid(visible=False)
+    figure.legend(loc="outside lower center", ncols=2 if max(map(len, names)) > 14 else 4)
+    return figure
+
+
+@styled
+def group_points(frame: pd.DataFrame, label: str) -> Figure:
+    """A point and its interval for each group and series, groups from left to right in the order in which they come.
+
+    frame  a row per series and group: columns series, group (its name), value, low, high
+    label  what is measured, with its unit
+    """
+    frame = as_frame(frame, "series", "group", "value", "low", "high")
+    groups, several = list(frame["group"].unique()), list(frame["series"].unique())
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.4))
+    for i, name in enumerate(several):
+        rows = frame[frame["series"] == name].set_index("group").reindex(groups)
+        reach = np.clip([rows["value"] - rows["low"], rows["high"] - rows["value"]], 0, None)
+        x = np.arange(len(groups)) + 0.7 * ((i + 0.5) / len(several) - 0.5)
+        axes.errorbar(x, rows["value"], reach, ls="", capsize=2, label=name, **look(i))
+    axes.set(ylabel=label, xlim=(-0.5, len(groups) - 0.5))
+    axes.set_xticks(range(len(groups)), [name.replace(", ", "\n") for name in groups])
+    axes.grid(visible=False, axis="x")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+@styled
+def by_size(
+    frame: pd.DataFrame,
+    label: str,
+    *,
+    size: str = "faces in each set",
+    limits: Mapping[str, float] | None = None,
+    marks: Mapping[float, str] | None = None,
+    log: bool = False,
+) -> Figure:
+    """Mean and central 95 % of repeated draws against the size of the sets, which is on a logarithmic scale.
+
+    frame   a row per draw: columns series, size, value
+    limits  series -> what the mean tends to as the sets grow: a dashed line, left out where it is not above 0
+    marks   size -> text at a vertical line
+    log     whether the values are on a logarithmic scale, too
+    """
+    frame = as_frame(frame, "series", "size", "value")
+    names, sizes = list(frame["series"].unique()), sorted(frame["size"].unique())
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
+    columns = {
+        "x": "size",
+        "y": "value",
+        "hue": "series",
+        "style": "series",
+        "hue_order": names,
+        "style_order": names,
+    }
+    band = {"errorbar": ("pi", 95), "err_kws": {"alpha": 0.25, "lw": 0}}
+    sns.lineplot(
+        frame, ax=axes, lw=1.2, dashes=False, mec="none", **columns, **band, **looks(len(names))
+    )
+    for i, name in enumerate(names):
+        if (limits or {}).get(name, 0.0) > 0:
+            axes.axhline(limits[name], color=COLOURS[i % len(COLOURS)], ls="--", lw=1)  # type: ignore[index]
+    axes.set(xscale="log", xlabel=size, ylabel=label, yscale="log" if log else "linear")
+    axes.set_ylim(bottom=None if log else 0)
+    for place, text in (marks or {}).items():
+        axes.axvline(place, color=GREY, ls="--", lw=1)
+        top: dict[str, Any] = {
+            "xycoords": ("data", "axes fraction"),
+            "xytext": (4, -2),
+            "textcoords": "offset points",
+        }
+        axes.annotate(text, (place, 1), fontsize=9, va="top", **top)
+    axes.set_xticks(sizes)
+    axes.minorticks_off()
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.get_legend().remove()
+    lines, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        lines, labels, loc="outside lower center", ncols=6 if max(map(len, names)) < 12 else 3
+    )
+    return figure
+
+
+@styled
+def feature_maps(
+    maps: Mapping[str, pd.DataFrame],
+    names: Collection[str] = (),
+    shown: Collection[int] = (0, 1, 2, 3),
+) -> Figure:
+    """A panel per map, two in a row. Shape tells the target; colour, and being hollow, the protected attribute.
+
+    maps   title -> a row per face: columns x, y, target, protected
+    names  of the four groups in table order
+    shown  groups that are drawn fully; the others are faint
+    The axes have no numbers, for places on such a map have no unit. Raises AimfairError where there is no map.
+    """
+    if not maps:
+        raise AimfairError("nothing to draw: there are no maps")
+    columns = min(2, len(maps))
+    rows = -(-len(maps) // columns)
+    figure, panels = plt.subplots(
+        rows, columns, figsize=(WIDTH, 0.6 + 3.4 * rows), squeeze=False
+    )
+    for axes in panels.flat[len(maps) :]:
+        axes.remove()
+    looks: list[dict[str, Any]] = [
+        {"marker": "o^"[target], "mec": COLOURS[(0, 3)[s]], "mfc": "none" if s else COLOURS[0]}
+        for target, s in GROUPS
+    ]
+    for axes, (title, faces) in zip(panels.flat, maps.items(), strict=False):
+        for g, (target, protected) in enumerate(GROUPS):
+            here = faces[(faces["target"] == target) & (faces["protected"] == protected)]
+            axes.plot(
+                here["x"], here["y"], ls="", ms=5, alpha=0.8 if g in shown else 0.12, **looks[g]
+            )
+        axes.set_title(title, fontsize=12)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(True)
+    labels = list(names) or group_names()
+    handles = [
+        Line2D([], [], ls="", ms=8, label=label, **look)
+        for label, look in zip(labels, looks, strict=True)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=12)
     return figure
