@@ -349,7 +349,8 @@ def by_size(
     axes.minorticks_off()
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_major_formatter(ScalarFormatter())
-    axes.get_legend().remove()
+    if legend := axes.get_legend():
+        legend.remove()
     lines, labels = axes.get_legend_handles_labels()
     figure.legend(
         lines, labels, loc="outside lower center", ncols=6 if max(map(len, names)) < 12 else 3
