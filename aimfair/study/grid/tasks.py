@@ -10,7 +10,7 @@ import math
 import signal
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -210,7 +210,7 @@ def _do(task: Task, opened: Study, machine: Machine) -> str:
     return ""
 
 
-def _by_workers(tasks: Mapping[str, Task], machine: Machine) -> Iterator[Outcome]:
+def _by_workers(tasks: Mapping[str, Task], machine: Machine) -> Generator[Outcome, None, None]:
     with _workers(machine) as (client, sharing):
         from distributed import KilledWorker, as_completed
 
