@@ -158,7 +158,7 @@ def test_the_judges_of_the_shipped_corpora_keep_their_identity():
         (lambda judge, clip: audit.judge_of(profiles.load("utkface", corpus="")), "names no corpus .*--clip FOLDER"),
         (
             lambda judge, clip: audit.judge_of(profiles.load("celeba-smiling-male")),
-            "learns from celeba, which is not here: give -p corpus_root=FOLDER, or have CLIP",
+            "learns from celeba, which is not here: .*set corpus_root to the folder .*, or have CLIP",
         ),
     ],
 )

@@ -41,7 +41,7 @@ def portrait(model: nn.Module, faces: FaceSet, device: str = "cpu") -> dict[str,
                    "logit": (balanced accuracy, low, high) in per cent, see :func:`readable`
     target         the same of the target among faces of one value of the protected attribute, off the "features"
     probed, shown  faces of each group that were probed, and that are on the map
-    map            :func:`embedding` of the features, packed by :func:`pack`; its faces are those of :func:`on_map`
+    map            :func:`embedding` of the features as text, for :func:`placed`; its faces are those of :func:`on_map`
 
     Groups have equal numbers of faces, the same ones for every model. Raises AimfairError for a group with too few.
     """
@@ -59,7 +59,7 @@ def portrait(model: nn.Module, faces: FaceSet, device: str = "cpu") -> dict[str,
         "target": {"features": readable(x, t, p)},
         "probed": probed,
         "shown": len(seen) // 4,
-        "map": pack(embedding(x[np.searchsorted(rows, seen)])),
+        "map": base64.b64encode(embedding(x[np.searchsorted(rows, seen)]).tobytes()).decode(),
     }
 
 
@@ -108,12 +108,12 @@ def readable(x: np.ndarray, label: np.ndarray, given: np.ndarray) -> tuple[float
 
 
 def embedding(x: np.ndarray) -> np.ndarray:
-    """(N, d) features -> (N, 2) float16 places by t-SNE (van der Maaten and Hinton, JMLR 2008), from the principal
+    """(N, d) features -> (N, 2) places (float16, so that a map of 400 faces takes 2 kB) by t-SNE (van der Maaten and Hinton, JMLR 2008), from the principal
     components. Near places mean near features; sizes of clusters and distances between them mean nothing."""
     from sklearn.manifold import TSNE
 
     place = TSNE(perplexity=min(30.0, (len(x) - 1) / 3), init="pca", random_state=SEED).fit_transform(x)
-    return place.astype(np.float16)
+    return place.astype("<f2")
 
 
 def placed(scores: Mapping[str, Any], target: ArrayLike, protected: ArrayLike) -> pd.DataFrame:
@@ -121,18 +121,9 @@ def placed(scores: Mapping[str, Any], target: ArrayLike, protected: ArrayLike) -
 
     Raises AimfairError for labels of other faces.
     """
-    places, shown = unpack(scores["map"]), on_map(target, protected)
+    places = np.frombuffer(base64.b64decode(scores["map"]), "<f2").reshape(-1, 2).astype(np.float32)
+    shown = on_map(target, protected)
     if len(places) != len(shown):
         raise AimfairError(f"a map of {len(places)} faces cannot be that of these labels, which give {len(shown)}")
     labels = {"target": np.asarray(target)[shown], "protected": np.asarray(protected)[shown]}
     return pd.DataFrame({"x": places[:, 0], "y": places[:, 1]} | labels)
-
-
-def pack(places: np.ndarray) -> str:
-    """(N, 2) places as text, two bytes a number: a map of 400 faces takes 2 kB in a published run."""
-    return base64.b64encode(places.astype("<f2").tobytes()).decode()
-
-
-def unpack(text: str) -> np.ndarray:
-    """(N, 2) float32 places from :func:`pack`."""
-    return np.frombuffer(base64.b64decode(text), "<f2").reshape(-1, 2).astype(np.float32)

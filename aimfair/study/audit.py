@@ -21,7 +21,7 @@ from aimfair.generate.classifier import Classifier, Judge, load_classifier
 from aimfair.generate.pipelines import load_pipeline
 from aimfair.generate.tiny_sd import autoencoder
 from aimfair.prompts import coverage, wording
-from aimfair.study.corpus import corpus_root, load_corpus
+from aimfair.study.corpus import NoCorpus, load_corpus
 from aimfair.study.pool import is_tiny, model_of, pool_catalogue, pool_folder, take_faces
 from aimfair.study.profiles import Profile
 
@@ -46,10 +46,9 @@ def judge_of(profile: Profile, device: str = "cpu", data_root: str = "") -> Clas
     corpus (:func:`aimfair.audit.judges.train_corpus_judge`), trained at the first call and kept in ``data/cache``. Raises
     NoJudge where the profile names no corpus, or one that is not on this disk.
     """
-    known = _corpus(profile)
+    known, clip = _corpus(profile), "or have CLIP judge an audit (--clip FOLDER)"
     if known in SHIPPED:
         return load_classifier(_shipped(known), device)
-    clip = "or have CLIP judge an audit (--clip FOLDER)"
     if not known:
         raise NoJudge(
             f"profile {profile.profile} names no corpus on which a judge of its faces could learn: set -p corpus= to "
@@ -57,13 +56,12 @@ def judge_of(profile: Profile, device: str = "cpu", data_root: str = "") -> Clas
         )
 
     def train() -> Classifier:
-        if not _is_here(profile, data_root):
-            raise NoJudge(
-                f"the judge of the faces learns from {known}, which is not here: give -p corpus_root=FOLDER, {clip}"
-            )
         return judges.train_corpus_judge(load_corpus(profile, data_root), device)[0]
 
-    return judges.kept_judge(judge_identity(profile), train, device)
+    try:
+        return judges.kept_judge(judge_identity(profile), train, device)
+    except NoCorpus as error:
+        raise NoJudge(f"the judge of the faces learns from {known}, which is not here: {error}, {clip}") from error
 
 
 def judge_identity(profile: Profile) -> str:
@@ -75,20 +73,11 @@ def judge_identity(profile: Profile) -> str:
 
 
 def _corpus(profile: Profile) -> str:
-    """What the judge of a profile's faces learns from."""
     return "faceworld" if profile.dataset == "faceworld" else profile.corpus
 
 
 def _shipped(corpus: str) -> Path:
     return home() / "data" / "tiny-sd" / SHIPPED[corpus]
-
-
-def _is_here(profile: Profile, data_root: str) -> bool:
-    """Whether the profile's corpus is on this disk."""
-    with suppress(AimfairError):
-        corpus_root(profile, data_root)
-        return True
-    return False
 
 
 def choose_judges(study: Any, clip: str = "") -> tuple[Judge, Judge | None]:
@@ -220,11 +209,11 @@ def inspect_pool(study: Any, seed: int) -> dict[str, Any]:
     judged: dict[str, dict[str, float]] = {}
     groups = [{"target": t, "protected": s, "faces": n} for (t, s), n in zip(GROUPS, pool.counts(), strict=True)]
     try:
-        judge: Judge
-        if record and p.corpus not in ("", "faceworld") and _is_here(p, study.data_root):
-            judge, judged = _judge_with_bounds(study, names)
-        else:  # FaceWorld's generator has its shipped judge
-            judge = judge_of(p, study.device, study.data_root)
+        judge: Judge | None = None
+        with suppress(NoCorpus):
+            if record and p.corpus not in ("", "faceworld"):
+                judge, judged = _judge_with_bounds(study, names)
+        judge = judge or judge_of(p, study.device, study.data_root)  # FaceWorld's generator has its shipped judge
         judged["validation faces"] = judges.agreement(judge, validation, names)
         judged["synthetic faces"] = judges.agreement(judge, pool, names)
         groups = judges.agreement_by_group(judge, pool, names).to_dict("records")

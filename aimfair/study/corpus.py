@@ -7,6 +7,10 @@ from aimfair.generate import corpora
 from aimfair.study.profiles import Profile
 
 
+class NoCorpus(AimfairError):
+    """The captioned corpus is not on this disk."""
+
+
 def load_corpus(profile: Profile, data_root: str = "") -> corpora.Corpus:
     """The corpus that ``profile.corpus`` names, at the profile's image size, from :func:`corpus_root`.
 
@@ -22,7 +26,7 @@ def load_corpus(profile: Profile, data_root: str = "") -> corpora.Corpus:
 
 
 def corpus_root(profile: Profile, data_root: str = "") -> str:
-    """The folder of the profile's corpus; empty for FaceWorld, which is drawn. Raises AimfairError where there is none.
+    """The folder of the profile's corpus; empty for FaceWorld, which is drawn. Raises NoCorpus where there is none.
 
     It is ``profile.corpus_root``; else ``data_root`` where classifier and generator share a data set; else a folder
     beside ``data_root`` that bears the corpus' name.
@@ -30,7 +34,7 @@ def corpus_root(profile: Profile, data_root: str = "") -> str:
     if profile.corpus == "faceworld":
         return ""
     if not (profile.corpus_root or data_root):
-        raise AimfairError(
+        raise NoCorpus(
             f"profile {profile.profile}: set corpus_root to the folder that holds {profile.corpus}, or give the data set's "
             "with --data (data_root in a notebook) and put the corpus beside it"
         )
@@ -38,5 +42,5 @@ def corpus_root(profile: Profile, data_root: str = "") -> str:
     given = resolve(profile.corpus_root or data_root)
     folder = given if profile.corpus_root or shared else given.parent / profile.corpus
     if not folder.is_dir():
-        raise AimfairError(f"{folder} is no folder: set corpus_root to the one that holds {profile.corpus}")
+        raise NoCorpus(f"{folder} is no folder: set corpus_root to the one that holds {profile.corpus}")
     return str(folder)

@@ -144,6 +144,10 @@ class Study:
             self._synthetic["pool"] = synthetic_faces(self.profile, self.device, self.data_root)
         return self._synthetic["pool"]
 
+    @pool.setter
+    def pool(self, faces: FaceSet) -> None:
+        self._synthetic["pool"] = faces
+
     def selected(self, seed: int) -> FaceSet:
         """What of the pool a seed draws its sets from: all of it, or the faces that the profile's rule selects."""
         p = self.profile
