@@ -8,7 +8,7 @@ import inspect
 import os
 import subprocess
 import sys
-from argparse import Namespace
+from argparse import BooleanOptionalAction, Namespace
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import groupby
@@ -34,11 +34,14 @@ Real faces from your disk:
 
   aimfair book --profile celeba-smiling-male --data path/to/celeba
 
-aimfair COMMAND --help explains a command, with examples. `python -m aimfair` is the same as `aimfair`. Where output goes to
-a file, long work writes a line about every minute to standard error; AIMFAIR_PROGRESS=off keeps it silent."""
+aimfair COMMAND --help explains a command, with examples. Where output goes to a file, long work writes a line about every
+minute to standard error; AIMFAIR_PROGRESS=off keeps it silent."""
 
+GROUPS = {"grid": "The runs of the paper's tables and figures", "prompts": "Prompt banks: show, check, write"}
+
+Command = Callable[[Namespace], int | None]
 Option = tuple[tuple[str, ...], dict[str, Any]]
-COMMANDS: dict[str, tuple[Callable[[Namespace], int | None], Sequence[Option]]] = {}
+COMMANDS: dict[str, tuple[Command, Sequence[Option]]] = {}
 
 
 def option(*names: str, **settings: Any) -> Option:
@@ -46,10 +49,10 @@ def option(*names: str, **settings: Any) -> Option:
     return names, settings
 
 
-def command(name: str, *options: Option) -> Callable[[Callable[[Namespace], int | None]], Any]:
+def command(name: str, *options: Option) -> Callable[[Command], Command]:
     """Make a function the command ``name`` ("grid run" is the command run of the group grid) with these options."""
 
-    def keep(function: Callable[[Namespace], int | None]) -> Callable[[Namespace], int | None]:
+    def keep(function: Command) -> Command:
         COMMANDS[name] = function, options
         return function
 
@@ -70,6 +73,26 @@ POOL = (
 )
 SEEDS = option("--seeds", nargs="+", default=["100"], help="seeds, or all (100)")
 REUSE = option("--no-reuse", dest="reuse", action="store_false", help="do not look among the published runs")
+TABLES = (
+    option("--table", nargs="+", type=int, default=[], metavar="N", help="numbers of the paper's tables (all)"),
+    option("--figure", nargs="+", type=int, default=[], metavar="N", help="numbers of its figures (all)"),
+    option("--beyond", nargs="*", metavar="NAME", help="experiments beyond the paper (all of them)"),
+)
+GRID = (
+    *STUDY,
+    *TABLES,
+    option("--methods", nargs="+", default=[], metavar="METHOD", help="only the runs of these methods"),
+    option("--seeds", nargs="+", default=["all"], help="seeds, or all of the table (all)"),
+    REUSE,
+)
+JUDGING = (
+    option("--clip", metavar="MODEL", help="folder or hub name of a CLIP model that judges, too or alone"),
+    option("--no-training", action="store_true", help="do not train a classifier on the set"),
+)
+TOKENIZER = option("--tokenizer", metavar="MODEL", help="count tokens as this text-to-image model does")
+
+
+# ------------------------------------------------------------------------------------------ what common options mean
 
 
 def parse_pairs(given: Sequence[str]) -> dict[str, Any]:
@@ -81,9 +104,8 @@ def parse_pairs(given: Sequence[str]) -> dict[str, Any]:
             raise AimfairError(f"{text!r} is not of the form name=value")
         try:
             found[name] = yaml.safe_load(value) if value else value
-            found[name] = (
-                float(found[name]) if isinstance(found[name], str) else found[name]
-            )  # YAML takes 1e-3 for text
+            if isinstance(found[name], str):
+                found[name] = float(found[name])  # YAML takes 1e-3 for text
         except (ValueError, yaml.YAMLError):
             found[name] = value
     return found
@@ -92,38 +114,60 @@ def parse_pairs(given: Sequence[str]) -> dict[str, Any]:
 def read_parameters(options: Namespace) -> dict[str, Any]:
     """The parameters that every notebook shares, as far as they were given, and those of ``-p``."""
     given = parse_pairs(options.parameters)
-    if options.data:
-        given["data_root"] = str(Path(options.data).expanduser().resolve())
-        if not Path(given["data_root"]).exists():
-            raise AimfairError(f"--data {options.data}: there is no such file or folder")
-    if model := getattr(options, "model", None):  # a folder in full, because notebooks run in a folder of their own
-        path = Path(model).expanduser()
-        given["generator"] = str(path.resolve()) if path.is_dir() and not (home() / path).is_dir() else model
+    for name, why in (
+        ("profile", "a profile is named by --profile"),
+        ("reuse", "published runs are left out by --no-reuse, and book takes them by --reuse"),
+    ):
+        if name in given:
+            raise AimfairError(f"-p {name}={given[name]}: {why}")
     for name in ("seed", "device", "draw"):
         if getattr(options, name, None) is not None:
             given[name] = getattr(options, name)
     if not isinstance(seed := given.get("seed", 0), int) or seed < 0:
         raise AimfairError(f"--seed {seed}: a seed is a whole number, 0 or more")
-    if "profile" in given:
-        raise AimfairError(f"-p profile={given['profile']}: a profile is named by --profile {given['profile']}")
-    if "reuse" in given:
-        raise AimfairError("-p reuse: published runs are left out by --no-reuse, and book takes them by --reuse")
-    if options.runs:
-        given["runs_root"] = str(Path(options.runs).expanduser().resolve())
+    if options.data and not Path(options.data).expanduser().exists():
+        raise AimfairError(f"--data {options.data}: there is no such file or folder")
+    # Paths in full, because notebooks run in a folder of their own.
+    for name, path in (("data_root", options.data), ("runs_root", options.runs)):
+        if path:
+            given[name] = str(Path(path).expanduser().resolve())
+    if model := getattr(options, "model", None):
+        path = Path(model).expanduser()
+        given["generator"] = str(path.resolve()) if path.is_dir() and not (home() / path).is_dir() else model
     if options.profile.endswith((".yaml", ".yml")):
         options.profile = str(Path(options.profile).expanduser().resolve())
     return given
 
 
-def open_study(options: Namespace, changes: dict[str, Any] | None = None) -> Any:
-    """The study that the common options describe."""
-    from aimfair import study
+def split_parameters(options: Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was given, told apart: changes of the profile's fields, and where and how to compute."""
     from aimfair.study import profiles
 
-    given = read_parameters(options)
+    given = read_parameters(options) | {"reuse": getattr(options, "reuse", True)}
     common = {name: given.pop(name) for name in list(given) if name in profiles.COMMON}
-    common["reuse"] = getattr(options, "reuse", True)
-    return study.open_study(options.profile, changes=given | (changes or {}), **common)
+    return given, common
+
+
+def open_study(options: Namespace, **changes: Any) -> Any:
+    """The study that the common options describe, with further changes of its profile."""
+    from aimfair import study
+
+    given, common = split_parameters(options)
+    return study.open_study(options.profile, changes=given | changes, **common)
+
+
+def open_machine(options: Namespace) -> Any:
+    """Where and how the cells of tables are looked up and computed."""
+    from aimfair.environment import gpus
+    from aimfair.study.grid import Machine
+
+    _, common = split_parameters(options)
+    common.pop("seed", None)
+    workers = getattr(options, "workers", None)
+    workers = max(1, gpus(common.get("device", "auto"))) if workers is None else workers
+    if workers < 1:
+        raise AimfairError(f"--workers {workers}: at least one is needed")
+    return Machine(**common, workers=workers, dask=getattr(options, "dask", ""))
 
 
 def read_seeds(given: Sequence[str], known: Sequence[int]) -> list[int]:
@@ -133,6 +177,39 @@ def read_seeds(given: Sequence[str], known: Sequence[int]) -> list[int]:
     if not all(text.isdigit() for text in given):
         raise AimfairError(f"--seeds takes whole numbers or the word all, got {' '.join(given)}")
     return list(dict.fromkeys(map(int, given)))
+
+
+def read_cells(options: Namespace) -> list[tuple[Any, list[Any]]]:
+    """The tables and figures that are asked for, each with its cells: all of the paper where none is named."""
+    from aimfair import methods
+    from aimfair.paper import tables
+    from aimfair.study import profiles
+    from aimfair.study.grid import experiments
+
+    changes, _ = split_parameters(options)
+    profile = profiles.load(options.profile, **changes)
+    wanted = [methods.get(name).name for name in getattr(options, "methods", [])]
+    chosen = [] if options.beyond is None else tables.select(tables.beyond(profile), options.beyond)
+    if options.table or options.figure or options.beyond is None:
+        names = [f"Table {n}" for n in options.table] + [f"Figure {n}" for n in options.figure]
+        chosen = tables.select(tables.all_of(profile), names) + chosen
+    given = getattr(options, "seeds", ["all"]) if options.seed is None else [str(options.seed)]
+    found = []
+    for experiment in chosen:
+        cells = experiments.cells(experiment, options.profile, changes, read_seeds(given, experiment.seeds(profile)))
+        found.append((experiment, [cell for cell in cells if not wanted or cell.method in wanted]))
+    return found
+
+
+HEAD = f"{'ACC':>6} {'WST':>6} {'EO max':>6} {'EO mean':>7} {'STD':>5}"
+
+
+def show_report(report: Any) -> str:
+    """A fairness report below :data:`HEAD`."""
+    return f"{report.acc:6.2f} {report.wst:6.2f} {report.eo_max:6.2f} {report.eo_mean:7.2f} {report.std:5.2f}"
+
+
+# --------------------------------------------------------------------------------------------------------- the book
 
 
 @command(
@@ -149,14 +226,11 @@ def book(options: Namespace) -> None:
     """Run every chapter of a profile by papermill, publish clean copies and build the book.
 
     $ aimfair book                                                  the demo study, computed here
-    $ aimfair book --everything                                     all its tables too, which takes many hours
-    $ aimfair book --profile smoke                                  the same in small, to see that all works
-    $ aimfair book --profile utkface --data path/to/UTKFace.tar.gz  real faces
+    $ aimfair book --profile utkface --data path/to/UTKFace.tar.gz  real faces (--profile smoke: all in small)
     $ aimfair book --only 06 08 --reuse                             two chapters, from the published runs
-    $ aimfair book -p train_images=2000 --seed 300                  a study of your own
 
-    A chapter that was run before with the same code and parameters is not run again (--fresh: it is). Chapters whose runs
-    take hours show the published ones where there are any (--everything: they compute their own, of one seed)."""
+    A chapter that was run before with the same code and parameters is not run again. Chapters whose runs take hours show
+    the published ones where there are any."""
     from aimfair.book.build import make
 
     parameters = read_parameters(options) | {"reuse": options.reuse}
@@ -174,6 +248,9 @@ def build(options: Namespace) -> None:
     print(f"The book is built. Open {build(home() / 'book')}")
 
 
+# ------------------------------------------------------------------------------------------------- runs of a study
+
+
 @command(
     "run",
     option("names", nargs="*", metavar="METHOD", help="names of methods, or all"),
@@ -188,16 +265,12 @@ def build(options: Namespace) -> None:
 def run(options: Namespace) -> int:
     """Train methods with seeds, or find their finished runs, and print a fairness report of each on the test set.
 
-    $ aimfair run erm aim-fair --seeds 100 200 300
-    $ aimfair run full-finetuning --hyper lr=0.003
+    $ aimfair run erm full-finetuning --seeds 100 200 300 --hyper lr=0.003
     $ aimfair run aim-fair --search --seeds all       every value with three seeds, then the best of them with all
-    $ aimfair run all --profile smoke                 every registered method, in small
-    $ aimfair run patient-aim-fair --search           this book's own method, a recipe: longer ERM, then AIM-Fair
-    $ aimfair run erm --no-reuse                      train even where a published run exists
     $ aimfair run synthetic-only --model sdxl         with faces by another model, drawn first if need be
 
-    Finished runs are kept in data/runs/ and found again: a stopped command goes on where it was. Of several methods
-    one that fails is told, with exit status 1 at the end, and does not stop the others."""
+    Finished runs are kept in data/runs/ and found again: a stopped command goes on where it was. A method that fails
+    does not stop the others: it is told at the end, with exit status 1."""
     from aimfair import methods
     from aimfair.study import profiles, recipes
 
@@ -207,9 +280,7 @@ def run(options: Namespace) -> int:
     opened = open_study(options)
     known = {name: recipes.resolve(name, opened) for name in (methods.registry() if "all" in names else names)}
     seeds = read_seeds(options.seeds, profiles.SEEDS[: opened.profile.seeds])
-    print(
-        f"{'method':24} {'seed':>5} {'ACC':>6} {'WST':>6} {'EO max':>6} {'EO mean':>7} {'STD':>5}   (test set, per cent)"
-    )
+    print(f"{'method':24} {'seed':>5} {HEAD}   (test set, per cent)")
     failed: dict[str, list[str]] = {}  # methods by what was wrong
     for name, (lab, method, fixed) in known.items():
         try:
@@ -231,266 +302,9 @@ def run_lines(lab: Any, method: Any, seeds: Sequence[int], given: dict[str, Any]
     for seed in seeds:
         for hyper in search.wanted(lab, method.name, seed, **given) if searched else [given]:
             found = (lab.attempt if searched else lab.run)(method.name, seed, **hyper)
-            report = found.report()
             shown = [f"{k}={v}" for k, v in hyper.items() if k in given or k in method.search]
             shown += [f"note: {found.scores['note']}"] if found.scores.get("note") else []
-            scores = f"{report.acc:6.2f} {report.wst:6.2f} {report.eo_max:6.2f} {report.eo_mean:7.2f} {report.std:5.2f}"
-            yield f"{seed:5} {scores}   {', '.join(shown)}"
-
-
-TABLES = (
-    option("--table", nargs="+", type=int, default=[], metavar="N", help="numbers of the paper's tables (all)"),
-    option("--figure", nargs="+", type=int, default=[], metavar="N", help="numbers of its figures (all)"),
-    option("--beyond", nargs="*", metavar="NAME", help="experiments beyond the paper (all of them)"),
-)
-GRID = (
-    *STUDY,
-    *TABLES,
-    option("--methods", nargs="+", default=[], metavar="METHOD", help="only the runs of these methods"),
-    option("--seeds", nargs="+", default=["all"], help="seeds, or all of the table (all)"),
-    REUSE,
-)
-GROUPS = {
-    "grid": "The runs of the paper's tables and figures",
-    "prompts": """Prompt banks: show, check, write
-
-Prompt banks: what the text-to-image model is asked for. A bank has 50 sentences for each of the four groups of a task
-(target x protected), each checked by code. The recorded ones came from a seeded grammar; a language model of yours can
-write another one.""",
-}
-
-
-def read_cells(options: Namespace) -> list[tuple[Any, list[Any]]]:
-    """The tables and figures that are asked for, each with its cells.
-
-    Where none is named, all of the paper; experiments beyond it only with ``--beyond``."""
-    from aimfair import methods
-    from aimfair.paper import tables
-    from aimfair.study import profiles
-    from aimfair.study.grid import experiments
-
-    changes = {k: v for k, v in read_parameters(options).items() if k not in profiles.COMMON}
-    profile = profiles.load(options.profile, **changes)
-    wanted = [methods.get(name).name for name in getattr(options, "methods", [])]
-    chosen = [] if options.beyond is None else tables.select(tables.beyond(profile), options.beyond)
-    if options.table or options.figure or options.beyond is None:
-        names = [f"Table {n}" for n in options.table] + [f"Figure {n}" for n in options.figure]
-        chosen = tables.select(tables.all_of(profile), names) + chosen
-    found = []
-    for experiment in chosen:
-        given = getattr(options, "seeds", ["all"]) if options.seed is None else [str(options.seed)]
-        seeds = read_seeds(given, experiment.seeds(profile))
-        cells = experiments.cells(experiment, options.profile, changes, seeds)
-        found.append((experiment, [cell for cell in cells if not wanted or cell.method in wanted]))
-    return found
-
-
-def read_machine(options: Namespace) -> Any:
-    """Where and how cells are looked up and computed."""
-    from aimfair.environment import gpus
-    from aimfair.study import profiles
-    from aimfair.study.grid import Machine
-
-    given = {k: v for k, v in read_parameters(options).items() if k in profiles.COMMON and k != "seed"}
-    workers = getattr(options, "workers", None)
-    workers = max(1, gpus(given.get("device", "auto"))) if workers is None else workers
-    if workers < 1:
-        raise AimfairError(f"--workers {workers}: at least one is needed")
-    given["reuse"] = getattr(options, "reuse", True)
-    return Machine(**given, workers=workers, dask=getattr(options, "dask", ""))
-
-
-@command("publish", *STUDY, *POOL, *TABLES)
-def publish(options: Namespace) -> None:
-    """Pack all finished runs of a study into data/published/, where every clone of the repository finds them.
-
-    $ aimfair publish
-    $ aimfair publish --profile utkface --data path/to/UTKFace.tar.gz
-    $ aimfair publish -p minority=1.0     a variation of a study goes into the same folder
-    $ aimfair publish --table 6 7         what these tables show: the study and its variations, such as another assumed ratio
-
-    A run that is published already stays as it is: others may have started from it."""
-    from aimfair.study import transfer
-    from aimfair.study.grid import study_of
-
-    if options.table or options.figure or options.beyond is not None:
-        machine = read_machine(options)
-        cells = [cell for _, cells in read_cells(options) for cell in cells]
-        studies = list({(cell.profile, cell.changes): study_of(cell, machine) for cell in cells}.values())
-        written = [path for opened in studies for path in opened.publish()]
-    else:
-        opened = open_study(options)
-        written = opened.publish() + transfer.publish(opened)
-    for path in dict.fromkeys(written):
-        print(f"{path.relative_to(home())}  {path.stat().st_size / 1e6:.2f} MB")
-
-
-@command(
-    "grid run",
-    *GRID,
-    option("--dry-run", action="store_true", help="say what it would cost, and stop"),
-    option("--workers", type=int, metavar="N", help="processes, or jobs of a cluster (one per GPU)"),
-    option("--shard", default="", metavar="I/N", help="only part I of N, counted from 1"),
-    option("--dask", default="", metavar="WHERE", help="tcp://HOST:PORT of a scheduler, or slurm"),
-    option("--minutes", type=float, default=0.0, metavar="N", help="stop after so many minutes (when all is done)"),
-    option(
-        "--commit-every", type=float, default=0.0, metavar="N", help="publish and commit what is done every N minutes"
-    ),
-)
-def grid_run(options: Namespace) -> int:
-    """Compute the runs of tables and figures that are missing; first says what it will cost.
-
-    $ aimfair grid run --table 6 --dry-run             what is missing, hours and gigabytes; nothing is started
-    $ aimfair grid run --table 3 4 --figure 5          several at once; none named: all
-    $ aimfair grid run --table 1 --methods erm jtt     some rows of a table
-    $ aimfair grid run --beyond factorial --seeds 100 200 300   an experiment beyond the paper, three seeds
-    $ aimfair grid run --workers 4                     four processes that share the cores (default: one per GPU)
-    $ aimfair grid run --shard 3/8                     the third of eight parts: for the array jobs of a cluster
-    $ aimfair grid run --dask tcp://scheduler:8786     on the workers of a Dask cluster
-    $ aimfair grid run --dask slurm --workers 20       on twenty Slurm jobs, as ~/.config/dask/jobqueue.yaml says
-    $ aimfair grid run --minutes 120 --commit-every 20  for two hours; what is done is published and committed on the way
-
-    It may be stopped at any time and goes on where it was. What several runs share (synthetic faces, biased models,
-    gradients) is computed once, whoever wants it. A run that fails is told at the end, with exit status 1, and does not
-    stop the others. Slurm jobs need an extra: pip install 'aimfair[dask]'."""
-    from aimfair.study import grid
-    from aimfair.study.grid import costs
-
-    machine = read_machine(options)
-    cells = grid.identified((cell for _, cells in read_cells(options) for cell in cells), machine)
-    if options.shard:
-        number, _, of = options.shard.partition("/")
-        if not (number.isdigit() and of.isdigit()):
-            raise AimfairError(f"--shard takes a part and the number of parts, such as 3/8, got {options.shard}")
-        cells = grid.shard(cells, int(number), int(of))
-    missing = grid.missing(cells, machine)
-    todo = grid.graph(missing, machine)
-    hours, gigabytes = costs.estimate(todo.values(), machine, costs.rates(machine))
-    print(f"{len(cells)} runs, {len(cells) - len(missing)} are there, {len(missing)} to compute", end="")
-    print(f", and {len(todo) - len(missing)} things that they share" if len(todo) > len(missing) else "")
-    if todo:
-        spread = f" on {machine.workers} workers" if machine.workers > 1 else " on one worker"
-        print(f"About {hours / machine.workers:.1f} hours{spread} and {gigabytes:.2f} GB")
-    if options.dry_run or not todo:
-        return 0
-    began = perf_counter()
-
-    def keep(always: bool = False) -> None:
-        nonlocal began
-        if options.commit_every and (always or perf_counter() - began > 60 * options.commit_every):
-            began = perf_counter()
-            written = grid.publish(cells.values(), machine)
-            still = len(grid.missing(cells, machine))
-            if written:
-                what = ["data/published"]
-                message = f"Runs of {options.profile}: {len(cells) - still} of {len(cells)}"
-                for words in (["add", *what], ["commit", "-q", "-m", message, *what]):
-                    subprocess.run(["git", "-C", str(home()), *words], check=False)
-
-    failed = grid.compute(todo, machine, options.minutes, keep)
-    keep(always=True)
-    for outcome in failed:
-        print(f"failed: {outcome.task}: {outcome.error}", file=sys.stderr)
-    print(f"{len(todo) - len(failed)} done, {len(failed)} failed")
-    return 1 if failed else 0
-
-
-@command(
-    "grid status", *GRID, option("--long", action="store_true", help="each run with its id, and whether it is there")
-)
-def grid_status(options: Namespace) -> None:
-    """Show for each table and figure how many runs are there, how many are missing, and the hours that these need.
-
-    $ aimfair grid status
-    $ aimfair grid status --table 6 --long                 each of its runs
-    $ aimfair grid status --beyond --seeds 100 200 300     the experiments beyond the paper
-    $ aimfair grid status --profile utkface --data path/to/UTKFace.tar.gz
-
-    A run that several tables show is one run, found again by the hash of its configuration."""
-    from aimfair.study import grid
-    from aimfair.study.grid import costs
-
-    machine = read_machine(options)
-    known, everything = costs.rates(machine), dict[str, Any]()
-    parts = [(f"{e.name:13} {e.title}", grid.identified(cells, machine)) for e, cells in read_cells(options)]
-    print(f"{'':60} {'runs':>6} {'there':>6} {'missing':>7} {'hours':>6}")
-    for _, cells in parts:
-        everything |= cells
-    for title, cells in [*parts, ("together, each run counted once", everything)]:
-        missing = grid.missing(cells, machine)
-        hours, _ = costs.estimate(grid.graph(missing, machine).values(), machine, known)
-        print(f"{title:60} {len(cells):6} {len(cells) - len(missing):6} {len(missing):7} {hours:6.1f}", flush=True)
-        for identity, cell in cells.items() if options.long and cells is not everything else ():
-            print(f"  {identity}  {'missing' if identity in missing else 'there':8} {grid.described(cell)}")
-
-
-@command(
-    "grid table",
-    option("number", nargs="*", type=int, metavar="N", help="number of the table"),
-    *GRID,
-    option("--out", metavar="FILE", help="a file that ends in .csv, .tex or .md"),
-    option("--against", metavar="ROW", help="title of a row: paired differences of the others to it"),
-)
-def grid_table(options: Namespace) -> None:
-    """Print a table from its finished runs, or write it as CSV, LaTeX (booktabs) or Markdown.
-
-    $ aimfair grid table 3
-    $ aimfair grid table 3 --out table3.tex
-    $ aimfair grid table --figure 5 --out topk.csv --against "AIM-Fair, k = 55"   with paired differences to a row
-    $ aimfair grid table --beyond scores --seeds 100 200 300                      an experiment beyond the paper
-
-    Means over the seeds with 95 % intervals; of what a method searches, the best on the validation faces of three seeds. A
-    row that has no runs says so, and runs that are missing are named."""
-    from aimfair.study import grid, tables
-
-    options.table = options.table + options.number  # never in place: the default belongs to every call
-    chosen = read_cells(options)
-    if len(chosen) != 1:
-        raise AimfairError(
-            "one table at a time: name it, such as aimfair grid table 3 or aimfair grid table --figure 5"
-        )
-    ((experiment, cells),) = chosen
-    summary, missing = grid.summary(experiment, cells, read_machine(options), options.against)
-    if options.out:
-        print(f"{experiment.name} is in {tables.export(summary, options.out, differences=bool(options.against))}")
-    else:
-        print(tables.text(summary, differences=bool(options.against)), end="")
-    for (setting, row), absent in groupby(missing, key=lambda cell: (cell.setting, cell.row)):
-        seeds = [cell.seed for cell in absent]
-        named = ", ".join(map(str, sorted(set(seeds))))
-        print(f"missing: {experiment.name}, {setting}, {row}: {len(seeds)} runs, of seeds {named}", file=sys.stderr)
-
-
-@command(
-    "grid report",
-    *STUDY,
-    REUSE,
-    option("--beside", nargs="+", default=[], metavar="PROFILE", help="further studies, a column each"),
-    option("--out", metavar="FILE", help="a file that ends in .csv, .tex or .md: all comparisons"),
-)
-def grid_report(options: Namespace) -> None:
-    """Say which of the paper's claims stand in the finished runs, or write all its comparisons as CSV, LaTeX or Markdown.
-
-    $ aimfair grid report
-    $ aimfair grid report --beside celeba-smiling-male utkface
-    $ aimfair grid report --out comparisons.csv     the paper's differences, ours with intervals, a verdict on each
-
-    Nothing is computed: what has no run is counted as not run. The rule is that of the reproduction chapter."""
-    import pandas as pd
-
-    from aimfair.paper import comparisons, reading
-    from aimfair.study import profiles, tables
-
-    changes = {k: v for k, v in read_parameters(options).items() if k not in profiles.COMMON}
-    machine = read_machine(options)
-    readings = [reading.read(options.profile, changes, machine)]
-    readings += [reading.read(name, machine=machine) for name in options.beside]
-    if not options.out:
-        print(tables.text(comparisons.show_claims(readings)), end="")
-        return
-    every = pd.concat([comparisons.comparisons(reading) for reading in readings])
-    every["verdict"] = every["verdict"].map(comparisons.WORDS)
-    print(f"{len(every)} comparisons are in {tables.export(every, options.out)}")
+            yield f"{seed:5} {show_report(found.report())}   {', '.join(shown)}"
 
 
 @command(
@@ -507,15 +321,11 @@ def measure(options: Namespace) -> None:
     """Measure something of a study beside trainings, or test its classifiers on faces of another source.
 
     $ aimfair measure                                     names of what can be measured; nothing is computed
-    $ aimfair measure score-noise --seeds all             of a study
     $ aimfair measure style-lean erm repairing            of the classifiers of these methods
-    $ aimfair measure transfer                            places of the profile; nothing is computed
-    $ aimfair measure transfer erm aim-fair --seeds all   in every place, chosen learning rates
-    $ aimfair measure transfer erm aim-fair --profile utkface --data path/to/utkface \\
-          --on fairface-training --elsewhere path/to/fairface
+    $ aimfair measure transfer erm aim-fair --seeds all   in every place, chosen learning rates (no method: the places)
+    $ aimfair measure transfer erm --profile utkface --data path/to/utkface --on fairface-training --elsewhere path/to/fairface
 
-    One run per seed (and method), kept in data/runs/ like a training, found again, and published with the study. Only
-    ERM's weights are kept: any other classifier is trained again for this."""
+    One run per seed (and method) is kept. Only ERM's weights are: any other classifier is trained again for this."""
     from aimfair.study import measurements, profiles
 
     if not options.name:
@@ -547,21 +357,188 @@ def measure_transfer(opened: Any, seeds: Sequence[int], options: Namespace) -> N
     wanted = options.on or list(places)
     for name in wanted:
         transfer.place_of(opened, name)  # an unknown one is refused before anything is trained
-    print(f"{'method':24} {'seed':>5} {'place':20} {'ACC':>6} {'WST':>6} {'EO max':>6}   at home")
+    print(f"{'method':24} {'seed':>5} {'place':20} {HEAD}   at home")
     for method in options.methods:
         for seed in seeds:
             hyper = search.run(opened, method, seed).config["hyper"]
             for name, tested in transfer.tests(opened, method, seed, wanted, options.elsewhere, **hyper).items():
-                away, home_ = tested.report(), tested.report("home")
-                scores = f"{away.acc:6.2f} {away.wst:6.2f} {away.eo_max:6.2f}"
-                at_home = f"{home_.acc:.2f} {home_.wst:.2f} {home_.eo_max:.2f}"
-                print(f"{method:24} {seed:5} {name:20} {scores}   {at_home}", flush=True)
+                away, at_home = show_report(tested.report()), show_report(tested.report("home"))
+                print(f"{method:24} {seed:5} {name:20} {away}   {at_home}", flush=True)
 
 
-JUDGING = (
-    option("--clip", metavar="MODEL", help="folder or hub name of a CLIP model that judges, too or alone"),
-    option("--no-training", action="store_true", help="do not train a classifier on the set"),
+@command("publish", *STUDY, *POOL, *TABLES)
+def publish(options: Namespace) -> None:
+    """Pack all finished runs of a study into data/published/, where every clone of the repository finds them.
+
+    $ aimfair publish -p minority=1.0     a variation of a study goes into the same folder
+    $ aimfair publish --table 6 7         what these tables show: the study and its variations
+
+    A run that is published already stays as it is: others may have started from it."""
+    from aimfair.study import transfer
+    from aimfair.study.grid import study_of
+
+    if options.table or options.figure or options.beyond is not None:
+        machine = open_machine(options)
+        cells = [cell for _, cells in read_cells(options) for cell in cells]
+        studies = list({(cell.profile, cell.changes): study_of(cell, machine) for cell in cells}.values())
+        written = [path for opened in studies for path in opened.publish()]
+    else:
+        opened = open_study(options)
+        written = opened.publish() + transfer.publish(opened)
+    for path in dict.fromkeys(written):
+        print(f"{path.relative_to(home())}  {path.stat().st_size / 1e6:.2f} MB")
+
+
+# ------------------------------------------------------------------------------------ the paper's tables and figures
+
+
+@command(
+    "grid run",
+    *GRID,
+    option("--dry-run", action="store_true", help="say what it would cost, and stop"),
+    option("--workers", type=int, metavar="N", help="processes, or jobs of a cluster (one per GPU)"),
+    option("--shard", default="", metavar="I/N", help="only part I of N, counted from 1"),
+    option("--dask", default="", metavar="WHERE", help="tcp://HOST:PORT of a scheduler, or slurm"),
+    option("--minutes", type=float, default=0.0, metavar="N", help="stop after so many minutes (when all is done)"),
+    option("--commit-every", type=float, default=0.0, metavar="N", help="publish and commit what is done, in minutes"),
 )
+def grid_run(options: Namespace) -> int:
+    """Compute the runs of tables and figures that are missing; first says what it will cost.
+
+    $ aimfair grid run --table 6 --dry-run             what is missing, hours and gigabytes; nothing is started
+    $ aimfair grid run --beyond factorial --seeds 100 200 300   an experiment beyond the paper, three seeds
+    $ aimfair grid run --workers 4                     four processes that share the cores (--shard 3/8: a part of the list)
+    $ aimfair grid run --dask slurm --workers 20       on twenty Slurm jobs, as ~/.config/dask/jobqueue.yaml says
+    $ aimfair grid run --minutes 120 --commit-every 20  for two hours; what is done is published and committed on the way
+
+    It may be stopped at any time and goes on where it was. A run that fails does not stop the others: it is told at the
+    end, with exit status 1. Slurm jobs need an extra: pip install 'aimfair[dask]'."""
+    from aimfair.study import grid
+    from aimfair.study.grid import costs
+
+    machine = open_machine(options)
+    cells = grid.identified((cell for _, cells in read_cells(options) for cell in cells), machine)
+    if options.shard:
+        number, _, of = options.shard.partition("/")
+        if not (number.isdigit() and of.isdigit()):
+            raise AimfairError(f"--shard takes a part and the number of parts, such as 3/8, got {options.shard}")
+        cells = grid.shard(cells, int(number), int(of))
+    missing = grid.missing(cells, machine)
+    todo = grid.graph(missing, machine)
+    hours, gigabytes = costs.estimate(todo.values(), machine, costs.rates(machine))
+    shared = f", and {len(todo) - len(missing)} things that they share" if len(todo) > len(missing) else ""
+    print(f"{len(cells)} runs, {len(cells) - len(missing)} are there, {len(missing)} to compute{shared}")
+    if todo:
+        spread = f" on {machine.workers} workers" if machine.workers > 1 else " on one worker"
+        print(f"About {hours / machine.workers:.1f} hours{spread} and {gigabytes:.2f} GB")
+    if options.dry_run or not todo:
+        return 0
+    began = perf_counter()
+
+    def keep(always: bool = False) -> None:
+        nonlocal began
+        if options.commit_every and (always or perf_counter() - began > 60 * options.commit_every):
+            began = perf_counter()
+            if grid.publish(cells.values(), machine):
+                still = len(grid.missing(cells, machine))
+                message = f"Runs of {options.profile}: {len(cells) - still} of {len(cells)}"
+                for words in (["add"], ["commit", "-q", "-m", message]):
+                    subprocess.run(["git", "-C", str(home()), *words, "data/published"], check=False)
+
+    failed = grid.compute(todo, machine, options.minutes, keep)
+    keep(always=True)
+    for outcome in failed:
+        print(f"failed: {outcome.task}: {outcome.error}", file=sys.stderr)
+    print(f"{len(todo) - len(failed)} done, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+@command("grid status", *GRID, option("--long", action="store_true", help="each run with its id, there or missing"))
+def grid_status(options: Namespace) -> None:
+    """Show for each table and figure how many runs are there, how many are missing, and the hours that these need.
+
+    $ aimfair grid status --table 6 --long                 each of its runs
+    $ aimfair grid status --beyond --seeds 100 200 300     the experiments beyond the paper"""
+    from aimfair.study import grid
+    from aimfair.study.grid import costs
+
+    machine = open_machine(options)
+    known, everything = costs.rates(machine), dict[str, Any]()
+    parts = [(f"{e.name:13} {e.title}", grid.identified(cells, machine)) for e, cells in read_cells(options)]
+    print(f"{'':60} {'runs':>6} {'there':>6} {'missing':>7} {'hours':>6}")
+    for _, cells in parts:
+        everything |= cells
+    for title, cells in [*parts, ("together, each run counted once", everything)]:
+        missing = grid.missing(cells, machine)
+        hours, _ = costs.estimate(grid.graph(missing, machine).values(), machine, known)
+        print(f"{title:60} {len(cells):6} {len(cells) - len(missing):6} {len(missing):7} {hours:6.1f}", flush=True)
+        for identity, cell in cells.items() if options.long and cells is not everything else ():
+            print(f"  {identity}  {'missing' if identity in missing else 'there':8} {grid.described(cell)}")
+
+
+@command(
+    "grid table",
+    option("number", nargs="*", type=int, metavar="N", help="number of the table"),
+    *GRID,
+    option("--out", metavar="FILE", help="a file that ends in .csv, .tex or .md"),
+    option("--against", metavar="ROW", help="title of a row: paired differences of the others to it"),
+)
+def grid_table(options: Namespace) -> None:
+    """Print a table from its finished runs, or write it as CSV, LaTeX (booktabs) or Markdown.
+
+    $ aimfair grid table 3 --out table3.tex
+    $ aimfair grid table --figure 5 --out topk.csv --against "AIM-Fair, k = 55"   with paired differences to a row
+
+    Means over the seeds with 95 % intervals; of what a method searches, the best on the validation faces of three seeds."""
+    from aimfair.study import grid, tables
+
+    options.table = options.table + options.number  # never in place: the default belongs to every call
+    chosen = read_cells(options)
+    if len(chosen) != 1:
+        raise AimfairError("one table at a time: such as aimfair grid table 3 or aimfair grid table --figure 5")
+    ((experiment, cells),) = chosen
+    summary, missing = grid.summary(experiment, cells, open_machine(options), options.against)
+    if options.out:
+        print(f"{experiment.name} is in {tables.export(summary, options.out, differences=bool(options.against))}")
+    else:
+        print(tables.text(summary, differences=bool(options.against)), end="")
+    for (setting, row), absent in groupby(missing, key=lambda cell: (cell.setting, cell.row)):
+        seeds = [cell.seed for cell in absent]
+        named = ", ".join(map(str, sorted(set(seeds))))
+        print(f"missing: {experiment.name}, {setting}, {row}: {len(seeds)} runs, of seeds {named}", file=sys.stderr)
+
+
+@command(
+    "grid report",
+    *STUDY,
+    REUSE,
+    option("--beside", nargs="+", default=[], metavar="PROFILE", help="further studies, a column each"),
+    option("--out", metavar="FILE", help="a file that ends in .csv, .tex or .md: all comparisons"),
+)
+def grid_report(options: Namespace) -> None:
+    """Say which of the paper's claims stand in the finished runs, or write all its comparisons as CSV, LaTeX or Markdown.
+
+    $ aimfair grid report --beside celeba-smiling-male utkface
+    $ aimfair grid report --out comparisons.csv     the paper's differences, ours with intervals, a verdict on each
+
+    Nothing is computed: what has no run is counted as not run."""
+    import pandas as pd
+
+    from aimfair.paper import comparisons, reading
+    from aimfair.study import tables
+
+    machine = open_machine(options)
+    readings = [reading.read(options.profile, split_parameters(options)[0], machine)]
+    readings += [reading.read(name, machine=machine) for name in options.beside]
+    if not options.out:
+        print(tables.text(comparisons.show_claims(readings)), end="")
+        return
+    every = pd.concat([comparisons.comparisons(reading) for reading in readings])
+    every["verdict"] = every["verdict"].map(comparisons.WORDS)
+    print(f"{len(every)} comparisons are in {tables.export(every, options.out)}")
+
+
+# ---------------------------------------------------------------------------------------------------- synthetic faces
 
 
 @command(
@@ -575,9 +552,9 @@ JUDGING = (
     option("--batch-size", type=int, metavar="N", help="images at a time"),
     option("--dtype", help="float32, float16 or bfloat16"),
     option("--attention", default="", help="sliced, or a backend of diffusers (PyTorch's own)"),
-    option("--slicing", action=argparse.BooleanOptionalAction, help="decode one image after the other"),
-    option("--tiling", action=argparse.BooleanOptionalAction, help="decode tile by tile; shows in the pixels"),
-    option("--compile", action=argparse.BooleanOptionalAction, help="torch.compile: minutes to start, then faster"),
+    option("--slicing", action=BooleanOptionalAction, help="decode one image after the other"),
+    option("--tiling", action=BooleanOptionalAction, help="decode tile by tile; shows in the pixels"),
+    option("--compile", action=BooleanOptionalAction, help="torch.compile: minutes to start, then faster"),
     option("--offload", action="store_true", help="parts of the model wait in main memory: for a small GPU"),
     option("--audit", action="store_true", help="then audit them; --seed and --runs are of the audit's training"),
     *JUDGING,
@@ -585,35 +562,25 @@ JUDGING = (
 def generate(options: Namespace) -> None:
     """Draw the synthetic faces of a profile, or with any text-to-image pipeline of diffusers; resumable.
 
-    $ aimfair generate                                          the pool of the demo study
-    $ aimfair generate --audit                                  and what it shows, as aimfair audit says it
-    $ aimfair generate -p images_per_group=50 --out some/folder
     $ aimfair generate --list-models                            models with a short name: licence, memory, settings
     $ aimfair generate --model sdxl --dry-run                   what is there, and what the rest takes
     $ aimfair generate --model stabilityai/sd-turbo -p steps=4 -p guidance=0 -p image_size=512 --out some/folder
-    $ aimfair generate --profile paper-celeba-smiling-male --model sd21-base-fast --data path/to/celeba \\
-          --audit --clip openai/clip-vit-base-patch32           a balanced, audited set at the paper's scale
+    $ aimfair generate --profile paper-utkface --data path/to/utkface --audit   a balanced, audited set as the paper's
 
     Each image has its own seed, made of task, group, prompt and replicate: the same image whatever the batch, the order,
-    the number of processes or of interruptions; --draw 1 is another set. manifest.csv in the folder has a row per image.
-    A batch that does not fit the memory is halved. Number format, batch size and the like are chosen for the device unless
-    they are given; a short name brings its own steps and guidance. Images are kept at the profile's image_size, drawn for
-    its prompts: for large ones choose a profile whose name begins with paper-, or -p image_size=512 -p prompts=contextual."""
+    the number of processes or of interruptions. manifest.csv in the folder has a row per image. A short name brings its
+    own steps and guidance. For large images choose a profile whose name begins with paper-, or -p image_size=512."""
+    import pandas as pd
+
     from aimfair.generate import presets
     from aimfair.generate.pipelines import Compute
     from aimfair.study import pool
     from aimfair.study.audit import choose_judges
 
     if options.list_models:
-        for name in presets.available():
-            p = presets.find(name)
-            print(
-                f"{name:18} {p.gigabytes:5.1f} GB {p.size:5} px {p.steps:3} steps, guidance {p.guidance:g}, {p.licence}"
-            )
-            print(
-                f"{'':18} {p.model}, {f'commit {p.revision[:12]}' if p.revision else 'newest commit'} {p.note}".rstrip()
-            )
-        print("GB: weights in the GPU's memory, and about what is fetched. Read the licence first.")
+        columns = ["gigabytes", "size", "steps", "guidance", "licence", "model", "revision", "note"]
+        print(pd.DataFrame({name: vars(presets.find(name)) for name in presets.available()}).T[columns].to_string())
+        print("Gigabytes: weights in the GPU's memory, and about what is fetched. Read the licence first.")
         return
     for_audit = {"--clip": options.clip, "--no-training": options.no_training, "--runs": options.runs}
     for_audit["--seed"] = options.seed is not None
@@ -658,19 +625,13 @@ def generate(options: Namespace) -> None:
 def audit(options: Namespace) -> None:
     """Audit a synthetic set: labels, variety, copies, nuisances, distance to real faces, usefulness, group by group.
 
-    $ aimfair audit                                             the pool of the demo study, drawn first if need be
-    $ aimfair audit -p selection=faithful                       what a rule selects from it
-    $ aimfair audit --images some/folder                        images made elsewhere, for the task of the demo study
-    $ aimfair audit --images some/folder --profile celeba-smiling-male --data path/to/celeba
-    $ aimfair audit --model sdxl                                the pool of another model
-    $ aimfair audit --clip openai/clip-vit-base-patch32         CLIP as a second judge
+    $ aimfair audit -p selection=faithful         the pool of the demo study, drawn first if need be; what a rule selects
+    $ aimfair audit --images some/folder --profile celeba-smiling-male --data path/to/celeba    images made elsewhere
+    $ aimfair audit --model sdxl --clip openai/clip-vit-base-patch32    the pool of another model, CLIP as a second judge
 
-    The judge knows what the profile's corpus looks like: photographs want a profile of photographs. Where that corpus is
-    not on this disk, CLIP can judge alone.
-
-    A folder made elsewhere holds its images in 0_0, 0_1, 1_0, 1_1 (target_protected), or those in a folder such as
-    Smiling_Male; manifest.csv (path, target, protected, more) may say how each was made. `aimfair run METHOD
-    -p generator=folder:PATH` trains on it. Tables, a contact sheet and a datasheet go to data/synthetic/audit/."""
+    A folder made elsewhere holds its images in 0_0, 0_1, 1_0, 1_1 (target_protected) or in folders such as Smiling_Male;
+    manifest.csv (path, target, protected, more) may say how each was made. Tables, a contact sheet and a datasheet go to
+    data/synthetic/audit/. The judge knows the profile's corpus: photographs want a profile of photographs, or --clip."""
     changes: dict[str, Any] = {}
     if options.images:
         if options.model:
@@ -682,7 +643,7 @@ def audit(options: Namespace) -> None:
         changes["generator"] = f"folder:{folder}"
         if "images_per_group" not in parse_pairs(options.parameters):
             changes["images_per_group"] = 10**6  # the whole folder, whatever the profile takes of a pool
-    report_audit(open_study(options, changes), options, options.out, options.skip_broken)
+    report_audit(open_study(options, **changes), options, options.out, options.skip_broken)
 
 
 def report_audit(opened: Any, options: Namespace, out: str | None = None, skip_broken: bool = False) -> None:
@@ -693,24 +654,59 @@ def report_audit(opened: Any, options: Namespace, out: str | None = None, skip_b
     from aimfair.study.audit import audit_pool
     from aimfair.study.pool import pool_folder
 
-    folder = pool_folder(opened.profile)
+    folder, p = pool_folder(opened.profile), opened.profile
     try:
         found = audit_pool(opened, options.clip or "", not options.no_training, skip_broken)
     except BrokenImage as error:
         hint = ", or leave it out with --skip-broken" if str(error).startswith(str(folder)) else ""
         raise AimfairError(f"{error}{hint}") from error
-    name = f"{folder.resolve().name}-{opened.profile.task}"
-    name += f"-{opened.profile.selection}" if opened.profile.selection != "none" else ""
+    name = f"{folder.resolve().name}-{p.task}" + (f"-{p.selection}" if p.selection != "none" else "")
     place = Path(out).expanduser() if out else home() / "data" / "synthetic" / "audit" / name
     images, titles = datasheet.tiles(found, opened.selected(opened.seed), datasheet.COLUMNS)
     paths = datasheet.write(found, plots.contact_sheet(images, titles, datasheet.COLUMNS), place)
     print(datasheet.shown(found))
-    for line in datasheet.caveats(found):
-        print(f"- {line}")
-    print("\n" + "\n".join(map(str, paths)))
+    print(*(f"- {line}" for line in datasheet.caveats(found)), "", *paths, sep="\n")
 
 
-TOKENIZER = option("--tokenizer", metavar="MODEL", help="count tokens as this text-to-image model does")
+@command(
+    "train-sd",
+    *STUDY,
+    option("--minutes", type=float, help="how long to train (the profile's generator_minutes)"),
+    option("--steps", type=int, nargs=2, metavar=("A", "U"), help="of autoencoder and U-Net, in place of minutes"),
+    option("--width", type=int, help="channels of the first level, a multiple of 32 (64)"),
+    option("--out", metavar="FOLDER", help="where the pipeline goes (the profile's generator)"),
+)
+def train_sd(options: Namespace) -> None:
+    """Train the tiny Stable Diffusion of a profile on its captioned corpus; ends with a folder that diffusers can load.
+
+    $ aimfair train-sd --profile celeba-smiling-male --data path/to/celeba --minutes 45 --out data/synthetic/my-celeba-sd
+    $ aimfair train-sd --width 128 --minutes 120 --device cuda --out data/synthetic/my-wide-sd
+    $ aimfair train-sd --steps 12000 4500 --out data/synthetic/my-sd     as many as the shipped model of drawn faces took
+
+    How far a number of minutes goes depends on the machine; a number of steps is the same training everywhere."""
+    from aimfair.generate import tiny_sd
+    from aimfair.study.pool import train_generator
+
+    if options.width is not None and not options.out:
+        raise AimfairError("--width makes another model than the profile's: name a folder for it with --out")
+    width = tiny_sd.WIDTH if options.width is None else options.width
+    tiny_sd.channels(width)  # refuses a width before anything is read
+    if options.steps and (min(options.steps) < 1 or options.minutes):
+        raise AimfairError("--steps takes two numbers above 0, and no --minutes beside them")
+    changes: dict[str, Any] = {"generator": str(Path(options.out).resolve())} if options.out else {}
+    opened = open_study(options, **changes, **({"generator_minutes": options.minutes} if options.minutes else {}))
+    p = opened.profile
+    if (home() / p.generator).exists():
+        raise AimfairError(f"{p.generator} exists: name another folder with --out")
+    if not p.corpus:
+        raise AimfairError(
+            f"profile {p.profile} names no corpus to train on: set -p corpus=faceworld, celeba or fairface"
+        )
+    steps = tuple(options.steps) if options.steps else None
+    print(f"The pipeline is in {train_generator(p, opened.device, opened.data_root, width, steps)}")
+
+
+# ------------------------------------------------------------------------------------------------------- prompt banks
 
 
 @command(
@@ -723,14 +719,11 @@ TOKENIZER = option("--tokenizer", metavar="MODEL", help="count tokens as this te
 def prompts_show(options: Namespace) -> None:
     """Show the sentences of a bank, or what a language model is asked for; without a name, which banks there are.
 
-    $ aimfair prompts show
-    $ aimfair prompts show celeba/Smiling_Male
     $ aimfair prompts show celeba/Smiling_Male --variant no-pose --group 1_0
     $ aimfair prompts show utkface/Female_White --group 0_1 --instruction
 
     Groups are named by target and protected value: 1_0 in Smiling_Male are smiling women. Variants are the rows of the
-    paper's Table 5: contextual (50 with head poses), contextual-25 (the first 25), no-pose (50 without), plain (one).
-    A name with an @ is a bank beside the recorded one: -p prompts=contextual@NAME takes it."""
+    paper's Table 5. The recorded banks come from a seeded grammar; -p prompts=contextual@NAME takes one with an @."""
     from aimfair import prompts
     from aimfair.prompts import writing
 
@@ -749,9 +742,8 @@ def prompts_show(options: Namespace) -> None:
         if name not in record["groups"]:
             raise AimfairError(f"no group {name!r}; there are: {', '.join(record['groups'])}")
         if options.instruction:
-            print(
-                f"--- group {name}\n{writing.request_text(writing.empty_bank(record, {}), name, prompts.PER_GROUP)}\n"
-            )
+            asked = writing.request_text(writing.empty_bank(record, {}), name, prompts.PER_GROUP)
+            print(f"--- group {name}\n{asked}\n")
             continue
         for id, text in prompts.VARIANTS[options.variant](record["groups"][name]):
             print(f"{id:10} {text}")
@@ -761,8 +753,6 @@ def prompts_show(options: Namespace) -> None:
 def prompts_check(options: Namespace) -> int:
     """Check a bank: is every label named, nothing contradictory, nothing twice, all within what CLIP reads, all even?
 
-    $ aimfair prompts check celeba/Smiling_Male
-    $ aimfair prompts check my-bank.json
     $ aimfair prompts check my-bank.json --tokenizer path/to/pipeline     count tokens as this model does
 
     One line per problem, and exit status 1 if there is one. Without --tokenizer tokens are counted rather too high."""
@@ -774,12 +764,18 @@ def prompts_check(options: Namespace) -> int:
     problems = prompts.check(record, tokens)
     print(*problems, sep="\n", end="\n" * bool(problems))
     texts = [p["text"] for group in record["groups"].values() for p in group["prompts"]]
-    longest = max(map(tokens.count, texts))
-    found = f"{len(problems)} problems" if problems else "nothing found"
+    longest = f"{max(map(tokens.count, texts))} of {tokens.limit} tokens{'' if options.tokenizer else ' at most'}"
     print(
-        f"{len(texts)} prompts, the longest {longest} of {tokens.limit} tokens{'' if options.tokenizer else ' at most'}: {found}"
+        f"{len(texts)} prompts, the longest {longest}: {f'{len(problems)} problems' if problems else 'nothing found'}"
     )
     return 1 if problems else 0
+
+
+def read_bank(name: str) -> dict[str, Any]:
+    """The record of a bank in data/prompts, or of a file if ``name`` is the path of one."""
+    from aimfair import prompts
+
+    return prompts.read_file(Path(name)) if name.endswith((".json", ".partial")) else prompts.read(name)
 
 
 @command(
@@ -805,74 +801,23 @@ def prompts_write(options: Namespace) -> None:
     $ aimfair prompts write --task celeba/Smiling_Male --writer huggingface --model Qwen/Qwen3-4B-Instruct-2507
     $ AIMFAIR_LLM_KEY=... aimfair prompts write --task utkface/Female_White --writer openai_compatible \\
           --url https://some.host/v1 --model NAME
-    $ aimfair prompts write --task celeba/Male_Young --writer openai_compatible --url http://localhost:11434/v1 --model NAME
 
-    Writers: huggingface, a model on this machine, by transformers; openai_compatible, any server with chat completions
-    (hosted, vLLM, llama.cpp, Ollama); recorded, the bank that is there, through the same checks. A key comes from the
-    environment variable AIMFAIR_LLM_KEY and is stored nowhere.
-
-    The bank is written only when it is complete and even. Stop it at any time: what was accepted lies in a .partial file
-    beside it, and the same command goes on. With the default place, data/prompts/<task>@<model>.json, a study takes it
-    by -p prompts=contextual@<model>. You may edit the file: a study checks it again, and draws nothing from a faulty one."""
+    Writers: huggingface, a model on this machine; openai_compatible, any server with chat completions; recorded, the bank
+    that is there, through the same checks. A key comes from AIMFAIR_LLM_KEY and is stored nowhere. The bank is written
+    when it is complete and even; until then what was accepted lies in a .partial file, and the same command goes on."""
     from aimfair.prompts import wording, writing
 
     tokens = wording.token_counter(options.tokenizer) if options.tokenizer else wording.ESTIMATED
     names = "seed rounds per_group tolerance model revision url device temperature timeout".split()
     given = {name: getattr(options, name) for name in names}
-    path = writing.write_bank(
-        options.task, options.writer, options.out, tokens=tokens, tell=partial(print, flush=True), **given
-    )
+    tell = partial(print, flush=True)
+    path = writing.write_bank(options.task, options.writer, options.out, tokens=tokens, tell=tell, **given)
     print(f"The bank is in {path}")
     if "@" in path.stem:
         print(f"A study takes it by -p prompts=contextual@{path.stem.partition('@')[2]}")
 
 
-def read_bank(name: str) -> dict[str, Any]:
-    """The record of a bank in data/prompts, or of a file if ``name`` is the path of one."""
-    from aimfair import prompts
-
-    return prompts.read_file(Path(name)) if name.endswith((".json", ".partial")) else prompts.read(name)
-
-
-@command(
-    "train-sd",
-    *STUDY,
-    option("--minutes", type=float, help="how long to train (the profile's generator_minutes)"),
-    option("--steps", type=int, nargs=2, metavar=("A", "U"), help="of autoencoder and U-Net, in place of minutes"),
-    option("--width", type=int, help="channels of the first level, a multiple of 32 (64)"),
-    option("--out", metavar="FOLDER", help="where the pipeline goes (the profile's generator)"),
-)
-def train_sd(options: Namespace) -> None:
-    """Train the tiny Stable Diffusion of a profile on its captioned corpus; ends with a folder that diffusers can load.
-
-    $ aimfair train-sd --minutes 45 --out data/synthetic/my-sd
-    $ aimfair train-sd --profile celeba-smiling-male --data path/to/celeba --out data/synthetic/my-celeba-sd
-    $ aimfair train-sd --width 128 --minutes 120 --device cuda --out data/synthetic/my-wide-sd
-    $ aimfair train-sd --steps 12000 4500 --out data/synthetic/my-sd     as many as the shipped model of drawn faces took
-
-    How far a number of minutes goes depends on the machine; a number of steps is the same training everywhere, but for the
-    rounding of another processor. training.json in the folder says how many steps a training by the clock took. The width
-    is the number of channels of the first level. Models over 60 MB are not published with the book."""
-    from aimfair.generate import tiny_sd
-    from aimfair.study.pool import train_generator
-
-    if options.width is not None and not options.out:
-        raise AimfairError("--width makes another model than the profile's: name a folder for it with --out")
-    width = tiny_sd.WIDTH if options.width is None else options.width
-    tiny_sd.channels(width)  # refuses a width before anything is read
-    if options.steps and (min(options.steps) < 1 or options.minutes):
-        raise AimfairError("--steps takes two numbers above 0, and no --minutes beside them")
-    changes: dict[str, Any] = {"generator": str(Path(options.out).resolve())} if options.out else {}
-    opened = open_study(options, changes | ({"generator_minutes": options.minutes} if options.minutes else {}))
-    p = opened.profile
-    if (home() / p.generator).exists():
-        raise AimfairError(f"{p.generator} exists: name another folder with --out")
-    if not p.corpus:
-        raise AimfairError(
-            f"profile {p.profile} names no corpus to train on: set -p corpus=faceworld, celeba or fairface"
-        )
-    steps = tuple(options.steps) if options.steps else None
-    print(f"The pipeline is in {train_generator(p, opened.device, opened.data_root, width, steps)}")
+# -------------------------------------------------------------------------------------------------------- this machine
 
 
 @command(
@@ -884,7 +829,6 @@ def train_sd(options: Namespace) -> None:
 def bench(options: Namespace) -> None:
     """Measure how fast the parts are here: training, evaluation, gradients, drawing, text to image.
 
-    $ aimfair bench
     $ aimfair bench --record data/published/benchmarks.json   keep it for the book's appendix
     $ aimfair bench -p generator=sd21-base-fast --text-to-image    only that, with any text-to-image model"""
     from aimfair.book import bench
@@ -910,54 +854,48 @@ def bench(options: Namespace) -> None:
 
 def known_splits() -> dict[str, str]:
     """The hash of the split behind the published runs of each profile, from ``data/splits.csv``, if it is there."""
-    if not (home() / "data" / "splits.csv").exists():
-        return {}
-    with (home() / "data" / "splits.csv").open(newline="") as file:
-        return {row["profile"]: row["sha256"] for row in csv.DictReader(file)}
+    path = home() / "data" / "splits.csv"
+    return {row["profile"]: row["sha256"] for row in csv.DictReader(path.open())} if path.exists() else {}
 
 
 @command("split", option("file", nargs="?", metavar="FILE", help="CSV to write, or to compare with"), *STUDY)
 def split(options: Namespace) -> int:
     """Which faces a study has: the names of its training, validation and test faces, with a hash.
 
-    $ aimfair split                                              how many, their hash, and whether they are the book's
     $ aimfair split --profile utkface --data path/to/utkface     is my copy split as the one behind the book's runs?
-    $ aimfair split mine.csv --profile utkface --data path/to/utkface   write the list
+    $ aimfair split mine.csv --profile utkface --data path/to/utkface   write the list, or compare with it
 
-    A file that is there is compared, never replaced: exit status 1 where it lists other faces. Nothing is decoded,
-    so this is the quickest check of a copy of the data."""
+    A file that is there is never replaced: exit status 1 where it lists other faces. Nothing is decoded."""
     from aimfair import sampling
     from aimfair.study import profiles
 
     opened = open_study(options)
     p, usual = opened.profile, profiles.load(options.profile)
-    names = {part: opened.catalogue.names[rows] for part, rows in opened.split.items()}
+    names = {part: list(opened.catalogue.names[rows]) for part, rows in opened.split.items()}
     digest = sampling.split_hash(names)
     print(f"{p.profile}: " + ", ".join(f"{len(members):,} {part}" for part, members in names.items()))
     print(f"sha256 {digest}")
     if options.file is None:
-        known = known_splits().get(usual.profile)
-        if any(getattr(p, field) != getattr(usual, field) for field in profiles.REAL):
-            print("The book has no such split to compare with: what decides it was changed.")
-        elif known is None:
-            print("data/splits.csv has no split of this profile.")
-        elif digest != known:
-            print(f"Not the faces behind the book's runs, which have {known}: another version or part of the data set?")
-            return 1
-        else:
+        changed = any(getattr(p, field) != getattr(usual, field) for field in profiles.REAL)
+        known = None if changed else known_splits().get(usual.profile)
+        if known is None:
+            print("The book has no split of such a study to compare with.")
+        elif digest == known:
             print("The faces behind the book's runs.")
-        return 0
+        else:
+            print(f"Not the faces behind the book's runs, which have {known}: another version or part of the data set?")
+        return int(known not in (None, digest))
     path = Path(options.file).expanduser()
     if not path.exists():
         sampling.write_split(path, names)
         print(f"written to {path}")
         return 0
-    listed = sampling.read_split(path)
-    parts = [part for part in {**names, **listed} if list(names.get(part, [])) != list(listed.get(part, []))]
+    listed = {part: list(members) for part, members in sampling.read_split(path).items()}
+    parts = [part for part in names | listed if names.get(part, []) != listed.get(part, [])]
     print(f"{path} lists {'other faces; it was left as it is:' if parts else 'the same faces'}")
     for part in parts:
-        mine, theirs = list(names.get(part, [])), list(listed.get(part, []))
-        both = len(set(mine) & set(theirs))
+        mine, theirs = names.get(part, []), listed.get(part, [])
+        both = len({*mine} & {*theirs})
         order = ", in another order" if both == len(mine) == len(theirs) else ""
         print(f"  {part}: {len(theirs):,} listed, {len(mine):,} here, {both:,} of them in both{order}")
     return 1 if parts else 0
@@ -968,20 +906,24 @@ def status(options: Namespace) -> None:
     """Show the profiles and what is done of each: chapters run and published, runs in the repository and on this machine.
 
     $ aimfair status"""
+    import pandas as pd
+
     from aimfair.book import chapters
     from aimfair.book.execution import stamp_of
     from aimfair.study import profiles, runs
 
+    rows = {}
     for name in profiles.available():
         p = profiles.load(name)
-        done = sum(stamp_of(path) is not None for path in chapters.executed_folder(name).glob("*.ipynb"))
-        copies = len(list(chapters.published_folder(name).glob("*.ipynb")))
-        published = sum(1 for _ in runs.published_scores(home() / "data" / "published", name))
-        print(f"{name:24} {p.dataset:10} {p.target} / {p.protected}, {p.train_images} training images, {p.backbone}")
-        print(f"{'':24} {done} chapters run, {copies} in the book, {published} published runs")
-    mine = len(list((home() / "data" / "runs").glob("*/config.json")))
+        rows[name] = {
+            "task": f"{p.dataset}/{p.task}",
+            "chapters run": len([*filter(stamp_of, chapters.executed_folder(name).glob("*.ipynb"))]),
+            "in the book": len([*chapters.published_folder(name).glob("*.ipynb")]),
+            "published runs": len([*runs.published_scores(home() / "data" / "published", name)]),
+        }
+    print(pd.DataFrame(rows).T.to_string())
+    print(f"{'data/runs':24} {len(list((home() / 'data' / 'runs').glob('*/config.json')))} runs of this machine")
     page = home() / "book" / "_build" / "html" / "index.html"
-    print(f"{'data/runs':24} {mine} runs of this machine")
     print(f"{'book':24} {page if page.exists() else 'not built yet: aimfair build'}")
 
 
@@ -989,7 +931,6 @@ def status(options: Namespace) -> None:
 def refresh(options: Namespace) -> None:
     """Run notebooks with their default parameters and store the outputs in them: the reference that nbval compares with.
 
-    $ aimfair refresh                                        all of notebooks/
     $ aimfair refresh notebooks/01_fairness_metrics.ipynb
 
     Time stamps and other traces of the run are stripped, so a changed byte means a changed result."""
@@ -1003,11 +944,9 @@ def refresh(options: Namespace) -> None:
 def test(options: Namespace) -> int:
     """Run all tests: the library, every notebook against its stored outputs, the book. Arguments go to pytest.
 
-    Files are shared out among as many processes as there are cores, four at most; -n 0 keeps them in one.
+    $ aimfair test -k gradients -x -n 0
 
-    $ aimfair test
-    $ aimfair test tests/test_metrics.py
-    $ aimfair test -k gradients -x -n 0"""
+    Files are shared out among as many processes as there are cores, four at most; -n 0 keeps them in one."""
     print("Running the tests: the library, the notebooks, the book. This takes about eight minutes.", flush=True)
     shared_out = ["-n", str(min(4, cores())), "--dist", "loadfile"]
     with child_environment(OMP_NUM_THREADS="1"):  # threads of several processes get in each other's way
@@ -1018,7 +957,6 @@ def test(options: Namespace) -> int:
 def lab(options: Namespace) -> int:
     """Open JupyterLab on the notebooks. Arguments go to JupyterLab.
 
-    $ aimfair lab
     $ aimfair lab --no-browser --port 8890"""
     return subprocess.call([sys.executable, "-m", "jupyterlab", "notebooks", *options.arguments], cwd=home())
 
@@ -1032,8 +970,7 @@ def parser() -> argparse.ArgumentParser:
     for name, (function, options) in COMMANDS.items():
         group, _, last = name.rpartition(" ")
         if group not in groups:
-            title, _, about = GROUPS[group].partition("\n\n")
-            made = groups[""].add_parser(group, help=title, description=about or title, formatter_class=plain)
+            made = groups[""].add_parser(group, help=GROUPS[group], description=GROUPS[group])
             made.set_defaults(command=lambda options, made=made: made.print_help())
             groups[group] = made.add_subparsers(title="commands", metavar="COMMAND")
         text = inspect.cleandoc(function.__doc__ or "")
