@@ -491,13 +491,6 @@ def test_differences_are_exported_where_there_are_any(tmp_path):
 # -------------------------------------------------------------------------------------------------- the command line
 
 
-@pytest.mark.parametrize("command", ["run", "status", "table", "report"])
-def test_each_command_explains_itself_with_an_example(command, capsys):
-    with pytest.raises(SystemExit) as left:
-        cli.main(["grid", command, "--help"])
-    assert left.value.code == 0 and f"\n$ aimfair grid {command}" in capsys.readouterr().out
-
-
 def test_what_the_user_can_mend_is_one_line_and_status_2(capsys, tmp_path):
     for arguments, says in (
         (["status", "--table", "12"], "no experiment 'Table 12' with runs; there are: Table 1,"),
