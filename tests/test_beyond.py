@@ -29,7 +29,7 @@ PER_SEED = {
     "prompts": 4 * RATES,
     "faithful": 5 + 2 + 2 * RATES,
     "combination": 3 + 3 * RATES,
-    "taught": 10 + 4 * RATES,
+    "taught": 12 + 5 * RATES,
 }
 """Runs of one seed, counted by hand: rows that search x five values + rows that learn nothing."""
 

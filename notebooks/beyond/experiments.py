@@ -297,7 +297,7 @@ def _taught(p: Profile) -> list[Row]:
         (f"{faces} faces of each group", {"faces": faces}) for faces in dict.fromkeys(few)
     ]
     return [
-        *lines("erm", "jtt", "xrm", name),
+        *lines("erm", "jtt", "xrm", "afr", "ffr", "synthetic-then-head", name),
         *(Row(f"Taught groups, {title}", name, fixed) for title, fixed in changed),
         *lines(tuned),
         Row("Taught groups, then tuned, statistics follow", tuned, {"batchnorm": "train"}),

@@ -3,8 +3,12 @@
 Every synthetic face knows its protected value, because its prompt asked for it. A classifier of the protected attribute
 learns from such faces alone and guesses the group of every real training face; the classifier of the target then trains
 on the real faces with the guessed groups balanced. It is told what AIM-Fair is told: prompts and the assumed shares.
-Other methods guess groups from a model's errors (:mod:`aimfair.methods.inferred`, :mod:`aimfair.methods.xrm`) or learn
-them from a few labelled faces (Nam et al., ICLR 2022, arXiv 2204.02070, SSA; Jung et al., CVPR 2022, arXiv 2111.14581).
+
+Guesses come from elsewhere in earlier work: from a model's errors (:mod:`aimfair.methods.inferred`,
+:mod:`aimfair.methods.xrm`), from a few labelled faces (SSA, Nam et al., ICLR 2022, arXiv 2204.02070), from a second set
+with other group shares (GIC, Han and Zou, ICML 2024, arXiv 2404.13815), from captions or CLIP (PG-DRO, Ghosal and Li, AAAI
+2023, arXiv 2303.05809, with soft groups; B2T, Kim et al., CVPR 2024, arXiv 2301.11104). Zhao et al. (arXiv 2406.02889) have
+both pseudo-labels and drawn images, but the labels do not come from the images. We found no one who learns them there.
 """
 
 from __future__ import annotations
