@@ -47,7 +47,7 @@ def test_an_experiment_has_rows_times_searched_values_times_seeds(name):
 
 def test_each_experiment_has_its_name_and_an_unknown_one_is_answered_with_all():
     known = tables.beyond(profiles.load("demo"))
-    assert list(known) == [experiment.name for experiment in known.values()] == [*PER_SEED, "extensions"]
+    assert list(known) == [experiment.name for experiment in known.values()] and {*PER_SEED, "extensions"} <= {*known}
     with pytest.raises(AimfairError, match="'mask'.*: selection, longer, blocks, factorial"):
         tables.select(known, ["mask"])
 

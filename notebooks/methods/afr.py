@@ -24,7 +24,9 @@ def error_weights(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
     return weights / weights.sum()
 
 
-def reweighted(x: np.ndarray, target: np.ndarray, weights: np.ndarray, start: np.ndarray, strength: float) -> Any:
+def reweighted(
+    x: np.ndarray, target: np.ndarray, weights: np.ndarray, start: np.ndarray, strength: float
+) -> Any:
     """The linear rule (d + 1,), intercept last, with the smallest weighted cross-entropy on features x (N, d), plus
     ``strength`` times its squared distance from ``start`` (d + 1,); and the value that was reached."""
     from scipy.optimize import minimize
@@ -37,7 +39,13 @@ def reweighted(x: np.ndarray, target: np.ndarray, weights: np.ndarray, start: np
         value = weights @ (np.logaddexp(0, logits) - target * logits) + strength * away @ away
         return value, wide.T @ (weights * (expit(logits) - target)) + 2 * strength * away
 
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000, "gtol": 1e-9, "ftol": 0})
+    found = minimize(
+        objective,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 1000, "gtol": 1e-9, "ftol": 0},
+    )
     return found.x, float(found.fun)
 
 
@@ -51,9 +59,15 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     Raises AimfairError for negative values.
     """
     if hyper["gamma"] < 0 or hyper["strength"] < 0:
-        raise AimfairError(f"AFR needs gamma and strength >= 0, got {hyper['gamma']} and {hyper['strength']}")
-    order = torch.randperm(len(bench.train), generator=torch.Generator().manual_seed(bench.seed + 4))
-    held_out, seen = (bench.train.subset(part) for part in order.tensor_split([len(order) // 5]))
+        raise AimfairError(
+            f"AFR needs gamma and strength >= 0, got {hyper['gamma']} and {hyper['strength']}"
+        )
+    order = torch.randperm(
+        len(bench.train), generator=torch.Generator().manual_seed(bench.seed + 4)
+    )
+    held_out, seen = (
+        bench.train.subset(part) for part in order.tensor_split([len(order) // 5])
+    )
     model = from_scratch(replace(bench, train=seen), "AFR, four fifths").model
     layer = cast(nn.Linear, model.get_submodule(head(model)))
     start = torch.cat([layer.weight[0], layer.bias]).detach().double().cpu().numpy()

@@ -18,11 +18,17 @@ def then_real(bench: Bench, hyper: Mapping[str, Any], what: str, last_layer: boo
     batchnorm  of the second training: "train", or "eval", with the statistics of synthetic faces
     Of both the epoch is chosen by accuracy on real validation faces.
     """
-    first = from_scratch(replace(bench, train=bench.balanced), f"{what}, synthetic", part="synthetic")
-    plan = replace(bench.pretraining, lr=hyper["lr"] or bench.pretraining.lr, batchnorm=hyper["batchnorm"])
+    first = from_scratch(
+        replace(bench, train=bench.balanced), f"{what}, synthetic", part="synthetic"
+    )
+    plan = replace(
+        bench.pretraining, lr=hyper["lr"] or bench.pretraining.lr, batchnorm=hyper["batchnorm"]
+    )
     layer = head(first.model)
     learns = {f"{layer}.weight", f"{layer}.bias"} if last_layer else None
-    return from_scratch(replace(bench, pretraining=plan), f"{what}, real", first.model, trainable=learns)
+    return from_scratch(
+        replace(bench, pretraining=plan), f"{what}, real", first.model, trainable=learns
+    )
 
 
 def fit_all(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
