@@ -47,6 +47,12 @@ TRAININGS = (
 """Rate, weight decay and epochs that every method chooses from that trains from scratch: a centre, and a step from it in each
 direction. 75 epochs make the paper's number of updates."""
 
+SCHEDULES = ("0.05 0.01 45", "0.05 0.01 75")
+"""Those of them that a method with a setting of its own chooses from, together with three values of that setting."""
+
+DECAYS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
+"""Weight decays from which oracles choose that train from scratch, on the schedule of ERM."""
+
 RATES_FROM_ERM = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.06)
 """Rates that every method chooses from that goes on from ERM; .06 is that of the released script."""
 
@@ -117,30 +123,60 @@ def all_of(p: Profile) -> dict[str, Experiment]:
         ),
     }
     made["baseline"] = ("ERM, its schedule searched", [_from_scratch("erm")])
+    made["main"] = ("The main study: all methods from one baseline", _main())
     return {name: Experiment(name, title, own(p), rows) for name, (title, rows) in made.items()}
 
 
-def _from_scratch(method: str, title: str = "", **fixed: Any) -> Row:
+def _main() -> list[Row]:
+    """Every method with its own search, the most telling rows first: whoever stops the grid early has those."""
+    rows = [_from_scratch("erm"), _from_scratch("synthetic-groups")]
+    for kept in (True, False):  # the batch-norm policy is part of a row's name
+        rows += [_from_erm(name, kept=kept) for name in ("full-finetuning", "aim-fair")]
+    rows += [_from_scratch(name) for name in ("synthetic-only", "repairing", "supplementation")]
+    rows += [
+        _with_setting("group-dro", weight_decay=DECAYS),
+        _with_setting("balanced-sampling", weight_decay=DECAYS),
+        *lines("dfr"),
+        _with_setting("jtt", upweight=(2, 5, 20)),
+        _with_setting("diga", consistency=(0.0, 0.1, 1.0)),
+    ]
+    for kept in (True, False):
+        rows += [_from_erm("random-mask", kept=kept), _from_erm("aim-fair-cosine", kept=kept)]
+    rows += [
+        _with_setting("xrm", twin_epochs=(3, 6, 12)),
+        _with_setting("eiil", reference_epochs=(1, 3, 8)),
+        _with_setting("cvar-dro", alpha=(0.5, 0.7, 0.9)),
+        _with_setting("lff", q=(0.1, 0.3, 0.7)),
+        _from_erm("linear-probing"),
+        _from_erm("lora"),
+        _from_erm("ltgc-mixing"),
+        _with_setting("maple", share=(0.1, 0.3, 0.7)),
+    ]
+    return rows
+
+
+def _from_scratch(method: str) -> Row:
     """A method that trains from scratch: three seeds run every schedule, all seeds choose among the two best."""
+    among = {"training": TRAININGS}
+    return Row(methods.get(method).title, method, among=among, first=3, shortlist=2)
+
+
+def _with_setting(method: str, **among: tuple[Any, ...]) -> Row:
+    """Likewise, but what is searched beside the schedule is a setting of the method's own, with as many values in all."""
+    schedules = {} if len(next(iter(among.values()))) > 3 else {"training": SCHEDULES}
     return Row(
-        title or methods.get(method).title,
-        method,
-        fixed,
-        among={"training": TRAININGS},
-        first=3,
-        shortlist=2,
+        methods.get(method).title, method, among={**schedules, **among}, first=3, shortlist=2
     )
 
 
-def _from_erm(method: str, title: str = "", **fixed: Any) -> Row:
-    """A method that goes on from ERM: all seeds run every rate."""
-    return Row(
-        title or methods.get(method).title,
-        method,
-        fixed,
-        among={"lr": RATES_FROM_ERM},
-        first=10,
+def _from_erm(method: str, *, kept: bool | None = None) -> Row:
+    """A method that goes on from ERM: all seeds run every rate. ``kept`` says whether batch-norm statistics are."""
+    known = methods.get(method)
+    title = (
+        known.title + {None: "", True: ", statistics kept", False: ", statistics follow"}[kept]
     )
+    fixed = {} if kept is None else {"batchnorm": "eval" if kept else "train"}
+    return Row(title, method, fixed, among={"lr": RATES_FROM_ERM}, first=10)
 
 
 def crossed() -> dict[tuple[str, str, str], Row]:
