@@ -551,7 +551,6 @@ def grid_report(options: Namespace) -> None:
     option("--processes", type=int, metavar="N", help="how many draw at once (one per GPU)"),
     option("--batch-size", type=int, metavar="N", help="images at a time"),
     option("--dtype", help="float32, float16 or bfloat16"),
-    option("--attention", default="", help="sliced, or a backend of diffusers (PyTorch's own)"),
     option("--slicing", action=BooleanOptionalAction, help="decode one image after the other"),
     option("--tiling", action=BooleanOptionalAction, help="decode tile by tile; shows in the pixels"),
     option("--compile", action=BooleanOptionalAction, help="torch.compile: minutes to start, then faster"),
@@ -587,7 +586,7 @@ def generate(options: Namespace) -> None:
     if not options.audit and (named := [name for name, value in for_audit.items() if value]):
         another = "; another set of images is --draw 1" if "--seed" in named else ""
         raise AimfairError(f"{' and '.join(named)}: only with --audit{another}")
-    names = ("dtype", "attention", "slicing", "tiling", "compile", "offload", "batch_size")
+    names = ("dtype", "slicing", "tiling", "compile", "offload", "batch_size")
     compute = Compute(**{name: getattr(options, name) for name in names})
     opened = open_study(options)
     folder = Path(options.out).expanduser() if options.out else pool.pool_folder(opened.profile)
@@ -673,24 +672,17 @@ def report_audit(opened: Any, options: Namespace, out: str | None = None, skip_b
     *STUDY,
     option("--minutes", type=float, help="how long to train (the profile's generator_minutes)"),
     option("--steps", type=int, nargs=2, metavar=("A", "U"), help="of autoencoder and U-Net, in place of minutes"),
-    option("--width", type=int, help="channels of the first level, a multiple of 32 (64)"),
     option("--out", metavar="FOLDER", help="where the pipeline goes (the profile's generator)"),
 )
 def train_sd(options: Namespace) -> None:
     """Train the tiny Stable Diffusion of a profile on its captioned corpus; ends with a folder that diffusers can load.
 
     $ aimfair train-sd --profile celeba-smiling-male --data path/to/celeba --minutes 45 --out data/synthetic/my-celeba-sd
-    $ aimfair train-sd --width 128 --minutes 120 --device cuda --out data/synthetic/my-wide-sd
     $ aimfair train-sd --steps 12000 4500 --out data/synthetic/my-sd     as many as the shipped model of drawn faces took
 
     How far a number of minutes goes depends on the machine; a number of steps is the same training everywhere."""
-    from aimfair.generate import tiny_sd
     from aimfair.study.pool import train_generator
 
-    if options.width is not None and not options.out:
-        raise AimfairError("--width makes another model than the profile's: name a folder for it with --out")
-    width = tiny_sd.WIDTH if options.width is None else options.width
-    tiny_sd.channels(width)  # refuses a width before anything is read
     if options.steps and (min(options.steps) < 1 or options.minutes):
         raise AimfairError("--steps takes two numbers above 0, and no --minutes beside them")
     changes: dict[str, Any] = {"generator": str(Path(options.out).resolve())} if options.out else {}
@@ -703,7 +695,7 @@ def train_sd(options: Namespace) -> None:
             f"profile {p.profile} names no corpus to train on: set -p corpus=faceworld, celeba or fairface"
         )
     steps = tuple(options.steps) if options.steps else None
-    print(f"The pipeline is in {train_generator(p, opened.device, opened.data_root, width, steps)}")
+    print(f"The pipeline is in {train_generator(p, opened.device, opened.data_root, steps)}")
 
 
 # ------------------------------------------------------------------------------------------------------- prompt banks

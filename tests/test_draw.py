@@ -58,14 +58,12 @@ def test_images_rows_and_settings(pipeline, folder, tmp_path):
     images, rows = pictures(tmp_path), read_manifest(tmp_path)
     assert missing(todo, tmp_path) == [] and {im.shape for im in images.values()} == {(16, 16, 3)}
     assert sorted(rows["path"]) == sorted(images) == sorted(job.path for job in todo)
-    assert tuple(rows.columns) == manifest.COLUMNS
-    row = rows.set_index("path").loc["Smiling_Male/1_0/00001.png"]
-    job = next(j for j in todo if j.path == row.name)
-    assert (row["seed"], row["prompt"], row["target"], row["protected"]) == (job.seed, job.prompt, 1, 0)
-    assert len({im.tobytes() for im in images.values()}) == 8  # a seed of its own each
-    told = {"model": "model", "revision": fingerprint(folder), "scheduler": "DPMSolverMultistepScheduler", "steps": 2}
-    told |= {"guidance": 3.0, "size": 16, "negative_prompt": "", "drawn": "32", "dtype": "float32", "arguments": ""}
-    assert read_settings(tmp_path) == told
+    assert tuple(rows.columns) == manifest.COLUMNS and len({im.tobytes() for im in images.values()}) == 8
+    told = rows.set_index("path")[["seed", "prompt", "target", "protected"]].to_dict("index")
+    assert all(told[job.path].items() <= vars(job).items() for job in todo)
+    settings = {"model": "model", "revision": fingerprint(folder), "scheduler": "DPMSolverMultistepScheduler"}
+    settings |= {"steps": 2, "guidance": 3.0, "size": 16, "negative_prompt": "", "drawn": "32", "dtype": "float32"}
+    assert read_settings(tmp_path) == settings | {"arguments": ""}
 
 
 def test_the_image_is_what_the_plain_pipeline_draws_or_a_smaller_one_by_lanczos(pipeline, tmp_path):
@@ -117,26 +115,29 @@ def test_other_settings_in_the_same_folder_are_refused(pipeline, tmp_path):
         (tmp_path / path).unlink()
     generate(pipeline, todo, tmp_path, **(SETTINGS | {"guidance": 5.0}))  # nothing is there any more
     assert read_settings(tmp_path)["guidance"] == 5.0
-    (tmp_path / "settings.json").write_text("[")
-    with pytest.raises(AimfairError, match=r"settings\.json is damaged"):
-        generate(pipeline, todo, tmp_path, **SETTINGS)
+    for damage in ("[", "[]", "{}", '{"steps": 2}', json.dumps(read_settings(tmp_path) | {"steps": "two"})):
+        (tmp_path / "settings.json").write_text(damage)
+        with pytest.raises(AimfairError, match=r"settings\.json is damaged"):
+            generate(pipeline, todo, tmp_path, **SETTINGS)
 
 
 def test_an_older_pool_is_read_compared_and_goes_on(folder, pipeline, tmp_path):
     """Each row of its manifest has the settings, and there is no ``settings.json``."""
-    todo = jobs(BANK, 2, PAIR)
+    todo, file = jobs(BANK, 2, PAIR), tmp_path / "manifest.csv"
     generate(pipeline, todo[:5], tmp_path, batch_size=4, **SETTINGS)
     settings = read_settings(tmp_path)
-    read_manifest(tmp_path).assign(**settings | {"drawn": ""}).to_csv(tmp_path / "manifest.csv", index=False)
+    rows = read_manifest(tmp_path).assign(**settings | {"drawn": ""})
     (tmp_path / "settings.json").unlink()
+    for name, other in (("steps", 9), ("model", "another")):  # not the first row alone says how they were made
+        rows.assign(**{name: [settings[name]] * 4 + [other]}).to_csv(file, index=False)
+        with pytest.raises(AimfairError, match=f"made with {name} .* and .*: choose another folder"):
+            generate(pipeline, todo, tmp_path, **SETTINGS)
+    rows.to_csv(file, index=False)
     assert read_settings(tmp_path) == settings | {"drawn": ""}
     with pytest.raises(AimfairError, match=r"made with guidance 3\.0, not 5\.0"):
         generate(pipeline, todo, tmp_path, **(SETTINGS | {"guidance": 5.0}))
-    kept = {path: (tmp_path / path).stat().st_mtime_ns for path in pictures(tmp_path)}
     generate(load_pipeline(folder, compute=Compute(dtype="bfloat16")), todo, tmp_path, batch_size=4, **SETTINGS)
     assert missing(todo, tmp_path) == []
-    assert all((tmp_path / path).stat().st_mtime_ns == at for path, at in kept.items())
-    generate(pipeline, todo, tmp_path, **SETTINGS)
     assert json.loads((tmp_path / "settings.json").read_text()) == settings | {"dtype": "float32, bfloat16"}
 
 
@@ -177,12 +178,15 @@ def test_no_room_for_a_row_leaves_the_manifest_whole(pipeline, tmp_path):
 
 
 def test_a_manifest_without_a_row_is_an_empty_pool_and_a_damaged_one_is_named(tmp_path):
+    file = tmp_path / "manifest.csv"
     for content in (b"", b"path,target", b"path,target,protected\n"):
-        (tmp_path / "manifest.csv").write_bytes(content)
+        file.write_bytes(content)
         assert len(read_manifest(tmp_path)) == 0
     of_another_tool, open_quote = b"file,label\na.png,1\n", b'path,prompt\na.png,"half a quote\n'
-    for content in (of_another_tool, open_quote, "path,prompt\na.png,h\xe9\n".encode("latin-1")):
-        (tmp_path / "manifest.csv").write_bytes(content)
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    page, latin = b"<!DOCTYPE html>\n<html>\n", "path,prompt\na.png,h\xe9\n".encode("latin-1")
+    for content in (of_another_tool, open_quote, pointer, page, latin, None):
+        file.write_bytes(content) if content else (file.unlink(), file.mkdir())
         with pytest.raises(AimfairError, match=r"manifest.csv is damaged, or not a manifest of aimfair .*mend it"):
             read_manifest(tmp_path)
 
@@ -258,14 +262,48 @@ def test_after_a_call_that_did_not_fit_the_pipeline_is_as_before(folder, tmp_pat
     assert offloaded._all_hooks
 
 
-def test_black_images_are_reported_and_left_out(folder, tmp_path):
-    black = load_pipeline(folder)
+def test_black_images_are_left_out_remembered_and_judged_by_the_pool(folder, tmp_path):
+    todo, pipeline = jobs(BANK, 5, PAIR), load_pipeline(folder)
+    dark = {todo[n].path for n in (3, 8, 11, 16)}
+    seen = []
+
+    def painter(pipeline, settings):
+        paint = draw.text_to_image(pipeline, settings)
+
+        def partly_black(batch):
+            seen.extend(job.path for job in batch)
+            images = paint(batch)
+            return [
+                Image.new("RGB", (32, 32)) if job.path in dark else im for job, im in zip(batch, images, strict=True)
+            ]
+
+        return partly_black
+
+    with pytest.warns(UserWarning, match="4 of 20 images came out black .* delete .*black.csv"):
+        generate(pipeline, todo, tmp_path, batch_size=2, painter=painter, **SETTINGS)
+    assert len(read_manifest(tmp_path)) == len(pictures(tmp_path)) == 16 and missing(todo, tmp_path) == []
+    seen.clear()
+    more = jobs(BANK, 6, PAIR)
+    with pytest.warns(UserWarning, match="4 of 24 images came out black"):
+        generate(pipeline, more, tmp_path, batch_size=2, painter=painter, **SETTINGS)
+    assert set(seen) == {job.path for job in more} - {job.path for job in todo}  # the four are not drawn in vain
+    assert missing([replace(todo[3], prompt="another", seed=1)], tmp_path)  # another image under the same name
+    (tmp_path / "black.csv").unlink()
+    dark.clear()
+    generate(pipeline, more, tmp_path, batch_size=2, painter=painter, **SETTINGS)
+    assert len(pictures(tmp_path)) == 24
+
+
+def test_a_pool_that_is_all_black_is_the_fault_of_the_model(folder, tmp_path):
+    model = load_pipeline(folder)
     with torch.no_grad():
-        black.vae.decoder.conv_out.weight.zero_()
-        black.vae.decoder.conv_out.bias.fill_(-2)
-    with pytest.raises(AimfairError, match="4 of 4 images came out black"):
-        generate(black, jobs(BANK, 1, PAIR), tmp_path, **SETTINGS)
+        model.vae.decoder.conv_out.weight.zero_()
+        model.vae.decoder.conv_out.bias.fill_(-2)
+    for _ in range(2):  # and is tried again
+        with pytest.raises(AimfairError, match="4 of 4 images came out black"):
+            generate(model, jobs(BANK, 1, PAIR), tmp_path, **SETTINGS)
     assert not pictures(tmp_path) and len(read_manifest(tmp_path)) == 0
+    generate(load_pipeline(folder), jobs(BANK, 1, PAIR), tmp_path, **SETTINGS)
 
 
 # Several processes
@@ -298,19 +336,28 @@ def test_two_processes_of_which_one_is_killed_draw_what_one_draws(folder, pipeli
     assert alike(pool, tmp_path / "one") and not list(pool.rglob("*.partial"))
 
 
-@contextmanager
-def workers_that_die(number, device):
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (distributed.KilledWorker("part", None, 2), "4 of 4 images are missing: .*memory enough for 2 processes"),
+        (RuntimeError("of\nanother library"), "4 of 4 images are missing: .*RuntimeError.*another library"),
+        (TimeoutError("no answer"), "4 of 4 images are missing: .*TimeoutError.*no answer"),
+        (distributed.comm.CommClosedError("gone"), "4 of 4 images are missing: .*CommClosedError.*gone"),
+        (AimfairError("cannot write to here"), "^cannot write to here"),
+    ],
+)
+def test_what_goes_wrong_with_processes_is_no_full_disk(error, says, tmp_path, monkeypatch):
     class Part:
         def result(self):
-            raise distributed.KilledWorker("part", None, 2)
+            raise error
 
-    yield SimpleNamespace(submit=lambda *given, **more: Part())
+    @contextmanager
+    def workers(number, device):
+        yield SimpleNamespace(submit=lambda *given, **more: Part())
 
-
-def test_a_part_that_has_cost_two_processes_their_life_is_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(draw, "local_cluster", workers_that_die)
+    monkeypatch.setattr(draw, "local_cluster", workers)
     monkeypatch.setattr(distributed, "wait", lambda parts, timeout: (parts, []))
-    with pytest.raises(AimfairError, match="processes died, and 4 of 4 images are missing: .*memory enough for 2"):
+    with pytest.raises(AimfairError, match=says):
         generate_in_processes(load_pipeline, jobs(BANK, 1, PAIR), tmp_path, processes=2, **SETTINGS)
 
 

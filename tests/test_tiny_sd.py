@@ -69,17 +69,6 @@ def test_one_command_takes_as_many_steps_as_a_training_record_says(tmp_path, mon
     assert (record["autoencoder"]["step"], record["unet"]["step"]) == (2, 1) and record["minutes"] is None
 
 
-def test_another_width_is_another_size_and_takes_no_state_of_the_default_one(tmp_path):
-    from diffusers import StableDiffusionPipeline
-
-    autoencoder.train(corpus(), folder=tmp_path / "narrow.partial", steps=1, batch_size=8)  # of the default width
-    out = tiny_sd.train(corpus(), CAPTIONS, tmp_path / "narrow", steps=(1, 1), batch_size=8, width=32)
-    pipeline = StableDiffusionPipeline.from_pretrained(out)
-    assert pipeline.vae.config.block_out_channels == [8, 16, 32, 64]
-    assert pipeline.unet.config.block_out_channels == [32, 64]
-    assert json.loads((out / "training.json").read_text())["width"] == 32
-
-
 def test_the_tokenizer_reads_any_text(tmp_path):
     tokenizer = tiny_sd.train_tokenizer(CAPTIONS, tmp_path)
     ids = tokenizer(CAPTIONS[0])["input_ids"]
@@ -118,7 +107,6 @@ def test_the_autoencoder_learns_best_where_the_focus_is(tmp_path):
         ({"captions": CAPTIONS[:3]}, "24 images but 3 captions"),
         ({"images": corpus(size=36)}, "squares of 8n"),
         ({"out": Path(__file__)}, "exists"),
-        *[({"width": width}, f"multiple of 32, such as 96 or 128, got {width}") for width in (0, 16, 65)],
     ],
 )
 def test_what_cannot_be_trained_is_said_at_once(changes, says, tmp_path):

@@ -39,14 +39,13 @@ def generate(pipeline: Any, todo: Sequence[Job], folder: str | Path, **settings:
 
     ``settings`` are those of :func:`draw`. One run at a time draws into a folder; whatever stops it, starting it again
     draws the rest. Images that come out black (the safety checker of Stable Diffusion 1.x, or an overflow) are left out
-    with a warning.
+    with a warning, and listed in ``black.csv``.
 
     Raises AimfairError as :func:`draw` does, if nothing can be written, and if all images are black.
     """
     folder = Path(folder)
-    with _writing(folder, todo) as (rest, black):
-        images = draw(pipeline, todo, folder, **settings)
-        black += filter(None, progress(images, "generating", len(todo), "image", len(todo) - len(rest)))
+    with _writing(folder, todo) as rest:
+        _show(draw(pipeline, rest, folder, **settings), todo, rest)
     return folder / "manifest.csv"
 
 
@@ -65,7 +64,7 @@ def generate_in_processes(
           one. A single process draws in place.
 
     A process that dies is replaced, and the new one draws what its part still lacks. Raises AimfairError as
-    :func:`generate` does, and where the same part has cost two processes their life.
+    :func:`generate` does, for an error in a process, and where the same part has cost two processes their life.
     """
     folder = Path(folder)
     number = min(process_count(device, processes), max(1, len(missing(todo, folder))))
@@ -73,21 +72,34 @@ def generate_in_processes(
         return generate(load(device), todo, folder, **settings)
     from distributed import KilledWorker
 
-    with _writing(folder, todo) as (rest, black), local_cluster(number, device) as client:
+    with _writing(folder, todo) as rest, local_cluster(number, device) as client:
         own = "cuda" if gpus(device) else device
         parts = [
             client.submit(_draw_part, load, rest[n::number], folder, own, settings, pure=False) for n in range(number)
         ]
-        for _ in progress(_arrivals(parts, rest, folder), "generating", len(todo), "image", len(todo) - len(rest)):
-            pass
         try:
-            black += [path for part in parts for path in part.result()]
-        except KilledWorker as error:
+            _show(_arrivals(parts, rest, folder), todo, rest)
+            for part in parts:
+                part.result()
+        except AimfairError:
+            raise
+        except Exception as error:
+            why = (
+                f"is the memory enough for {number} processes?"
+                if isinstance(error, KilledWorker)
+                else repr(error)[:200]
+            )
             raise AimfairError(
-                f"processes died, and {len(missing(rest, folder))} of {len(rest)} images are missing: the others are kept; "
-                f"is the memory enough for {number} processes? Start again to go on"
+                f"processes died or failed, and {len(missing(rest, folder))} of {len(rest)} images are missing: the others "
+                f"are kept; {why} Start again to go on"
             ) from error
     return folder / "manifest.csv"
+
+
+def _show(images: Iterator[None], todo: Sequence[Job], rest: Sequence[Job]) -> None:
+    """Draw ``rest``, of which ``images`` yields once for each, and show how much of ``todo`` is there."""
+    for _ in progress(images, "generating", len(todo), "image", len(todo) - len(rest)):
+        pass
 
 
 def process_count(device: str, processes: int | None) -> int:
@@ -104,47 +116,58 @@ def process_count(device: str, processes: int | None) -> int:
 
 def _draw_part(
     load: Callable[[str], Any], todo: Sequence[Job], folder: Path, device: str, settings: Mapping[str, Any]
-) -> list[str]:
-    """What a worker does with its part of the list, of which one that died may have drawn some; returns what is black."""
-    return list(filter(None, draw(load(device), todo, folder, **settings)))
+) -> None:
+    """What a worker does with its part of the list, of which one that died may have drawn some."""
+    pipeline = load(device)
+    with _told(folder):
+        for _ in draw(pipeline, missing(todo, folder), folder, **settings):
+            pass
 
 
 def _arrivals(parts: Sequence[Any], rest: Sequence[Job], folder: Path, every: float = 1.0) -> Iterator[None]:
     """Yields once for each image of ``rest`` that appears in ``folder``, until all ``parts`` are done or have failed."""
     from distributed import wait
 
-    drawn, done = 0, False
+    there, done = 0, False
     while not done:
         with suppress(TimeoutError):
             done = bool(wait(parts, timeout=every))
-        before, drawn = drawn, len(rest) - len(missing(rest, folder))
-        yield from [None] * (drawn - before)
+        before, there = there, len(rest) - len(missing(rest, folder))
+        yield from [None] * (there - before)
 
 
 @contextmanager
-def _writing(folder: Path, todo: Sequence[Job]) -> Iterator[tuple[list[Job], list[str]]]:
+def _told(folder: Path) -> Iterator[None]:
+    """Raises AimfairError in place of an OSError: a full disk, a folder that is read-only."""
+    try:
+        yield
+    except OSError as error:
+        raise AimfairError(
+            f"cannot write to {folder} ({error.strerror or error}): images already there are kept; make room and start again"
+        ) from error
+
+
+@contextmanager
+def _writing(folder: Path, todo: Sequence[Job]) -> Iterator[list[Job]]:
     """Around a run that draws into ``folder``: one run at a time, on a tidy manifest with the columns of ``todo``.
 
-    Yields what is missing, and a list for the paths of black images, of which it warns. Raises AimfairError if all are
-    black, and in place of an OSError: a full disk, a folder that is read-only.
+    Yields what is missing. Raises AimfairError if the folder cannot be written to, and if all of ``todo`` are black;
+    warns if some are.
     """
-    black: list[str] = []
-    try:
+    with _told(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "manifest.lock"):
             manifest.tidy(folder, todo)
-            rest = missing(todo, folder)
-            yield rest, black
-    except OSError as error:
+            manifest.check_same(folder, todo, {})
+            yield missing(todo, folder)
+    there = set(manifest.drawn(folder)["path"])
+    if todo and not any(job.path in there for job in todo):
         raise AimfairError(
-            f"cannot write to {folder} ({error.strerror or error}): images already there are kept; make room and start "
-            "again"
-        ) from error
-    if black:
-        what = f"{len(black)} of {len(rest)} images came out black and were left out ({black[0]}, ...)"
-        if len(black) == len(rest):
-            raise AimfairError(f"{what}: is a safety checker or a half-precision overflow at work?")
-        warnings.warn(what, stacklevel=4)
+            f"{len(todo)} of {len(todo)} images came out black: is a safety checker or a half-precision overflow at work?"
+        )
+    if black := manifest.black(todo, folder):
+        what = f"{len(black)} of {len(todo)} images came out black and were left out ({black[0].path}, ...)"
+        warnings.warn(f"{what}: to draw them again, delete {folder / 'black.csv'}", stacklevel=4)
 
 
 def draw(
@@ -157,9 +180,8 @@ def draw(
     size: int,
     batch_size: int | None = None,
     painter: Callable[[Any, Mapping[str, Any]], Painter] | None = None,
-) -> Iterator[str]:
-    """Draw what is missing of ``todo`` as PNG files of ``size`` x ``size`` pixels; yields for each its path if it is black,
-    else "".
+) -> Iterator[None]:
+    """Draw ``todo`` as PNG files of ``size`` x ``size`` pixels; yields once for each.
 
     The model draws at its own size and the image is resized (Lanczos). An image appears whole or not at all, and its
     row follows. Each image has its own CPU generator, so that neither order nor batch matters; only the order of
@@ -172,21 +194,25 @@ def draw(
     Raises AimfairError if the folder holds images of other settings, and if one image alone does not fit the memory.
     """
     settings = settings_of(pipeline) | {"steps": steps, "guidance": float(guidance), "size": size}
-    manifest.write_settings(folder, todo, settings)
-    paint = (painter or text_to_image)(pipeline, settings)
-    rest, most = missing(todo, folder), pipeline.preset.largest_batch
+    manifest.write_settings(folder, settings)
+    paint, most = (painter or text_to_image)(pipeline, settings), pipeline.preset.largest_batch
     if most and (batch_size or 0) > most:
         warnings.warn(f"this model draws {most} at a time, not {batch_size}: see its preset", stacklevel=2)
-    wide = min(batch_size or pipeline.compute.batch_size, most or len(rest), len(rest))
+    wide = min(batch_size or pipeline.compute.batch_size, most or len(todo), len(todo))
     with ThreadPoolExecutor(4) as pool:
-        for batch, images in _paint_all(pipeline, paint, rest, wide):
-            shown = [(job, image) for job, image in zip(batch, images, strict=True) if image.getbbox() is not None]
-            written = {job: pool.submit(_write, image, folder / job.path, size) for job, image in shown}
-            rows = [vars(job) | {"path": job.path} for job in written if written[job].exception() is None]
-            manifest.append(folder, rows)
+        for batch, images in _paint_all(pipeline, paint, todo, wide):
+            dark = [job for job, image in zip(batch, images, strict=True) if image.getbbox() is None]
+            written = {
+                job: pool.submit(_write, image, folder / job.path, size)
+                for job, image in zip(batch, images, strict=True)
+                if job not in dark
+            }
+            good = [job for job in written if written[job].exception() is None]
+            for name, jobs in (("manifest.csv", good), ("black.csv", dark)):
+                manifest.append(folder, [vars(job) | {"path": job.path} for job in jobs], name)
             for future in written.values():
                 future.result()  # raises what went wrong with an image, after the others have their rows
-            yield from ("" if job in written else job.path for job in batch)
+            yield from [None] * len(batch)
 
 
 def _paint_all(
@@ -234,12 +260,8 @@ def paint_batch(pipeline: Any, paint: Painter, batch: Sequence[Job]) -> list[Ima
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that the memory of the GPU or of the machine is full."""
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or should_reduce_batch_size(error):  # type: ignore[arg-type]
-        return True
-    more = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-    return any(text in str(error) for text in more)
+    texts = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED", "CUDNN_STATUS_NOT_SUPPORTED")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 
 def _write(image: Image, path: Path, size: int) -> None:

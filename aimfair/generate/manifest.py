@@ -11,7 +11,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -86,23 +86,25 @@ def hash_of(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def read_manifest(folder: str | Path) -> pd.DataFrame:
+def read_manifest(folder: str | Path, name: str = "manifest.csv") -> pd.DataFrame:
     """One row per image of the pool in ``folder``, in the order they were drawn; empty if there is none yet.
+
+    name  "black.csv" for the images that came out black, of which there are no files
 
     An older manifest has columns for its settings too. Raises AimfairError for a file that is damaged, or is no manifest.
     """
-    file = Path(folder) / "manifest.csv"
+    file = Path(folder) / name
     texts = dict.fromkeys(("path", "prompt_id", "prompt", "face", *TEXTS), str)
     try:
         text = file.read_text(encoding="utf-8") if file.exists() else ""
         whole = text[: text.rfind("\n") + 1]  # a killed process may have left half a row
         if not whole.strip():
             return pd.DataFrame(columns=COLUMNS)
-        unknown = {name: [""] for name in NUMBERS}
+        unknown = {number: [""] for number in NUMBERS}
         rows = pd.read_csv(io.StringIO(whole), dtype=texts, na_values=unknown, keep_default_na=False)
         if "path" not in rows or (rows["path"] == "").any():
             raise ValueError("not every row has a path")
-    except ValueError as error:  # of the encoding and of pandas too
+    except (OSError, ValueError) as error:  # of the encoding and of pandas too
         reason = " ".join(str(error).split())[:150]
         raise AimfairError(
             f"{file} is damaged, or not a manifest of aimfair ({reason}): mend it, or put it elsewhere, and what has no "
@@ -111,36 +113,46 @@ def read_manifest(folder: str | Path) -> pd.DataFrame:
     return rows
 
 
-def missing(todo: Iterable[AnyJob], folder: str | Path) -> list[AnyJob]:
-    """The jobs that have no image with a manifest row in ``folder`` yet."""
-    drawn = set(_drawn(Path(folder))["path"])
-    return [job for job in todo if job.path not in drawn]
+def missing(todo: Sequence[AnyJob], folder: str | Path) -> list[AnyJob]:
+    """The jobs that have no image with a manifest row in ``folder`` yet, and did not come out black."""
+    done = {*drawn(folder)["path"], *(job.path for job in black(todo, folder))}
+    return [job for job in todo if job.path not in done]
 
 
-def _drawn(folder: Path) -> pd.DataFrame:
-    """The rows whose image is there."""
+def black(todo: Sequence[AnyJob], folder: str | Path) -> list[AnyJob]:
+    """The jobs that came out black: drawing them again would be in vain. None if no other image is there, because then
+    it was the model."""
+    rows = read_manifest(folder, "black.csv") if len(drawn(folder)) else pd.DataFrame(columns=COLUMNS)
+    known = set(zip(rows["path"], rows["seed"], rows["prompt"], strict=True))
+    return [job for job in todo if (job.path, job.seed, job.prompt) in known]
+
+
+def drawn(folder: str | Path) -> pd.DataFrame:
+    """The rows of :func:`read_manifest` whose image is there."""
     rows = read_manifest(folder)
-    return rows[rows["path"].map(lambda path: (folder / path).exists()).astype(bool)]
+    return rows[rows["path"].map(lambda path: (Path(folder) / path).exists()).astype(bool)]
 
 
 def tidy(folder: Path, todo: Sequence[Job]) -> None:
     """Write the manifest anew: without half a row, without rows whose image is gone, and with a column for each field of
     ``todo`` that :class:`Job` does not have."""
-    rows = _drawn(folder)
+    rows = drawn(folder)
     more = [name for job in todo[:1] for name in vars(job) if name not in Job.__dataclass_fields__]
-    names = dict.fromkeys([*COLUMNS, *more, *rows])
-    partial = folder / "manifest.partial"
-    rows.reindex(columns=list(names)).to_csv(partial, index=False, lineterminator="\n")
-    partial.replace(folder / "manifest.csv")
+    names = list(dict.fromkeys([*COLUMNS, *more, *rows]))
+    tables = {"manifest.csv": rows, "black.csv": read_manifest(folder, "black.csv").head(None if len(rows) else 0)}
+    for name, table in tables.items():
+        partial = folder / f"{name}.partial"
+        table.reindex(columns=names).to_csv(partial, index=False, lineterminator="\n")
+        partial.replace(folder / name)
 
 
-def append(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def append(folder: Path, rows: Sequence[Mapping[str, Any]], name: str = "manifest.csv") -> None:
     """Add ``rows``, with the columns that the manifest has; several processes may do so at once.
 
     Half a row that a killed process left is cut off, and so is what a full disk left of these rows before the OSError is
     passed on.
     """
-    with FileLock(folder / "rows.lock"), (folder / "manifest.csv").open("r+b", buffering=0) as stream:
+    with FileLock(folder / "rows.lock"), (folder / name).open("r+b", buffering=0) as stream:
         names = next(csv.reader([stream.read(2**16).split(b"\n")[0].decode()]))
         tail = stream.seek(max(0, stream.seek(0, 2) - 2**16))
         end = tail + stream.read().rfind(b"\n") + 1
@@ -160,26 +172,33 @@ def append(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def read_settings(folder: str | Path) -> dict[str, Any]:
     """How the images in ``folder`` were made, by the names of :data:`SETTINGS`; empty if there are none.
 
-    Those of an older manifest are in its rows, of which the first is read. Raises AimfairError for a file that is damaged.
+    Those of an older manifest are in its rows. Raises AimfairError for a file that is damaged, and for rows that differ.
     """
-    file, rows = Path(folder) / "settings.json", _drawn(Path(folder)).head(1).to_dict("records")
-    if not rows:
+    file, rows = Path(folder) / "settings.json", drawn(folder)
+    if rows.empty:
         return {}
     if not file.exists():
-        return {name: rows[0][name] for name in SETTINGS if not pd.isna(rows[0].get(name))}
+        told = {name: list(dict.fromkeys(rows[name].dropna())) for name in SETTINGS if name in rows}
+        if mixed := [name for name, values in told.items() if len(values) > 1 and name != "dtype"]:
+            values = " and ".join(map(repr, told[mixed[0]][:2]))
+            raise AimfairError(f"the images in {folder} were made with {mixed[0]} {values}: choose another folder")
+        return {name: ", ".join(values) if name == "dtype" else values[0] for name, values in told.items() if values}
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        if not all(isinstance(settings[name], str if name in TEXTS else (int, float)) for name in SETTINGS):
+            raise TypeError("a value of another kind")
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise AimfairError(f"{file} is damaged: mend it, or choose another folder for these images") from error
+    return settings
 
 
-def write_settings(folder: Path, todo: Sequence[Job], settings: Mapping[str, Any]) -> None:
-    """Keep ``settings``, of a pipeline that is about to draw ``todo``, in ``settings.json``; several processes may do so.
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Keep ``settings``, of a pipeline that is about to draw, in ``settings.json``; several processes may do so.
 
     Raises AimfairError as :func:`check_same` does.
     """
     with FileLock(folder / "rows.lock"):
-        check_same(folder, todo, settings)
+        check_same(folder, (), settings)
         kept = {name: value for name, value in read_settings(folder).items() if value != ""}
         dtypes = dict.fromkeys([*filter(None, kept.get("dtype", "").split(", ")), settings["dtype"]])
         merged = {**settings, **kept, "dtype": ", ".join(dtypes)}
@@ -188,22 +207,24 @@ def write_settings(folder: Path, todo: Sequence[Job], settings: Mapping[str, Any
         partial.replace(folder / "settings.json")
 
 
-def check_same(folder: Path, todo: Sequence[Job], settings: Mapping[str, Any]) -> None:
+def check_same(folder: str | Path, todo: Sequence[Job], settings: Mapping[str, Any]) -> None:
     """Raise AimfairError if images are there that were made with other settings, or an image of ``todo`` with another
     prompt or seed.
 
     ``settings`` are all, or those that are known before a model is loaded. The number format is not compared: a pool may
     be begun on a processor and finished on a GPU. Nor is what an older manifest does not record.
     """
-    kept, rows = read_settings(folder), {row["path"]: row for row in _drawn(folder).to_dict("records")}
+    kept, rows = read_settings(folder), {row["path"]: row for row in drawn(folder).to_dict("records")}
     unknown = {name for name in ("revision", "drawn", "arguments") if kept.get(name) == ""} | {"dtype"}
-    whole = f"the images in {folder} were"
-    compared = [(whole, name, kept.get(name), value) for name, value in settings.items() if name not in unknown]
+    compared = [
+        (f"the images in {folder} were", name, kept[name], value)
+        for name, value in settings.items()
+        if name in kept and name not in unknown
+    ]
     for job in todo:
         row = rows.get(job.path, {})
-        compared += [
-            (f"{folder / job.path} was", name, row[name], new) for name, new in vars(job).items() if name in row
-        ]
+        was = f"{Path(folder) / job.path} was"
+        compared += [(was, name, row[name], new) for name, new in vars(job).items() if not pd.isna(row.get(name))]
     for what, name, old, new in compared:
-        if old != new and not pd.isna(old):
+        if old != new:
             raise AimfairError(f"{what} made with {name} {old!r}, not {new!r}: choose another folder, or remove it")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,14 +22,9 @@ BATCH, GPU_BATCH = 32, 64
 
 @dataclass(frozen=True)
 class Compute:
-    """How a pipeline computes; :func:`choose` decides what is left at None.
-
-    ``attention`` is "" for PyTorch's scaled_dot_product_attention, "sliced" for less memory without it, or a backend of
-    diffusers for transformers, such as "flash" or "_native_cudnn".
-    """
+    """How a pipeline computes; :func:`choose` decides what is left at None."""
 
     dtype: str | None = None  # "float32", "float16" or "bfloat16"
-    attention: str = ""
     slicing: bool | None = None  # the autoencoder decodes one image after the other
     tiling: bool | None = None  # and one tile after the other, which shows where they meet: for very large images only
     compile: bool | None = None  # torch.compile: minutes before the first batch, then faster
@@ -101,12 +95,14 @@ def load_pipeline(
             f"cannot load the text-to-image model {name}: {_one_line(reason)} - give the folder of a diffusers pipeline in "
             "safetensors, or a hub name while online"
         ) from error
+    pipeline.scheduler_name = type(pipeline.scheduler).__name__
     if preset.scheduler:
         if not hasattr(diffusers, preset.scheduler):
             raise AimfairError(f"diffusers has no scheduler {preset.scheduler!r}: name a class such as DDIMScheduler")
-        options = dict(pipeline.scheduler.config) | dict(preset.scheduler_options)
-        pipeline.scheduler = getattr(diffusers, preset.scheduler).from_config(options)
-    pipeline.scheduler_name = _scheduler_name(preset) or type(pipeline.scheduler).__name__
+        options = preset.scheduler_options
+        scheduler = getattr(diffusers, preset.scheduler)
+        pipeline.scheduler = scheduler.from_config({**pipeline.scheduler.config, **options})
+        pipeline.scheduler_name = f"{preset.scheduler}({_listed(options)})" if options else preset.scheduler
     pipeline.set_progress_bar_config(disable=True)
     local = folder.is_dir()
     pipeline.source = (folder.name, fingerprint(folder)) if local else (name, _cached(preset) or preset.revision)
@@ -158,7 +154,7 @@ def place(pipeline: Any, device: str, offload: bool = False) -> Any:
 def set_up(pipeline: Any, wanted: Compute) -> Any:
     """Apply ``wanted``, completed by :func:`choose` for the pipeline's device, to a loaded pipeline; returns it.
 
-    Raises AimfairError for an attention backend that the network cannot use, and for a pipeline of another make.
+    Raises AimfairError for a pipeline of another make.
     """
     unet: Any = getattr(pipeline, "unet", None)
     network = unet if unet is not None else getattr(pipeline, "transformer", None)
@@ -175,19 +171,6 @@ def set_up(pipeline: Any, wanted: Compute) -> Any:
     if unet is not None and torch.device(device).type != "cpu":
         network.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)
-    if compute.attention == "sliced":
-        pipeline.enable_attention_slicing()
-    elif compute.attention:
-        refusal = f"attention {compute.attention!r} cannot be used here"
-        if not any(hasattr(getattr(m, "processor", None), "_attention_backend") for m in network.modules()):
-            raise AimfairError(
-                f"{refusal}: the {type(network).__name__} of this model takes no backends; leave it out for PyTorch's own, "
-                "or choose sliced"
-            )
-        try:
-            network.set_attention_backend(compute.attention)
-        except (ValueError, RuntimeError, ImportError) as error:
-            raise AimfairError(f"{refusal}: {_one_line(error)}") from error
     if compute.compile:  # in place, so that the parts stay what they are; one shape, because batches are filled up
         network.compile(dynamic=False)
         pipeline.vae.decoder.compile(dynamic=False)
@@ -221,25 +204,13 @@ def settings_of(pipeline: Any) -> dict[str, Any]:
     }
 
 
-def expected_settings(model: str | Path) -> dict[str, Any]:
+def known_settings(model: str | Path) -> dict[str, Any]:
     """What :func:`settings_of` will say of a model, as far as it is known before the model is loaded, or even fetched."""
     preset = presets.find(str(model))
     folder = Path(preset.model)
-    try:
-        pipeline = preset.pipeline or json.loads((folder / "model_index.json").read_text("utf-8"))["_class_name"]
-    except (OSError, ValueError, KeyError):
-        pipeline = ""
-    preset = presets.completed(preset, pipeline)
-    known = {
-        "model": folder.name if folder.is_dir() or folder.is_absolute() else preset.model,
-        "revision": fingerprint(folder) if folder.is_dir() else preset.revision,
-        "scheduler": _scheduler_name(preset),
-        "negative_prompt": preset.negative_prompt,
-        "drawn": str(preset.size or ""),
-        "arguments": _listed(preset.arguments),
-    }
-    may_be_empty = ("arguments", *(["negative_prompt"] if pipeline else []))
-    return {name: value for name, value in known.items() if value or name in may_be_empty}
+    name = folder.name if folder.is_dir() or folder.is_absolute() else preset.model
+    revision = fingerprint(folder) if folder.is_dir() else preset.revision
+    return {"model": name} | ({"revision": revision} if revision else {})
 
 
 def at_hand(model: str) -> bool:
@@ -267,12 +238,6 @@ def fingerprint(folder: Path) -> str:
 def _listed(options: Mapping[str, Any]) -> str:
     """``{"steps_offset": 1, "clip_sample": False}`` -> "steps_offset=1, clip_sample=False"."""
     return ", ".join(f"{name}={value}" for name, value in options.items())
-
-
-def _scheduler_name(preset: Preset) -> str:
-    """The scheduler that a preset sets, with its options in brackets; "" if it leaves the model its own."""
-    options = f"({_listed(preset.scheduler_options)})" if preset.scheduler_options else ""
-    return preset.scheduler and preset.scheduler + options
 
 
 def _one_line(text: object) -> str:

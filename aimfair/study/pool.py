@@ -102,7 +102,7 @@ def missing_images(profile: Profile, todo: Sequence[AnyJob], folder: Path) -> li
     Raises AimfairError where images lie there that were made with other settings, and for images made elsewhere, of
     which none can be drawn. Nothing is loaded: what only the loaded model knows is compared when it draws.
     """
-    manifest.check_same(folder, todo, pipelines.expected_settings(model_of(profile)) | _settings(profile))
+    manifest.check_same(folder, todo, pipelines.known_settings(model_of(profile)) | _settings(profile))
     return manifest.missing(todo, folder)
 
 
@@ -200,9 +200,7 @@ def is_tiny(profile: Profile) -> bool:
     return place.is_relative_to(os.path.abspath(home() / "data"))
 
 
-def train_generator(
-    profile: Profile, device: str, data_root: str, width: int = tiny_sd.WIDTH, steps: tuple[int, int] | None = None
-) -> Path:
+def train_generator(profile: Profile, device: str, data_root: str, steps: tuple[int, int] | None = None) -> Path:
     """The tiny Stable Diffusion of the profile, trained on its corpus and saved in its place; see :func:`tiny_sd.train`."""
     corpus = load_corpus(profile, data_root)
     return tiny_sd.train(
@@ -215,7 +213,6 @@ def train_generator(
         seed=0,
         device=device,
         about=profile.corpus,
-        width=width,
         steps=steps,
     )
 

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 CONTEXT = 40
 TEXT_WIDTH = 128
 VOCABULARY = 1200
-WIDTH = 64
-"""Channels of the UNet's first level; see :func:`channels`."""
+CHANNELS = (64, 128)
 CAPTION_DROPOUT = 0.1
 BETAS = {
     "num_train_timesteps": 1000,
@@ -56,7 +55,6 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     about: str = "",
-    width: int = WIDTH,
 ) -> Path:
     """Train autoencoder, text encoder and UNet on (N, 3, H, W) uint8 images with one caption each.
 
@@ -67,14 +65,10 @@ def train(
     minutes  for both stages, half of it for each
     steps    (autoencoder, UNet) instead of minutes, for a result that does not depend on the machine's speed
     about    what the corpus is, for ``training.json``
-    width    channels of the UNet's first level, with which all others grow; twice as many make weights about four times as
-             large, and a step as much more work
 
-    Returns ``out``. Raises AimfairError if images and captions do not match, the size is no multiple of 8, the width none
-    of 32, or ``out`` exists.
+    Returns ``out``. Raises AimfairError if images and captions do not match, the size is no multiple of 8, or ``out`` exists.
     """
     out = Path(out)
-    vae_channels, unet_channels = channels(width)
     size = images.shape[-1]
     if len(images) != len(captions) or len(images) == 0:
         raise AimfairError(f"{len(images)} images but {len(captions)} captions: a corpus has one caption per image")
@@ -85,34 +79,33 @@ def train(
     folder = out.with_name(out.name + ".partial")
     first, second = steps or (0, 0)
     shared: dict[str, Any] = {"folder": folder, "seed": seed, "device": device, "minutes": minutes / 2}
-    vae, vae_record = autoencoder.train(images, focus, labels, channels=vae_channels, steps=first, **shared)
+    vae, vae_record = autoencoder.train(images, focus, labels, steps=first, **shared)
     latents = autoencoder.encode(vae, images, device)
     tokenizer = train_tokenizer(captions, folder / "tokenizer")
-    text_encoder, unet = build(len(tokenizer), size // 8, seed, unet_channels)
+    text_encoder, unet = build(len(tokenizer), size // 8, seed)
     shared |= {"batch_size": batch_size, "steps": second}
     record = train_unet(text_encoder, unet, tokenizer, latents, captions, **shared)
     save(folder / "pipeline", vae, text_encoder, tokenizer, unet)
     scalars = [sum(p.numel() for p in part.parameters()) for part in (vae, unet, text_encoder)]
-    settings = {"about": about, "images": len(images), "size": size, "minutes": None if steps else minutes}
-    settings |= {"steps": steps, "batch_size": batch_size, "lr": LR, "width": width, "seed": seed}
-    settings |= {"device": torch.device(device).type, "threads": torch.get_num_threads()}
-    settings["autoencoder"] = vae_record | {"scalars": scalars[0]}
-    settings["unet"] = record | {"scalars": scalars[1], "text_encoder_scalars": scalars[2]}
+    settings = {
+        "about": about,
+        "images": len(images),
+        "size": size,
+        "minutes": None if steps else minutes,
+        "steps": steps,
+        "batch_size": batch_size,
+        "lr": LR,
+        "seed": seed,
+        "device": torch.device(device).type,
+        "threads": torch.get_num_threads(),
+        "autoencoder": vae_record | {"scalars": scalars[0]},
+        "unet": record | {"scalars": scalars[1], "text_encoder_scalars": scalars[2]},
+    }
     (folder / "pipeline" / "training.json").write_text(json.dumps(settings, indent=1) + "\n")
     out.parent.mkdir(parents=True, exist_ok=True)
     os.replace(folder / "pipeline", out)
     shutil.rmtree(folder)
     return out
-
-
-def channels(width: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Channels of the levels of autoencoder and UNet whose first level has ``width``: at 64 those of the shipped models.
-
-    Raises AimfairError for a width that cannot be divided into groups and attention heads.
-    """
-    if width < 32 or width % 32:
-        raise AimfairError(f"--width must be a multiple of 32, such as 96 or 128, got {width}")
-    return tuple(c * width // WIDTH for c in autoencoder.CHANNELS), (width, 2 * width)
 
 
 def train_tokenizer(captions: Sequence[str], folder: Path, vocabulary: int = VOCABULARY) -> CLIPTokenizer:
@@ -146,7 +139,7 @@ def train_tokenizer(captions: Sequence[str], folder: Path, vocabulary: int = VOC
 
 
 def build(
-    vocabulary: int, latent_size: int, seed: int = 0, channels: tuple[int, ...] = (WIDTH, 2 * WIDTH)
+    vocabulary: int, latent_size: int, seed: int = 0, channels: tuple[int, ...] = CHANNELS
 ) -> tuple[CLIPTextModel, UNet2DConditionModel]:
     """Fresh text encoder (width 128, 2 layers, 4 heads) and UNet (cross-attention at every level)."""
     from diffusers import UNet2DConditionModel
@@ -245,8 +238,7 @@ def save(
     disable_progress_bar()  # of writing 15 MB
     pipeline.save_pretrained(folder)
     config = folder / "text_encoder" / "config.json"  # half on disk, but computed in float32 unless asked otherwise
-    stored = {k: v for k, v in json.loads(config.read_text()).items() if k not in ("dtype", "torch_dtype")}
-    config.write_text(json.dumps(stored | {"dtype": "float32"}, indent=2) + "\n")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
     for name in ("vocab.json", "merges.txt"):  # newer transformers write tokenizer.json alone; older ones read these
         source = Path(tokenizer.name_or_path) / name
         if source.exists():

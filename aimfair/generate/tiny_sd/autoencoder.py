@@ -72,7 +72,6 @@ def train(
     batch_size: int = 16,
     seed: int = 0,
     device: str = "cpu",
-    channels: tuple[int, ...] = CHANNELS,
     **budget: Any,
 ) -> tuple[AutoencoderKL, dict[str, Any]]:
     """Train an autoencoder on (N, 3, H, W) uint8 images; the checkpoint lies in ``folder``.
@@ -81,7 +80,7 @@ def train(
     labels  (N, L) of {0, 1} to train the classifier whose features the reconstruction must keep; None: pixels only
     budget  minutes or steps: see :func:`aimfair.generate.tiny_sd.stage.train_stage`
     """
-    vae = build(images.shape[-1], seed, channels).to(device)
+    vae = build(images.shape[-1], seed).to(device)
     file, features = folder / "features.safetensors", None
     if labels is not None:
         if not file.exists():  # a stage that resumes reads it back
