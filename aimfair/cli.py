@@ -314,56 +314,26 @@ def run_lines(lab: Any, method: Any, seeds: Sequence[int], given: dict[str, Any]
     *STUDY,
     *POOL,
     SEEDS,
-    option("--on", nargs="+", default=[], metavar="PLACE", help="places of transfer (all)"),
-    option("--elsewhere", default="", metavar="PATH", help="folder of the other data set of transfer"),
 )
 def measure(options: Namespace) -> None:
-    """Measure something of a study beside trainings, or test its classifiers on faces of another source.
+    """Measure something of a study beside trainings.
 
     $ aimfair measure                                     names of what can be measured; nothing is computed
     $ aimfair measure style-lean erm repairing            of the classifiers of these methods
-    $ aimfair measure transfer erm aim-fair --seeds all   in every place, chosen learning rates (no method: the places)
-    $ aimfair measure transfer erm --profile utkface --data path/to/utkface --on fairface-training --elsewhere path/to/fairface
 
     One run per seed (and method) is kept. Only ERM's weights are: any other classifier is trained again for this."""
     from aimfair.study import measurements, profiles
 
     if not options.name:
-        print(*measurements.registry(), "transfer", sep="\n")
+        print(*measurements.registry(), sep="\n")
         return
     opened = open_study(options)
     seeds = read_seeds(options.seeds, profiles.SEEDS[: opened.profile.seeds])
-    if options.name == "transfer":
-        measure_transfer(opened, seeds, options)
-        return
     for of in options.methods or [""]:
         for seed in seeds:
             scores = opened.measure(options.name, seed, **({"of": of} if of else {})).scores
             numbers = [f"{name} {value:.4g}" for name, value in scores.items() if isinstance(value, int | float)]
             print(f"{options.name:16} {of:24} {seed:5}   {', '.join(numbers)}", flush=True)
-
-
-def measure_transfer(opened: Any, seeds: Sequence[int], options: Namespace) -> None:
-    """Test classifiers in other places, or say which places there are."""
-    from aimfair.study import search, transfer
-
-    places = transfer.places(opened)
-    if not options.methods:
-        for name, place in places.items():
-            print(f"{name:20} {place.about}" + (f" ({place.drawn_from})" if place.drawn_from else ""))
-        if not places:
-            print(f"no other data set here has the attributes of {opened.profile.profile}")
-        return
-    wanted = options.on or list(places)
-    for name in wanted:
-        transfer.place_of(opened, name)  # an unknown one is refused before anything is trained
-    print(f"{'method':24} {'seed':>5} {'place':20} {HEAD}   at home")
-    for method in options.methods:
-        for seed in seeds:
-            hyper = search.run(opened, method, seed).config["hyper"]
-            for name, tested in transfer.tests(opened, method, seed, wanted, options.elsewhere, **hyper).items():
-                away, at_home = show_report(tested.report()), show_report(tested.report("home"))
-                print(f"{method:24} {seed:5} {name:20} {away}   {at_home}", flush=True)
 
 
 @command("publish", *STUDY, *POOL, *TABLES)
@@ -374,7 +344,6 @@ def publish(options: Namespace) -> None:
     $ aimfair publish --table 6 7         what these tables show: the study and its variations
 
     A run that is published already stays as it is: others may have started from it."""
-    from aimfair.study import transfer
     from aimfair.study.grid import study_of
 
     if options.table or options.figure or options.beyond is not None:
@@ -383,8 +352,7 @@ def publish(options: Namespace) -> None:
         studies = list({(cell.profile, cell.changes): study_of(cell, machine) for cell in cells}.values())
         written = [path for opened in studies for path in opened.publish()]
     else:
-        opened = open_study(options)
-        written = opened.publish() + transfer.publish(opened)
+        written = open_study(options).publish()
     for path in dict.fromkeys(written):
         print(f"{path.relative_to(home())}  {path.stat().st_size / 1e6:.2f} MB")
 
@@ -397,7 +365,6 @@ def publish(options: Namespace) -> None:
     *GRID,
     option("--dry-run", action="store_true", help="say what it would cost, and stop"),
     option("--workers", type=int, metavar="N", help="processes, or jobs of a cluster (one per GPU)"),
-    option("--shard", default="", metavar="I/N", help="only part I of N, counted from 1"),
     option("--dask", default="", metavar="WHERE", help="tcp://HOST:PORT of a scheduler, or slurm"),
     option("--minutes", type=float, default=0.0, metavar="N", help="stop after so many minutes (when all is done)"),
     option("--commit-every", type=float, default=0.0, metavar="N", help="publish and commit what is done, in minutes"),
@@ -407,7 +374,7 @@ def grid_run(options: Namespace) -> int:
 
     $ aimfair grid run --table 6 --dry-run             what is missing, hours and gigabytes; nothing is started
     $ aimfair grid run --beyond factorial --seeds 100 200 300   an experiment beyond the paper, three seeds
-    $ aimfair grid run --workers 4                     four processes that share the cores (--shard 3/8: a part of the list)
+    $ aimfair grid run --workers 4                     four processes that share the cores
     $ aimfair grid run --dask slurm --workers 20       on twenty Slurm jobs, as ~/.config/dask/jobqueue.yaml says
     $ aimfair grid run --minutes 120 --commit-every 20  for two hours; what is done is published and committed on the way
 
@@ -418,11 +385,6 @@ def grid_run(options: Namespace) -> int:
 
     machine = open_machine(options)
     cells = grid.identified((cell for _, cells in read_cells(options) for cell in cells), machine)
-    if options.shard:
-        number, _, of = options.shard.partition("/")
-        if not (number.isdigit() and of.isdigit()):
-            raise AimfairError(f"--shard takes a part and the number of parts, such as 3/8, got {options.shard}")
-        cells = grid.shard(cells, int(number), int(of))
     missing = grid.missing(cells, machine)
     todo = grid.graph(missing, machine)
     hours, gigabytes = costs.estimate(todo.values(), machine, costs.rates(machine))

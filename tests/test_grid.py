@@ -130,23 +130,6 @@ def test_what_a_search_chooses_comes_after_it(pool, tmp_path):
     assert grid.compute(todo, here) == [] and graph(cells, here) == {}
 
 
-@pytest.mark.parametrize("of", [1, 2, 3, 5, 7, 24, 100])
-def test_shards_partition_the_cells_and_keep_a_seed_together(pool, tmp_path, of):
-    settings = {"one": {}, "two": {"minority": 0.5}, "three": {"pretrain_lr": 0.01}}
-    cells = grid.identified(some_cells(pool, ROWS, (100, 200), settings), machine(tmp_path))
-    parts = [grid.shard(cells, number, of) for number in range(1, of + 1)]
-    assert len(cells) == 24 and sorted(i for part in parts for i in part) == sorted(cells)
-    homes = {}
-    for number, part in enumerate(parts):
-        for cell in part.values():
-            homes.setdefault((cell.changes, cell.seed), set()).add(number)
-    assert of > 6 or all(len(numbers) == 1 for numbers in homes.values())
-    assert max(map(len, parts)) <= max(4 * -(-6 // of), 4)
-    for wrong in (0, of + 1):
-        with pytest.raises(AimfairError, match=f"--shard {wrong}/{of}: parts count from 1"):
-            grid.shard(cells, wrong, of)
-
-
 # ----------------------------------------------------------------------------------------- what happens on the way
 
 
@@ -495,11 +478,6 @@ def test_what_the_user_can_mend_is_one_line_and_status_2(capsys, tmp_path):
     for arguments, says in (
         (["status", "--table", "12"], "no experiment 'Table 12' with runs; there are: Table 1,"),
         (["status", "--methods", "aimfair"], "no method 'aimfair'"),
-        (
-            ["run", "--table", "6", "--shard", "half"],
-            "--shard takes a part and the number of parts, such as 3/8, got half",
-        ),
-        (["run", "--table", "6", "--shard", "9/8"], "--shard 9/8: parts count from 1"),
         (["run", "--table", "6", "--workers", "0"], "--workers 0: at least one is needed"),
         (["table"], "one table at a time"),
         (["table", "3", "--figure", "5"], "one table at a time"),
@@ -523,7 +501,7 @@ def test_the_commands_show_tables_and_their_state_without_computing_anything(poo
         ["11", "2", "9"],
         ["31", "3", "28"],
     ]
-    assert cli.main(["grid", "run", "--table", "6", "--dry-run", "--shard", "1/1", "--seed", "200", *given]) == 0
+    assert cli.main(["grid", "run", "--table", "6", "--dry-run", "--seed", "200", *given]) == 0
     assert "5 runs, 0 are there, 5 to compute, and 31 things that they share" in capsys.readouterr().out
     assert cli.main(["grid", "table", "--figure", "6", "--out", str(tmp_path / "t.md"), *given]) == 0
     said = capsys.readouterr()

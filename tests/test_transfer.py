@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 from small_grid import changes, draw_pool
 
-from aimfair import cli, study
+from aimfair import study
 from aimfair.environment import AimfairError
-from aimfair.study import runs, transfer
-from aimfair.study.transfer import Place
-from beyond import travel
+from aimfair.study import runs
+from beyond import transfer, travel
+from beyond.transfer import Place
 
 HERE = {
     "new-faces": Place("others", "faceworld", "test", options={**transfer.NONE_BUT_TEST, "seed": 1, "test": 60}),
@@ -114,17 +114,6 @@ def test_places_say_what_the_generator_has_seen():
     assert transfer.places(celeba) == {} and transfer.publish(celeba) == []
 
 
-def test_the_command_lists_places_and_prints_what_it_measured(lab, monkeypatch, capsys):
-    assert cli.main(["measure", "transfer", "--profile", "smoke"]) == 0
-    assert "cartoons" in capsys.readouterr().out
-    monkeypatch.setattr(cli, "open_study", lambda options: lab)
-    assert cli.main(["measure", "transfer", "erm", "--on", "cartoons"]) == 0
-    line = capsys.readouterr().out.splitlines()[-1].split()
-    assert line[:3] == ["erm", "100", "cartoons"] and len(line) == 9
-    assert float(line[3]) == pytest.approx(transfer.results(lab, "cartoons", "erm")[0].report().acc, abs=0.01)
-    assert cli.main(["measure", "transfer", "erm", "--on", "moon"]) == 2
-
-
 def test_what_another_sample_of_faces_does_is_no_effect_of_the_place(lab):
     """Three seeds that answer alike: over seeds the difference has no width, over faces it has the binomial one."""
     rng, n = np.random.default_rng(0), 400
@@ -145,5 +134,5 @@ def test_what_another_sample_of_faces_does_is_no_effect_of_the_place(lab):
     assert moved.high - moved.mean == pytest.approx(moved.mean - moved.low) == pytest.approx(width, rel=0.1)
     worst = travel.moved(lab, "cartoons", "erm", "wst")
     assert worst.low < worst.mean < worst.high
-    with pytest.raises(AimfairError, match="aimfair measure transfer erm --on new-faces"):
+    with pytest.raises(AimfairError, match="no test of erm on new-faces yet"):
         travel.moved(lab, "new-faces", "erm", "acc")

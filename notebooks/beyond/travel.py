@@ -1,4 +1,4 @@
-"""What tests of classifiers on faces of another source say: see :mod:`aimfair.study.transfer`."""
+"""What tests of classifiers on faces of another source say: see :mod:`beyond.transfer`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from scipy.stats import norm
 from aimfair import methods, metrics
 from aimfair.environment import AimfairError
 from aimfair.stats import Difference, hierarchical_bootstrap, paired_difference
-from aimfair.study import Study, transfer
+from aimfair.study import Study
 from aimfair.study.runs import Run
+from beyond import transfer
 
 
 def frame(study: Study) -> pd.DataFrame:
@@ -51,7 +52,7 @@ def moved(study: Study, name: str, method: str, metric: str, draws: int = 1000) 
     tested = transfer.results(study, name, method)
     if not tested:
         raise AimfairError(
-            f"no test of {method} on {name} yet: aimfair measure transfer {method} --on {name}"
+            f"no test of {method} on {name} yet: beyond.transfer.tests makes one"
         )
     away, home = (
         [getattr(run.report(split), metric) for run in tested] for split in ("test", "home")

@@ -11,7 +11,6 @@ from aimfair.study.grid.lookup import identified as identified
 from aimfair.study.grid.lookup import missing as missing
 from aimfair.study.grid.lookup import publish as publish
 from aimfair.study.grid.lookup import resolved as resolved
-from aimfair.study.grid.lookup import shard as shard
 from aimfair.study.grid.lookup import study_of as study_of
 from aimfair.study.grid.lookup import summary as summary
 from aimfair.study.grid.tasks import Task as Task

@@ -155,23 +155,6 @@ def _answer(question: Cell, machine: Machine) -> tuple[tuple[str, Any], ...]:
     return among[ranked[int(asked.removeprefix(CHOSEN) or 1) - 1]]
 
 
-def shard(cells: Mapping[str, Cell], number: int, of: int) -> dict[str, Cell]:
-    """Part ``number`` (from 1) of ``of`` parts, the same on every machine and whatever is already there.
-
-    The cells of one study and seed stay together, because they share a biased model and its gradients; only where there
-    are more parts than studies and seeds are they cut. Raises AimfairError for a part that does not exist.
-    """
-    if not 1 <= number <= of:
-        raise AimfairError(f"--shard {number}/{of}: parts count from 1 to the number of parts, such as 1/8 ... 8/8")
-    groups = together(cells.values(), lambda cell: (cell.profile, cell.changes, cell.seed))
-    ordered = [cell for group in groups for cell in group]
-    if of <= len(groups):
-        mine = {cell for group in groups[number - 1 :: of] for cell in group}
-    else:
-        mine = set(ordered[(number - 1) * len(ordered) // of : number * len(ordered) // of])
-    return {key: cell for key, cell in cells.items() if cell in mine}
-
-
 def together(cells: Iterable[Cell], key: Callable[[Cell], Any]) -> list[list[Cell]]:
     """Cells with the same key, in the order in which the keys appear."""
     groups: dict[Any, list[Cell]] = {}

@@ -49,11 +49,18 @@ class Place:
 
 
 NONE_BUT_TEST = {"train": 0, "validation": 0, "corpus": 0}
-FAIRFACE = Place("photographs of another collection", "fairface", "validation", 800, corpora.FAIRFACE_MARGIN)
+FAIRFACE = Place(
+    "photographs of another collection", "fairface", "validation", 800, corpora.FAIRFACE_MARGIN
+)
 
 PLACES: dict[str, dict[str, Place]] = {
     "faceworld": {
-        "new-faces": Place("other faces of the same world", "faceworld", "test", options={**NONE_BUT_TEST, "seed": 1}),
+        "new-faces": Place(
+            "other faces of the same world",
+            "faceworld",
+            "test",
+            options={**NONE_BUT_TEST, "seed": 1},
+        ),
         "cartoons": Place(
             "the faces of the test set as cartoons",
             "faceworld",
@@ -68,7 +75,9 @@ PLACES: dict[str, dict[str, Place]] = {
             FAIRFACE, split="train", drawn_from="the generator was trained on these photographs"
         ),
     },
-    "fairface": {"utkface": Place("photographs of another collection", "utkface", per_group=800)},
+    "fairface": {
+        "utkface": Place("photographs of another collection", "utkface", per_group=800)
+    },
 }
 """Data set of a study -> where its classifiers can be tested. CelebA's Smiling is labelled in no other data set here."""
 
@@ -82,7 +91,9 @@ def place_of(study: Study, name: str) -> Place:
     """The place called ``name``. Raises AimfairError, listing all, for one that this study does not have."""
     if name not in places(study):
         known = ", ".join(places(study)) or "none, because no other data set has its attributes"
-        raise AimfairError(f"no place {name!r} to test classifiers of {study.profile.dataset}; places: {known}")
+        raise AimfairError(
+            f"no place {name!r} to test classifiers of {study.profile.dataset}; places: {known}"
+        )
     return places(study)[name]
 
 
@@ -99,7 +110,9 @@ def faces(study: Study, name: str, root: str = "") -> FaceSet:
         root = corpus_root(p, study.data_root)
     elif not root and place.dataset != "faceworld":
         if not study.data_root:
-            raise AimfairError(f"testing on {place.dataset} needs its folder: give it, or put it beside the data_root")
+            raise AimfairError(
+                f"testing on {place.dataset} needs its folder: give it, or put it beside the data_root"
+            )
         root = str(resolve(study.data_root).parent / place.dataset)
     other = datasets.load(place.dataset, root or None, **place.options)
     index = np.arange(len(other))
@@ -118,10 +131,16 @@ def faces(study: Study, name: str, root: str = "") -> FaceSet:
     return replace(wide, images=wide.images[:, :, kept, kept].contiguous())
 
 
-def config(study: Study, name: str, method: str, hyper: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def config(
+    study: Study, name: str, method: str, hyper: Mapping[str, Any], seed: int
+) -> dict[str, Any]:
     """Configuration of a test elsewhere: that of the run at home, in a study that says where it is tested."""
     at_home = study.config(method, hyper, seed)
-    place = {key: value for key, value in asdict(place_of(study, name)).items() if key not in ("about", "drawn_from")}
+    place = {
+        key: value
+        for key, value in asdict(place_of(study, name)).items()
+        if key not in ("about", "drawn_from")
+    }
     return at_home | {"study": at_home["study"] | {"tested on": {"place": name, **place}}}
 
 
@@ -130,7 +149,9 @@ def folder(study: Study, name: str) -> str:
     return f"{study.profile.profile}-on-{name}"
 
 
-def tests(study: Study, method: str, seed: int, names: Sequence[str], root: str = "", **hyper: Any) -> dict[str, Run]:
+def tests(
+    study: Study, method: str, seed: int, names: Sequence[str], root: str = "", **hyper: Any
+) -> dict[str, Run]:
     """The tests of one run in several places: found, or made now, for which its classifier is trained at most once.
 
     ``scores["drift"]`` is the largest distance, on validation faces, between a logit of this classifier and that of the
@@ -148,11 +169,17 @@ def tests(study: Study, method: str, seed: int, names: Sequence[str], root: str 
 
     def make(wanted: dict[str, Any], name: str) -> Run:
         began = perf_counter()
-        sets = {"test": faces(study, name, root), "validation": study.faces("validation"), "home": study.faces("test")}
+        sets = {
+            "test": faces(study, name, root),
+            "validation": study.faces("validation"),
+            "home": study.faces("test"),
+        }
         predictions = study.predict(classifier(), sets)
         home, drift = study.find(study.config(method, complete, seed)), None
         if home is not None and "logit" in home.predictions:  # most published runs lack it
-            here = predictions.loc[predictions["split"] == "validation", "logit"].to_numpy(np.float64)
+            here = predictions.loc[predictions["split"] == "validation", "logit"].to_numpy(
+                np.float64
+            )
             drift = float(np.abs(here - home.logits("validation")).max())
         scores = {"drift": drift, "seconds": round(perf_counter() - began, 1)}
         return runs.store(study.runs_root, wanted, predictions, scores)
@@ -168,8 +195,12 @@ def results(study: Study, name: str, method: str) -> list[Run]:
     """All tests of a method's runs in one place: the published ones, else this machine's; [] where neither has any."""
     wanted = config(study, name, method, {}, 0)["study"]
     found = runs.published_runs(study.published_root, folder(study, name), method)
-    mine = runs.all_runs(study.runs_root, lambda c: c["study"] == wanted and c["method"] == method)
-    return [run for run in found if run.config["study"] == wanted] or sorted(mine, key=lambda run: run.seed)
+    mine = runs.all_runs(
+        study.runs_root, lambda c: c["study"] == wanted and c["method"] == method
+    )
+    return [run for run in found if run.config["study"] == wanted] or sorted(
+        mine, key=lambda run: run.seed
+    )
 
 
 def publish(study: Study) -> list[Path]:
