@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -40,6 +40,38 @@ def resolve(path: str | Path) -> Path:
     if given.is_absolute() or given.exists():
         return given
     return home() / given
+
+
+@contextmanager
+def reading(path: str | Path, then: str = "fetch it again") -> Iterator[None]:
+    """Around whatever reads a file that may be damaged or foreign: in place of its error one line says what the file is.
+
+    then  what to do about it
+    Raises AimfairError for a file that :func:`recognise` knows, and for any error while it is read.
+    """
+    with suppress(OSError), Path(path).open("rb") as file:
+        if known := recognise(file.read(500)):
+            raise AimfairError(f"{path} {known}: {then}")
+    try:
+        yield
+    except (AimfairError, MemoryError):
+        raise
+    except PermissionError as error:
+        raise AimfairError(f"{path} may not be read by this user (permission denied)") from error
+    except Exception as error:  # readers meet what they do not expect with whatever exception comes first
+        reason = error.strerror if isinstance(error, OSError) else ""
+        reason = reason or " ".join(str(error).split())[:200] or type(error).__name__
+        raise AimfairError(f"{path} cannot be read ({reason}): {then}") from error
+
+
+def recognise(start: bytes) -> str:
+    """What a file is, by its first bytes, that only bears the name of another; empty where that cannot be told."""
+    start = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if not start:
+        return "is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS and not the file itself (git lfs pull fetches that)"
+    return "is a web page and no data file" if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")) else ""
 
 
 def cores() -> int:

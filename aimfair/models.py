@@ -6,6 +6,7 @@ parameter tensors are torchvision's and timm's, because the mask of AIM-Fair is 
 
 from __future__ import annotations
 
+import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from aimfair.environment import AimfairError
+from aimfair.environment import AimfairError, reading
 from aimfair.faces import FaceSet
 
 
@@ -223,11 +224,19 @@ def imagenet_file(backbone: str = "resnet18") -> Path:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.exists():
         raise AimfairError(f"no weights at {path}")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    with reading(path, "fetch it again, or save a state_dict of tensors as safetensors"):
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
 
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)  # tensors only: nothing is unpickled
+            return load_file(path)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)  # tensors only: nothing else is unpickled
+        except pickle.UnpicklingError:
+            raise ValueError("it holds more than tensors by name, or is no such file") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        inside = ", ".join(map(str, state)) if isinstance(state, dict) else type(state).__name__
+        raise AimfairError(f"{path} holds no tensors by name but {inside[:100]}: save the state_dict in it by itself")
+    return state
 
 
 def as_input(images: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from aimfair.environment import AimfairError
+from aimfair.environment import AimfairError, reading
 from aimfair.faces import GROUPS
 
 Labels = ArrayLike
@@ -162,9 +162,8 @@ def read_split(path: str | Path) -> dict[str, np.ndarray]:
         header, _, body = Path(path).read_bytes().partition(b"\n")
     except OSError as error:
         raise AimfairError(f"no split can be read from {path} ({error})") from error
-    if header.split() != [b"#", b"sha256", hashlib.sha256(body).hexdigest().encode()]:
-        raise AimfairError(
-            f"{path} does not match the sha256 in its first line: it was edited; restore or write it again"
-        )
-    table = pd.read_csv(io.BytesIO(body), dtype=str, keep_default_na=False)
+    with reading(path, "restore or write it again"):
+        if header.split() != [b"#", b"sha256", hashlib.sha256(body).hexdigest().encode()]:
+            raise ValueError("it was edited: it does not match the sha256 in its first line")
+        table = pd.read_csv(io.BytesIO(body), dtype=str, keep_default_na=False)
     return {str(split): rows.to_numpy(str) for split, rows in table.groupby("split", sort=False)["name"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -288,18 +289,27 @@ class Checkpoint:
     def load(self, device: str) -> tuple[History, State]:
         """Put the saved state back; returns the history and the best weights.
 
-        A file of other settings is ignored: then both are empty, and the training starts afresh.
+        A file of other settings, and one that is damaged, is ignored: then both are empty, and the training starts afresh.
         """
         from safetensors import safe_open
 
-        with safe_open(self.path, "pt", device=device) as file:
-            about = file.metadata()
-            if about["settings"] != json.dumps(self.settings):
-                return History(), {}
-            parts: dict[str, State] = {"model": {}, "best": {}, "momentum": {}, "loss": {}}
-            for name in file.keys():  # noqa: SIM118
-                part, _, rest = name.partition("/")
-                parts[part][rest] = file.get_tensor(name)
+        parts: dict[str, State] = {"model": {}, "best": {}, "momentum": {}, "loss": {}}
+        try:
+            with safe_open(self.path, "pt", device=device) as file:
+                about = file.metadata()
+                if about["settings"] != json.dumps(self.settings):
+                    return History(), {}
+                for name in file.keys():  # noqa: SIM118
+                    part, _, rest = name.partition("/")
+                    parts[part][rest] = file.get_tensor(name)
+            history = History(**json.loads(about["history"]))
+            for part, module in (("model", self.model), ("best", self.model), ("loss", self.loss)):
+                wanted = module.state_dict() if isinstance(module, nn.Module) else {}
+                if {n: v.shape for n, v in parts[part].items()} != {n: v.shape for n, v in wanted.items()}:
+                    raise ValueError(f"its tensors of the {part} are not those of this training")
+        except Exception as error:  # whatever a damaged file causes: nothing of it was put in place yet
+            warnings.warn(f"{self.path} is damaged ({error}): the training starts afresh", stacklevel=3)
+            return History(), {}
         self.model.load_state_dict(parts["model"])
         if isinstance(self.loss, nn.Module):
             self.loss.load_state_dict(parts["loss"])
@@ -308,4 +318,4 @@ class Checkpoint:
                 # same memory layout as the weight, else later sums could round differently
                 buffer = torch.empty_like(parameter).copy_(parts["momentum"][str(number)])
                 self.optimiser.state[parameter]["momentum_buffer"] = buffer
-        return History(**json.loads(about["history"])), parts["best"]
+        return history, parts["best"]

@@ -117,7 +117,7 @@ def test_other_settings_in_the_same_folder_are_refused(pipeline, tmp_path):
     assert read_settings(tmp_path)["guidance"] == 5.0
     for damage in ("[", "[]", "{}", '{"steps": 2}', json.dumps(read_settings(tmp_path) | {"steps": "two"})):
         (tmp_path / "settings.json").write_text(damage)
-        with pytest.raises(AimfairError, match=r"settings\.json is damaged"):
+        with pytest.raises(AimfairError, match=r"settings\.json cannot be read"):
             generate(pipeline, todo, tmp_path, **SETTINGS)
 
 

@@ -150,7 +150,7 @@ def test_the_judges_of_the_shipped_corpora_keep_their_identity():
         (lambda judge, clip: judge.column("Happy"), "no 'Happy', only Bar, Red"),
         (lambda judge, clip: judges.load_clip(clip).column("Happy"), "no 'Happy', only Smiling, Male"),
         (lambda judge, clip: judges.load_clip("no-such-folder"), "no folder no-such-folder"),
-        (lambda judge, clip: judges.load_clip(clip / "tokenizer"), "cannot load the CLIP model"),
+        (lambda judge, clip: judges.load_clip(clip / "tokenizer"), "the CLIP model .* cannot be read"),
         (
             lambda judge, clip: classifier.train_classifier(toy_faces().images, torch.zeros(32, 2), ("a", "b", "c")),
             "32 images and 3 attributes",

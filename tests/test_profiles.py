@@ -125,7 +125,7 @@ def test_files_of_ones_own(tmp_path):
     with pytest.raises(AimfairError, match="one flat mapping"):
         profiles.load(str(file))
     file.write_text("a: [")
-    with pytest.raises(AimfairError, match="not valid YAML"):
+    with pytest.raises(AimfairError, match="mend it, as YAML"):
         profiles.load(str(file))
     with pytest.raises(AimfairError, match=r"no profile 'dmeo'; there are: .*demo"):
         profiles.load("dmeo")

@@ -333,7 +333,7 @@ def test_what_is_not_there(checkout, tmp_path):
     with pytest.raises(AimfairError, match="no grammar for"):
         grammar.make("faceworld/Bald_Male")
     checkout.write_text("{")
-    with pytest.raises(AimfairError, match="not valid JSON"):
+    with pytest.raises(AimfairError, match="restore the file"):
         prompts.bank("faceworld/Smiling_Male")
     with pytest.raises(AimfairError, match="cannot be read"):
         prompts.read_file(tmp_path / "none.json")

@@ -88,7 +88,7 @@ def test_two_processes_that_finish_the_same_run_leave_one_whole_result(tmp_path)
 def test_a_damaged_run_is_named(tmp_path):
     stored = runs.store(tmp_path, config(), predictions(), {})
     (stored.folder / "predictions.parquet").write_bytes(b"PAR1 cut off")
-    with pytest.raises(AimfairError, match=rf"{stored.id} is damaged.*delete the folder"):
+    with pytest.raises(AimfairError, match=rf"{stored.id}.* cannot be read .*: delete .* and run again"):
         runs.find(tmp_path, config())
 
 

@@ -18,7 +18,7 @@ from filelock import FileLock
 from torch import Tensor
 from torch.nn import functional as F
 
-from aimfair.environment import AimfairError, home
+from aimfair.environment import AimfairError, home, reading
 from aimfair.faces import GROUPS, FaceSet
 from aimfair.generate.classifier import Classifier, Judge, load_classifier, train_classifier
 from aimfair.generate.corpora import Corpus
@@ -148,12 +148,9 @@ def load_clip(name_or_folder: str | Path, device: str = "cpu") -> Clip:
     name = str(name_or_folder)
     if not Path(name).is_dir() and name.count("/") != 1:
         raise AimfairError(f"no folder {name}, and a model on the Hugging Face hub is called owner/name")
-    try:
-        model = CLIPModel.from_pretrained(name, use_safetensors=True)
+    with reading(f"the CLIP model {name}", "give a folder, or a hub name while online"):
+        model, found = CLIPModel.from_pretrained(name, use_safetensors=True, output_loading_info=True)
+        if absent := [*found["missing_keys"], *found["mismatched_keys"]]:  # these would be drawn at random
+            raise ValueError(f"its weights lack {absent[0]}, {len(absent)} tensors in all")
         processor = CLIPProcessor.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise AimfairError(
-            f"cannot load the CLIP model {name}: {reason} - give a folder, or a hub name while online"
-        ) from error
     return Clip(model.to(device).eval(), processor)

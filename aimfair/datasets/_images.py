@@ -28,7 +28,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from aimfair.datasets import Catalogue
-from aimfair.environment import AimfairError, cores, home
+from aimfair.environment import AimfairError, cores, home, reading, recognise
 from aimfair.progress import progress
 
 MEMORY_LIMIT = 4 * 2**30
@@ -53,12 +53,8 @@ class Container:
             walk = os.walk(path)
             names = [(Path(at) / name).relative_to(path).as_posix() for at, _, found in walk for name in found]
         else:
-            try:
+            with reading(path):
                 self._archive = zipfile.ZipFile(path)
-            except zipfile.BadZipFile as error:
-                raise AimfairError(f"{path} is not a complete zip file ({error}): fetch it again") from error
-            except OSError as error:
-                raise AimfairError(f"{path} cannot be read ({error})") from error
             names = [entry.filename for entry in self._archive.infolist() if not entry.is_dir()]
         self.members = sorted(names)
 
@@ -94,10 +90,8 @@ def read_list(path: Path, **options: Any) -> pd.DataFrame:
     """``pd.read_csv`` of a list that describes images; fields are separated by commas in a ``.csv``, by white space in a
     ``.txt``. Raises AimfairError for what is no table."""
     separated: dict[str, Any] = {"sep": r"\s+"} if path.suffix == ".txt" else {"skipinitialspace": True}
-    try:
+    with reading(path):
         table = pd.read_csv(path, **separated, **options)
-    except (ValueError, OSError) as error:  # pandas raises kinds of ValueError for whatever is wrong with a list
-        raise AimfairError(f"{path} cannot be read as a list ({str(error).strip()}): fetch it again") from error
     if not isinstance(
         table.index, pd.RangeIndex
     ):  # of too many fields pandas takes the first as index, and shifts the rest
@@ -143,8 +137,9 @@ def tar_as_zip(archive: Path) -> Path:
                         if content := source.extractfile(member) if member.isfile() else None:
                             copy.writestr(zipfile.ZipInfo(member.name), content.read())
                 whole.replace(target)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise AimfairError(f"{archive} is damaged or incomplete ({error}): fetch it again") from error
+    except (tarfile.TarError, EOFError, zlib.error):
+        with reading(archive):
+            raise
     except OSError as error:
         raise AimfairError(f"{archive} cannot be unpacked into {cache} ({error}): make room there") from error
     return target
@@ -251,7 +246,7 @@ def decode(data: bytes, size: int) -> np.ndarray:
     except (BrokenImage, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise BrokenImage("is not a JPEG, PNG, BMP or WebP image") from None
+        raise BrokenImage(recognise(data[:500]) or "is not a JPEG, PNG, BMP or WebP image") from None
     except Exception as error:  # decoders meet damaged input with whatever exception comes first
         raise BrokenImage(f"cannot be decoded: {error}") from error
     return np.asarray(face).transpose(2, 0, 1)

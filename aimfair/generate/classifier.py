@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aimfair.environment import AimfairError
+from aimfair.environment import AimfairError, reading
 from aimfair.models import ResNet18, as_input, save
 from aimfair.progress import progress
 
@@ -70,17 +70,18 @@ class Classifier(Judge):
 
 
 def load_classifier(path: Path, device: str = "cpu") -> Classifier:
-    """A classifier that :meth:`Classifier.save` wrote. Raises AimfairError where there is none."""
+    """A classifier that :meth:`Classifier.save` wrote. Raises AimfairError where there is none, or a file that is none."""
     from safetensors import safe_open
     from safetensors.torch import load_file
 
     if not path.exists():
         raise AimfairError(f"no classifier at {path}: train one with aimfair.generate.classifier.train_classifier")
-    with safe_open(path, "pt") as file:
-        about = file.metadata()
-    attributes = tuple(about["attributes"].split(","))
-    model = _network(len(attributes), seed=0)
-    model.load_state_dict(load_file(path))
+    with reading(path, "fetch it again, or delete it where it was trained here"):
+        with safe_open(path, "pt") as file:
+            about = file.metadata()
+        attributes = tuple(about["attributes"].split(","))
+        model = _network(len(attributes), seed=0)
+        model.load_state_dict(load_file(path))
     return Classifier(model.to(device).eval(), attributes, int(about.get("size", 64)))
 
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pandas as pd
 from filelock import FileLock
 
-from aimfair.environment import AimfairError
+from aimfair.environment import AimfairError, reading
 from aimfair.faces import GROUPS
 from aimfair.prompts import Prompt
 
@@ -183,12 +183,10 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
             values = " and ".join(map(repr, told[mixed[0]][:2]))
             raise AimfairError(f"the images in {folder} were made with {mixed[0]} {values}: choose another folder")
         return {name: ", ".join(values) if name == "dtype" else values[0] for name, values in told.items() if values}
-    try:
+    with reading(file, "mend it, or choose another folder for these images"):
         settings = json.loads(file.read_text(encoding="utf-8"))
         if not all(isinstance(settings[name], str if name in TEXTS else (int, float)) for name in SETTINGS):
-            raise TypeError("a value of another kind")
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise AimfairError(f"{file} is damaged: mend it, or choose another folder for these images") from error
+            raise TypeError("a value is of another kind")
     return settings
 
 

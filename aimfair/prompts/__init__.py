@@ -20,7 +20,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from aimfair.environment import AimfairError, home
+from aimfair.environment import AimfairError, home, reading
 from aimfair.faces import GROUPS
 from aimfair.prompts.coverage import asked_for, surpluses
 from aimfair.prompts.replies import OPENING, listing
@@ -136,17 +136,14 @@ class _Bank(BaseModel):
 
 def read_file(path: Path) -> dict[str, Any]:
     """The record in a file, wherever it is; see :func:`read`."""
-    try:
+    with reading(path, "restore the file or write the bank again"):
         record = json.loads(path.read_text(encoding="utf-8"))
+    try:
         _Bank.model_validate(record)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise AimfairError(f"{path}: {where}: {first['msg']}; restore the file or write the bank again") from None
-    except ValueError as error:
-        raise AimfairError(f"{path} is not valid JSON: {error}") from error
-    except OSError as error:
-        raise AimfairError(f"{path} cannot be read: {error.strerror or error}") from error
     return record
 
 

@@ -14,7 +14,7 @@ import torch
 
 from aimfair import prompts
 from aimfair.audit import judges, measures, nuisances, report
-from aimfair.environment import AimfairError, home
+from aimfair.environment import AimfairError, home, reading
 from aimfair.faces import GROUPS, FaceSet
 from aimfair.generate import corpora
 from aimfair.generate.classifier import Classifier, Judge, load_classifier
@@ -236,7 +236,8 @@ def _training_record(profile: Profile) -> dict[str, Any]:
     path = Path(model_of(profile), "training.json") if is_tiny(profile) else None
     if path is None or not path.exists():
         return {}
-    record = json.loads(path.read_text())
+    with reading(path):
+        record = dict(json.loads(path.read_text()))
     for stage in record.values():
         if isinstance(stage, dict):
             stage.pop("losses", None)

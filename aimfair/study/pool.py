@@ -18,7 +18,7 @@ from filelock import FileLock
 from aimfair import datasets, prompts
 from aimfair.datasets import Catalogue
 from aimfair.datasets import folder as image_folder
-from aimfair.environment import AimfairError, home, resolve
+from aimfair.environment import AimfairError, home, reading, resolve
 from aimfair.faces import FaceSet
 from aimfair.generate import draw, edit, manifest, pipelines, presets, tiny_sd
 from aimfair.generate.manifest import AnyJob, Job
@@ -228,7 +228,8 @@ def generator_identity(profile: Profile) -> str:
     if is_made_elsewhere(profile):
         depends = image_folder.fingerprint(pool_folder(profile), profile.target, profile.protected)
     elif name.startswith("data/tiny-sd/") and record.exists():
-        told = json.dumps(json.loads(record.read_text()), sort_keys=True)
+        with reading(record):
+            told = json.dumps(json.loads(record.read_text()), sort_keys=True)
         depends = hashlib.blake2b(told.encode(), digest_size=4).hexdigest()
     elif name in presets.available():
         depends = presets.find(name).revision[:12]

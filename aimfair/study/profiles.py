@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from aimfair import datasets
 from aimfair.audit import selection
-from aimfair.environment import AimfairError, home
+from aimfair.environment import AimfairError, home, reading
 from aimfair.generate import presets
 from aimfair.models import BACKBONES, IMAGE_SIZES
 from aimfair.prompts import VARIANTS
@@ -217,10 +217,8 @@ def load(name: str, **changes: Any) -> Profile:
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder() / f"{name}.yaml"
     if not path.exists():
         raise AimfairError(f"no profile {name!r}; there are: {', '.join(available())}, or give the path of a YAML file")
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise AimfairError(f"{path} is not valid YAML: {error}") from error
+    with reading(path, "mend it, as YAML in UTF-8"):
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
     if not isinstance(content, dict):
         raise AimfairError(f"{path} must hold one flat mapping of names to values")
     own = {k: v for k, v in content.items() if k not in COMMON or k == "profile"}

@@ -27,7 +27,7 @@ import pandas as pd
 from torch import nn
 
 from aimfair import models
-from aimfair.environment import AimfairError, home, resolve
+from aimfair.environment import AimfairError, home, reading, resolve
 from aimfair.metrics import FairnessReport, fairness_report
 from aimfair.training import History
 
@@ -130,15 +130,16 @@ def store(root: Path, config: Config, predictions: pd.DataFrame, scores: Config,
 
 def load(folder: Path) -> Run:
     """The run in ``folder``. Raises AimfairError if a file is missing or damaged."""
-    try:
-        return Run(
-            json.loads((folder / "config.json").read_text()),
-            json.loads((folder / "scores.json").read_text()),
-            pd.read_parquet(folder / "predictions.parquet"),
-            folder,
-        )
-    except (OSError, ValueError) as error:
-        raise AimfairError(f"run {folder} is damaged ({error}): delete the folder and run again") from error
+    predictions = folder / "predictions.parquet"
+    with reading(predictions, f"delete {folder} and run again"):
+        table = pd.read_parquet(predictions)
+        return Run(read_json(folder / "config.json"), read_json(folder / "scores.json"), table, folder)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Configuration or scores of a run. Raises AimfairError for a damaged file."""
+    with reading(path, f"delete {path.parent} and run again"):
+        return dict(json.loads(path.read_text()))
 
 
 def find(root: Path, config: Config) -> Run | None:
@@ -150,7 +151,7 @@ def find(root: Path, config: Config) -> Run | None:
 def all_runs(root: Path, keep: Callable[[dict[str, Any]], bool] = lambda config: True) -> Iterator[Run]:
     """Every finished run below ``root`` whose configuration ``keep`` accepts, by id; unfinished ones are hidden folders."""
     for path in sorted(root.glob("[!.]*/config.json")):
-        if keep(json.loads(path.read_text())):
+        if keep(read_json(path)):
             yield load(path.parent)
 
 
@@ -247,14 +248,16 @@ def _short(value: Any) -> Any:
 
 @cache  # a batch never changes
 def _packed(batch: Path) -> dict[str, dict[str, Any]]:
-    rows = pd.read_parquet(batch).to_dict("records")
-    configs = [json.loads(row["config"]) for row in rows]
-    return {run_id(config): row | {"config": config} for config, row in zip(configs, rows, strict=True)}
+    with reading(batch, "restore it (git checkout) or fetch it again"):
+        rows = pd.read_parquet(batch).to_dict("records")
+        configs = [json.loads(row["config"]) for row in rows]
+        return {run_id(config): row | {"config": config} for config, row in zip(configs, rows, strict=True)}
 
 
 @cache
 def _faces(path: Path) -> pd.DataFrame:
-    return pd.read_parquet(path)
+    with reading(path, "restore it (git checkout) or fetch it again"):
+        return pd.read_parquet(path)[FACES]
 
 
 def _unpack(folder: Path, packed: dict[str, Any]) -> Run:

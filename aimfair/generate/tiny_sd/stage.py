@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,12 @@ def train_stage(
         "running": 0.0,
     }
     if file.exists():
-        kept = torch.load(file, map_location=device, weights_only=True)
-        if kept["settings"] == state["settings"]:
+        try:
+            kept = torch.load(file, map_location=device, weights_only=True)
+        except Exception:  # whatever a damaged file causes
+            warnings.warn(f"{file} is damaged: this stage starts afresh", stacklevel=2)
+            kept = {}
+        if kept.get("settings") == state["settings"]:
             modules.load_state_dict(kept.pop("modules"))
             optimiser.load_state_dict(kept.pop("optimiser"))
             state = kept

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
@@ -78,4 +77,4 @@ def _work(method: str, faces: int, pretrain_epochs: int, finetune_epochs: int) -
 
 def _mine(root: Path) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     for path in root.glob("[!.]*/config.json"):
-        yield json.loads(path.read_text()), json.loads((path.parent / "scores.json").read_text())
+        yield runs.read_json(path), runs.read_json(path.parent / "scores.json")
