@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 from PIL import Image
 from tiny_pipelines import pictures, stable_diffusion
 
@@ -257,3 +258,20 @@ def test_options_that_would_do_nothing_and_files_in_place_of_folders_are_refused
     ):
         assert cli.main(["generate", "--profile", "smoke", "--device", "cpu", *given]) == 2
         assert says in capsys.readouterr().err
+
+
+def test_the_faces_that_taught_the_generator_are_a_control(monkeypatch):
+    """In their natural shares within a class, where the control does not know their groups."""
+    world = corpora.faceworld("", 16, n=600)
+    monkeypatch.setattr(pool, "load_corpus", lambda profile, data_root: world)
+    p = profiles.load("smoke", generator="corpus", images_per_group=40, image_size=16)
+    faces = pool.synthetic_faces(p)
+    assert faces.counts() == (40, 40, 40, 40) and pool.generator_identity(p) == "corpus@faceworld"
+    male = dict(zip(world.names, world.labels.T, strict=True))["Male"]
+    places = [int(name.rpartition("-")[2]) for name in faces.names]
+    assert torch.equal(faces.protected, male[places])
+    blind = pool.synthetic_faces(replace(p, generator="corpus-without-groups"))
+    places = [int(name.rpartition("-")[2]) for name in blind.names]
+    assert blind.counts() == (40, 40, 40, 40) and not torch.equal(blind.protected, male[places])
+    with pytest.raises(AimfairError, match=r"the corpus faceworld does not know White"):
+        pool.synthetic_faces(replace(p, protected="White"))

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock
 
 from aimfair import datasets, prompts
 from aimfair.datasets import Catalogue
 from aimfair.datasets import folder as image_folder
 from aimfair.environment import AimfairError, home, reading, resolve
-from aimfair.faces import FaceSet
+from aimfair.faces import FaceSet, group_index
 from aimfair.generate import draw, edit, manifest, pipelines, presets, tiny_sd
 from aimfair.generate.manifest import AnyJob, Job
 from aimfair.generate.pipelines import Compute
@@ -29,14 +30,40 @@ from aimfair.study.profiles import Profile
 ELSEWHERE = "folder:"
 """How a generator begins that is none: a folder of images made elsewhere."""
 
+CONTROLS = ("corpus", "corpus-without-groups")
+"""Generators that are none: the very faces on which the profile's generator learns, in place of what it draws. The second
+one does not know their protected labels: they are shuffled within each class, so that groups have their natural shares."""
+
 
 def synthetic_faces(profile: Profile, device: str = "cpu", data_root: str = "") -> FaceSet:
     """``images_per_group`` synthetic faces of each group, in a fixed order.
 
     Images are generated where they are missing and kept under ``data/synthetic/``; two processes that want the same
-    pool wait for each other. ``generator: folder:PATH`` takes images made elsewhere.
+    pool wait for each other. ``generator: folder:PATH`` takes images made elsewhere, and those of :data:`CONTROLS` the
+    faces that taught the generator.
     """
+    if profile.generator in CONTROLS:
+        return corpus_faces(profile, data_root)
     return take_faces(profile, pool_catalogue(profile, device, data_root))
+
+
+def corpus_faces(profile: Profile, data_root: str = "") -> FaceSet:
+    """``images_per_group`` faces of each group (all, where there are fewer) of the profile's corpus, in its order.
+
+    Raises AimfairError for a corpus that does not know both attributes, and as :func:`aimfair.study.corpus.load_corpus`.
+    """
+    corpus = load_corpus(profile, data_root)
+    if absent := {profile.target, profile.protected} - set(corpus.names):
+        raise AimfairError(f"the corpus {profile.corpus} does not know {min(absent)}: it has {', '.join(corpus.names)}")
+    target, protected = (corpus.labels[:, corpus.names.index(n)].clone() for n in (profile.target, profile.protected))
+    if profile.generator == CONTROLS[1]:
+        generator = torch.Generator().manual_seed(0)
+        for members in ((target == c).nonzero().squeeze(1) for c in (0, 1)):
+            protected[members] = protected[members[torch.randperm(len(members), generator=generator)]]
+    groups = group_index(target, protected)
+    kept = torch.cat([(groups == g).nonzero().squeeze(1)[: profile.images_per_group] for g in range(4)])
+    names = np.array([f"{profile.corpus}-{i}" for i in kept.tolist()])
+    return FaceSet(corpus.images[kept], target[kept], protected[kept], names)
 
 
 def pool_catalogue(profile: Profile, device: str = "cpu", data_root: str = "", on_error: str = "raise") -> Catalogue:
@@ -73,8 +100,8 @@ def take_faces(profile: Profile, catalogue: Catalogue) -> FaceSet:
 
 
 def is_made_elsewhere(profile: Profile) -> bool:
-    """Whether the profile takes its synthetic images from a folder and draws none."""
-    return profile.generator.startswith(ELSEWHERE)
+    """Whether the profile takes its synthetic images from a folder, or from the corpus, and draws none."""
+    return profile.generator.startswith(ELSEWHERE) or profile.generator in CONTROLS
 
 
 def pool_folder(profile: Profile) -> Path:
@@ -225,7 +252,9 @@ def generator_identity(profile: Profile) -> str:
     another folder that of its weights. Nothing more for other models of the hub, and for what is not there.
     """
     name, record = profile.generator, home() / profile.generator / "training.json"
-    if is_made_elsewhere(profile):
+    if name in CONTROLS:
+        depends = profile.corpus
+    elif is_made_elsewhere(profile):
         depends = image_folder.fingerprint(pool_folder(profile), profile.target, profile.protected)
     elif name.startswith("data/tiny-sd/") and record.exists():
         with reading(record):

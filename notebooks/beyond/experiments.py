@@ -152,6 +152,19 @@ def _main() -> list[Row]:
         _from_erm("ltgc-mixing"),
         _with_setting("maple", share=(0.1, 0.3, 0.7)),
     ]
+    taught = {  # is it the drawing that helps, or the faces that the generator has seen?
+        "faces that taught the generator": "corpus",
+        "the same, groups unknown": "corpus-without-groups",
+    }
+    for words, generator in taught.items():
+        rows += [
+            replace(row, title=f"{row.title}, {words}", changes={"generator": generator})
+            for row in (
+                _from_scratch("synthetic-only"),
+                _from_scratch("supplementation"),
+                _from_erm("full-finetuning", kept=True),
+            )
+        ]
     return rows
 
 
