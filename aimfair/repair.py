@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from aimfair import masks
+from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.gradients import gap, mean_gradients
 from aimfair.training import History, Schedule, fit
@@ -106,6 +107,8 @@ def only_elements(model: nn.Module, elements: Mapping[str, Tensor], weight_decay
         return lambda gradient: torch.where(chosen, gradient + weight_decay * parameter.detach(), 0.0)
 
     named = dict(model.named_parameters())
+    if unknown := elements.keys() - named:
+        raise AimfairError(f"the mask names tensors that the model does not have: {sorted(unknown)[:3]}")
     handles = [named[name].register_hook(keep(named[name], chosen)) for name, chosen in elements.items()]
     try:
         yield

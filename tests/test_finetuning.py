@@ -8,7 +8,7 @@ import pytest
 import torch
 from toys import same, state, toy_faces
 
-from aimfair import masks, methods, models, training
+from aimfair import masks, methods, models, repair, training
 from aimfair.environment import AimfairError
 from aimfair.methods import lora
 from aimfair.methods.blocks import BLOCKS, split_blocks
@@ -153,6 +153,12 @@ def test_single_weights_outside_the_mask_stay_bit_identical(bench):
     assert all(torch.equal(old[n][~chosen[n]], new[n][~chosen[n]]) for n in chosen)
     changed = sum(int((old[n] != new[n]).sum()) for n in chosen)
     assert changed > 0.99 * sum(int(m.sum()) for m in chosen.values())
+
+
+@pytest.mark.parametrize("mask", [{"fc.wait"}, {"fc.wait": torch.ones(1, dtype=torch.bool)}])
+def test_a_mask_that_names_no_tensor_is_refused_in_a_line(bench, mask):
+    with pytest.raises(AimfairError, match=r"names tensors that the model does not have: \['fc.wait'\]"):
+        repair.finetune(bench.biased_model(), bench.balanced, bench.validation, bench.finetuning, 1, mask=mask)
 
 
 # --------------------------------------------------------------------------------------------------------------- blocks

@@ -102,7 +102,10 @@ def test_unknown_names_are_refused_with_the_known_ones():
         ("subsampling", {"same_updates": 2}, "true or false, such as True"),
         ("jtt", {"added": True}, "False, the only value that it has here"),
         ("lff", {"gce": "released"}, "true, the only value that it has here"),
-        ("jtt", {"upweight": True}, "a number"),
+        ("jtt", {"upweight": True}, "a whole number"),
+        ("xrm", {"twin_epochs": 2.5}, "a whole number"),
+        ("random-mask", {"draw": 0.5}, "a whole number"),
+        ("synthetic-groups", {"faces": 10.0}, "a whole number"),
     ],
 )
 def test_an_impossible_hyper_parameter_is_refused(name, given, wanted):
@@ -123,7 +126,7 @@ def test_possible_hyper_parameters_are_taken_as_they_are_and_fixed_ones_are_part
     [
         ("cvar-dro", [{"alpha": 0.0}, {"alpha": 1.1}], "0 < alpha <= 1, got"),
         ("ltgc-mixing", [{"a": 0.0}, {"pairing": "random"}], "a must be above 0 and pairing any or same label"),
-        ("jtt", [{"upweight": 0}, {"upweight": 2.5}, {"first_epochs": 0}], "JTT"),
+        ("jtt", [{"upweight": 0}, {"first_epochs": 0}], "JTT"),
         ("eiil", [{"reference_epochs": 0}, {"eta": -0.1}], "EIIL"),
         ("xrm", [{"twin_epochs": 0}, {"eta": -0.1}], "XRM"),
         ("lff", [{"q": 1.5}, {"decay": 1.0}], "LfF"),

@@ -404,3 +404,13 @@ def test_a_profile_may_name_a_bank():
     assert profiles.load("demo", prompts="contextual-25@mine").prompts == "contextual-25@mine"
     with pytest.raises(AimfairError, match="prompts must be one of contextual"):
         profiles.load("demo", prompts="mine@contextual")
+
+
+def test_the_recorded_banks_are_those_of_the_published_runs_and_a_changed_one_has_a_digest(tmp_path, monkeypatch):
+    for task in prompts.banks():
+        name, at, mine = task.partition("@")
+        assert prompts.identity(name, f"no-pose{at}{mine}") == f"no-pose{at}{mine}"
+    assert prompts.identity("faceworld/Nothing_Male", "plain") == "plain"
+    monkeypatch.setattr(prompts, "path_of", lambda task: tmp_path / "bank.json")
+    (tmp_path / "bank.json").write_text('{"groups": {}}')
+    assert re.fullmatch("plain@mine#[0-9a-f]{8}", prompts.identity("faceworld/Smiling_Male", "plain@mine"))

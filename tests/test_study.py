@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from aimfair import environment, gradients, methods, study
+from aimfair import environment, gradients, methods, prompts, study
 from aimfair.environment import AimfairError
 from aimfair.study import runs, search, tables
 
@@ -53,6 +53,35 @@ def small(pool, runs_root, **changes):
     opened = study.open_study("smoke", changes=changes, device="cpu", runs_root=str(runs_root))
     opened.split["test"] = opened.split["test"][:120]  # a small test set for a quick test
     return opened
+
+
+def test_a_file_that_holds_something_else_makes_other_runs(pool, tmp_path, monkeypatch):
+    shutil.copytree(pool, tmp_path / "faces")
+    weights, bank = tmp_path / "mine.safetensors", tmp_path / "bank.json"
+    image, labels = tmp_path / "faces/Smiling_Male/0_0/00000.png", tmp_path / "faces/Smiling_Male/manifest.csv"
+    recorded = prompts.path_of("faceworld/Smiling_Male").read_text()
+    weights.write_bytes(b"weights")
+    bank.write_text(recorded)
+    names = sorted(path.relative_to(labels.parent).as_posix() for path in labels.parent.rglob("*.png"))
+    rows = [f"{name},{name[0]},{name[2]},train" for name in names]
+    labels.write_text("\n".join(["path,target,protected,split", *rows]))
+    monkeypatch.setattr(prompts, "path_of", lambda task: bank)
+
+    def ids(**changes):
+        lab = study.open_study("smoke", changes=changes, data_root=str(tmp_path / "faces"), runs_root=str(tmp_path))
+        return [runs.run_id(lab.config(method, {}, 100)) for method in ("erm", "aim-fair")]
+
+    for changes, file, old, new, others in (
+        ({}, bank, b"full beard", b"grey beard", [False, True]),  # ERM is given no synthetic face
+        ({"weights": str(weights)}, weights, b"w", b"W", [True, True]),
+        ({"generator": f"folder:{tmp_path / 'faces'}"}, image, image.read_bytes()[-40:-20], bytes(20), [False, True]),
+        ({"dataset": "folder"}, labels, b"0_0/00001.png,0,0,train", b"0_0/00001.png,0,0,test", [True, True]),
+    ):
+        before, plain, content = ids(**changes), ids(), file.read_bytes()
+        assert before == ids(**changes) and old in content
+        file.write_bytes(content.replace(old, new))
+        assert [a != b for a, b in zip(before, ids(**changes), strict=True)] == others
+        assert (plain == ids()) == bool(changes)  # runs that do not name it stay
 
 
 def test_the_training_set_has_the_quotas_and_shares_nothing_with_the_others(lab):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -51,15 +52,18 @@ def catalogue(root: Path, target: str = "target", protected: str = "protected", 
 
 
 def fingerprint(root: Path, target: str, protected: str) -> str:
-    """Eight hex digits that change with the images that :func:`catalogue` would list: their names, labels and sizes in
-    bytes. Empty where there is nothing that it could list."""
+    """Eight hex digits that change with the images that :func:`catalogue` would list: their names, labels, splits, sizes
+    and last KiB, which of a compressed image depends on all before it. Empty where there is nothing that it could list."""
     try:
         known, (base, _) = catalogue(root, target, protected), _base(root, target, protected)
     except AimfairError:
         return ""
     digest = hashlib.blake2b(digest_size=4)
-    for name, *labels in zip(known.names, known.labels(target), known.labels(protected), strict=True):
-        digest.update(f"{name} {labels} {(base / name).stat().st_size}\n".encode())
+    columns = [column for column in (target, protected, "split") if column in known.attributes]
+    for name, labels in zip(known.names, known.attributes[columns].to_numpy().tolist(), strict=True):
+        with (base / name).open("rb") as file:
+            file.seek(max(0, (size := file.seek(0, os.SEEK_END)) - 1024))
+            digest.update(f"{name} {labels} {size}\n".encode() + file.read())
     return digest.hexdigest()
 
 

@@ -147,7 +147,7 @@ class Method:
         """Defaults overridden by ``given``, without the options that have their usual value.
 
         Raises AimfairError for a name that the method does not have and for a value that cannot be meant: of another kind
-        than the usual one, not finite, or a learning rate or ``k`` that is not above 0.
+        than the usual one (where that is whole, so must it be), not finite, or a learning rate or ``k`` that is not above 0.
         """
         for name in given:
             if name not in self.usual:
@@ -172,8 +172,8 @@ class Method:
                 wanted = f"true or false, such as {usual}"
         elif value is None and usual is None:
             return value
-        elif isinstance(value, bool) or not isinstance(value, int if name == "k" else (int, float)):
-            wanted = "a whole number" if name == "k" else "a number"
+        elif isinstance(value, bool) or not isinstance(value, int if isinstance(usual, int) else (int, float)):
+            wanted = "a whole number" if isinstance(usual, int) else "a number"
         elif not math.isfinite(value):
             wanted = "a finite number"
         elif (name == "k" or name.endswith("lr")) and value <= 0:

@@ -8,6 +8,7 @@ beside the recorded one, and a study takes it by ``prompts: contextual@<name>``.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -96,6 +97,19 @@ def banks() -> list[str]:
 def path_of(task: str) -> Path:
     """The JSON file of a task's bank."""
     return home() / "data" / "prompts" / f"{task}.json"
+
+
+def identity(task: str, variant: str) -> str:
+    """The ``variant``, with a digest of its bank's sentences where they are not those of ``data/prompts/recorded.json``,
+    from which the published images were drawn; and nothing more where there is no bank."""
+    name = task + "".join(variant.partition("@")[1:])
+    try:
+        groups = json.dumps(json.loads(path_of(name).read_text())["groups"], sort_keys=True)
+    except (OSError, ValueError, LookupError, TypeError):  # whoever draws from it is told what is wrong
+        return variant
+    digest = hashlib.blake2b(groups.encode(), digest_size=4).hexdigest()
+    recorded = json.loads((home() / "data" / "prompts" / "recorded.json").read_text())
+    return variant if recorded.get(name) == digest else f"{variant}#{digest}"
 
 
 def read(task: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import re
@@ -20,9 +21,10 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from aimfair import datasets, environment, methods, models
+from aimfair import datasets, environment, methods, models, prompts
 from aimfair.audit import selection
 from aimfair.datasets import Catalogue
+from aimfair.datasets import folder as image_folder
 from aimfair.environment import AimfairError, Diverged, home, resolve
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench
@@ -30,7 +32,7 @@ from aimfair.study import measurements, profiles, runs, search
 from aimfair.study.audit import judge_identity, judge_of
 from aimfair.study.faces import splits, synthetic_sets
 from aimfair.study.measurements import SCORES
-from aimfair.study.pool import edited_faces, generator_identity, synthetic_faces
+from aimfair.study.pool import edited_faces, generator_identity, is_made_elsewhere, synthetic_faces
 from aimfair.study.profiles import SEEDS, Profile
 from aimfair.study.runs import Run
 from aimfair.training import History
@@ -216,7 +218,7 @@ class Study:
         Which synthetic faces there are decides nothing for a method that is given none: ERM with another generator or
         other prompts is the same run.
         """
-        settings = self.profile.settings() | {"generator": self._generator}
+        settings = self.profile.settings() | self._contents
         known = methods.registry().get(method)
         if known is not None and "synthetic" not in known.needs:
             settings = {name: value for name, value in settings.items() if name not in profiles.SYNTHETIC}
@@ -225,9 +227,21 @@ class Study:
         return {"protocol": PROTOCOL, "study": settings, "method": method, "hyper": dict(hyper), "seed": seed}
 
     @cached_property
-    def _generator(self) -> str:
-        """What tells its images from others, once and for all: it may take reading a folder."""
-        return generator_identity(self.profile)
+    def _contents(self) -> dict[str, str]:
+        """The settings that name files, with digests of what these hold, once and for all: it may take reading a folder.
+
+        What the repository ships, and published runs have, is named without one.
+        """
+        p = self.profile
+        named = {"generator": generator_identity(p)}
+        if not is_made_elsewhere(p):
+            named["prompts"] = prompts.identity(f"{p.dataset}/{p.task}", p.prompts)
+        if Path(p.weights).is_file():
+            with open(p.weights, "rb") as file:
+                named["weights"] = f"{p.weights}@{hashlib.file_digest(file, 'blake2b').hexdigest()[:8]}"
+        if p.dataset == "folder" and self.data_root:
+            named["dataset"] = f"folder@{image_folder.fingerprint(resolve(self.data_root), p.target, p.protected)}"
+        return named
 
     def find(self, config: Mapping[str, Any]) -> Run | None:
         """A finished run: with ``reuse`` a published one, else this machine's.
