@@ -46,6 +46,36 @@ def test_the_words_show_verdict_effect_interval_and_number_of_seeds():
     assert str(failed) == "Does not hold here: all rows match (1 of 2)"
 
 
+def shown(thing):
+    """The HTML of a claim, or of several, and its words; everything in it is closed."""
+    from bs4 import BeautifulSoup
+
+    return BeautifulSoup(thing._repr_html_(), "html.parser")
+
+
+@pytest.mark.parametrize(
+    ("claim", "icon"), [(higher("", A + 5, A), "✓"), (higher("", A - 5, A), "✗"), (higher("", [9.0], [1.0]), "?")]
+)
+def test_a_notebook_shows_a_box_with_icon_words_and_folded_evidence(claim, icon):
+    (box,) = shown(claim).select("details.claim")
+    assert box.summary.get_text().startswith(f"{icon} {claim.words}") and claim.evidence in box.get_text()
+    assert claim.evidence not in box.summary.get_text() and "background:rgba" in box["style"]
+
+
+def test_text_of_a_claim_cannot_break_its_box_and_code_is_code():
+    box = shown(claims.claim("`select` of a < b & c</div>", True))
+    assert box.code.get_text() == "select" and "a < b & c</div>" in box.get_text() and box.details is None
+
+
+def test_of_several_claims_the_undecided_ones_are_counted_and_folded():
+    several = claims.Claims([higher("sure", A + 5, A), *(higher(f"open {i}", [9.0], [1.0]) for i in range(3))])
+    summaries = [summary.get_text() for summary in shown(several).select("summary")]
+    assert summaries[0].endswith("sure") and summaries[1].endswith("3 of 4 claims") and len(summaries) == 2
+    assert [item.get_text()[:6] for item in shown(several).select("li")] == ["open 0", "open 1", "open 2"]
+    assert str(several).splitlines() == [str(claim) for claim in several]
+    assert len(shown(claims.Claims(several[:2])).select("summary")) == 2, "a single one is shown like the others"
+
+
 def test_what_was_not_run_is_undecided_on_either_side():
     for test in (claims.higher, claims.lower):
         for sides in ((A, []), ([], A), ([], [])):

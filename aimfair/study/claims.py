@@ -6,8 +6,10 @@ its whole 95 % interval over seeds does, is "contradicted" if the whole interval
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,9 @@ WORDS = {"holds": "wins", "contradicted": "loses", "undecided": "undecided"}
 NOT_RUN = "not run here"
 """The evidence of a claim about runs that do not exist: a chapter can be read before all of its runs are there."""
 
+LOOKS = {"holds": ("✓", "0,158,115"), "contradicted": ("✗", "213,94,0"), "undecided": ("?", "127,127,127")}
+"""The icon and the colour (red, green, blue) of a verdict in a notebook."""
+
 METRICS = ("acc", "wst", "eo_max")
 LOWER_IS_BETTER = ("eo_max", "eo_mean", "std")
 
@@ -52,18 +57,55 @@ class Claim:
         """True if the runs support the claim."""
         return self.verdict == "holds"
 
-    def _words(self) -> tuple[str, str]:
-        fails = self.verdict == "contradicted" and not self.opposite
-        verdict = "Does not hold here" if fails else VERDICTS[self.verdict]
-        return verdict, f"{self.text} ({self.evidence})" if self.evidence else self.text
+    @property
+    def words(self) -> str:
+        """The verdict in words."""
+        return "Does not hold here" if self.verdict == "contradicted" and not self.opposite else VERDICTS[self.verdict]
 
     def __str__(self) -> str:
-        return "{}: {}".format(*self._words())
-
-    def _repr_markdown_(self) -> str:
-        return "**{}:** {}".format(*self._words())
+        return f"{self.words}: {self.text} ({self.evidence})" if self.evidence else f"{self.words}: {self.text}"
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return _callout(self.verdict, f"<b>{self.words}:</b> {_html(self.text)}", _html(self.evidence))
+
+
+class Claims(list[Claim]):
+    """Several claims, shown together: those that the runs decide each in full, the others counted and folded."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self))
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """The decided claims in their order, then one line that opens to the undecided ones."""
+        open_ones = [claim for claim in self if claim.verdict == "undecided"]
+        if len(open_ones) < 2:
+            return "".join(claim._repr_html_() for claim in self)
+        items = "".join(
+            f"<li>{_html(claim.text)}{claim.evidence and f' ({_html(claim.evidence)})'}</li>" for claim in open_ones
+        )
+        many = f"<b>{VERDICTS['undecided']}:</b> {len(open_ones)} of {len(self)} claims"
+        decided_ones = "".join(claim._repr_html_() for claim in self if claim.verdict != "undecided")
+        return decided_ones + _callout("undecided", many, f'<ul style="margin:0">{items}</ul>')
+
+
+def _html(text: str) -> str:
+    """Text with `code`, as HTML."""
+    return re.sub("`(.+?)`", r"<code>\1</code>", escape(text, quote=False))
+
+
+def _callout(verdict: str, summary: str, folded: str) -> str:
+    """A box in the colour of a verdict, readable on light and dark pages and on paper; its style is inline, because
+    JupyterLab has no style sheet of ours."""
+    icon, colour = LOOKS[verdict]
+    style = f"border-left:4px solid rgb({colour});background:rgba({colour},.12);padding:.3em .7em;margin:.3em 0"
+    summary = f'<span aria-hidden="true">{icon}</span> {summary}'
+    if not folded:
+        return f'<div class="claim" style="{style}">{summary}</div>'
+    return f'<details class="claim" style="{style}"><summary>{summary}</summary>{folded}</details>'
 
 
 def decided(low: float, high: float, bound: float = 0.0) -> str:
@@ -132,9 +174,9 @@ def compare(
     return test(text, *(side.loc[seeds].to_numpy(float) for side in sides), **options)
 
 
-def ask(rows: pd.DataFrame, *questions: tuple[Callable[..., Claim], str, str, str, str]) -> list[Claim]:
+def ask(rows: pd.DataFrame, *questions: tuple[Callable[..., Claim], str, str, str, str]) -> Claims:
     """:func:`compare` for several (test, text, first, second, metric)."""
-    return [compare(test, text, rows, first, second, metric) for test, text, first, second, metric in questions]
+    return Claims(compare(test, text, rows, first, second, metric) for test, text, first, second, metric in questions)
 
 
 def compare_all(frame: pd.DataFrame, reference: str, by: str = "method") -> pd.DataFrame:
