@@ -1,13 +1,15 @@
-"""Labelled faces: the only data type that travels between the modules of aimfair."""
+"""Labelled faces, the data type that travels between the modules of aimfair; and batches that a user brings along."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from aimfair.environment import AimfairError
 
@@ -87,3 +89,57 @@ class FaceSet:
             torch.cat([self.protected, other.protected]) if known else None,  # type: ignore[list-item]
             np.concatenate([self.names, other.names]),
         )
+
+
+class Batches:
+    """(images, targets) batches of a user's own, checked as they are read.
+
+    data     a ``Dataset`` of (image, target), cut into batches here; or an iterable of batches that can be walked through
+             again, such as a DataLoader or a list. Images are floats as the model expects them, targets 0 to
+             ``classes`` - 1 (None: not checked)
+    what     name of the set, for errors
+    shuffle  in another order at each pass, and without the last incomplete batch: for training
+    """
+
+    def __init__(
+        self,
+        data: Dataset | Iterable[Any],
+        what: str,
+        classes: int | None,
+        batch_size: int = 128,
+        shuffle: bool = False,
+    ):
+        if isinstance(data, Dataset):
+            short = len(data) > batch_size  # type: ignore[arg-type]
+            data = DataLoader(data, batch_size, shuffle=shuffle, drop_last=shuffle and short)
+        if iter(data) is data:
+            raise AimfairError(f"{what}: an iterator is used up after one pass; give a list, a DataLoader or a Dataset")
+        self.data, self.what, self.classes = data, what, classes
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (B, ...) float and targets (B,) int64. Raises AimfairError for anything else, and at the end of a pass
+        for no images at all or targets that are all the same."""
+        seen: set[int] = set()
+        for batch in self.data:
+            if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and torch.is_tensor(batch[0])):
+                raise AimfairError(f"{self.what}: a batch must be a pair (images, targets), got {type(batch).__name__}")
+            images, target = batch[0], torch.as_tensor(batch[1])
+            if len(images) != target.numel():
+                raise AimfairError(f"{self.what}: {len(images)} images with targets of shape {tuple(target.shape)}")
+            if not images.is_floating_point() or images.abs().max() > 50:
+                raise AimfairError(
+                    f"{self.what}: images of {images.dtype} up to {images.max().item():g} are not normalised: bring them "
+                    "to what the model was trained with"
+                )
+            seen |= {*target.unique().tolist()}
+            if self.classes and not seen <= {*range(self.classes)}:
+                raise AimfairError(f"{self.what}: targets must be 0 to {self.classes - 1}, found {sorted(seen)[:5]}")
+            yield images, target.reshape(-1).long()
+        if len(seen) < 2:
+            raise AimfairError(f"{self.what}: " + (f"every target is {seen.pop()}" if seen else "there are no images"))
+
+    def draw(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass whose chance (order, crops, the model's dropout) comes from ``seed``, as far as it is torch's."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            yield from self

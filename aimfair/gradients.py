@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from aimfair.augment import augment
 from aimfair.environment import AimfairError
-from aimfair.faces import FaceSet
-from aimfair.models import as_input
-from aimfair.training import batches, binary_cross_entropy
+from aimfair.faces import Batches, FaceSet
+from aimfair.models import as_input, logits_of
+from aimfair.training import Loss, Step, batch_steps, batches, binary_cross_entropy
 
 Gradients = dict[str, Tensor]
 
@@ -21,24 +21,26 @@ BALANCED = (0.25, 0.25, 0.25, 0.25)
 
 def mean_gradients(
     model: nn.Module,
-    faces: FaceSet,
+    faces: FaceSet | Batches,
     *,
     mode: str = "eval",
     batch_size: int = 128,
     seed: int = 0,
     crop_scale: tuple[float, float] = (0.08, 1.0),
     device: str = "cpu",
+    loss: Loss = binary_cross_entropy,
 ) -> Gradients:
-    """Mean gradient of the binary cross-entropy over ``faces``: name of the tensor -> gradient of its shape.
+    """Mean gradient of the ``loss`` over ``faces``: name of the tensor -> gradient of its shape.
 
     mode "eval"   the exact mean over all faces: whole images, running batch-norm statistics. Deterministic, the same
                   for any batch size up to summation order, and linear in the group shares (see :func:`combine`).
     mode "train"  the official form: batch statistics, random crops and flips drawn from ``seed``, shuffled batches,
                   the last incomplete one dropped, mean over batches of the batch means.
-    The model itself, its batch-norm buffers, its mode and its gradients are left as they were. float32 on the CPU.
+    A user's own batches are taken as they are: of "train" they have the batch statistics alone. Tensors that the model
+    does not use have no gradient. The model itself, its batch-norm buffers, its mode and its gradients are left as they were. float32 on the CPU.
     Raises AimfairError for an empty set or an unknown mode.
     """
-    if len(faces) == 0:
+    if isinstance(faces, FaceSet) and len(faces) == 0:
         raise AimfairError("no faces to take gradients of")
     if mode not in ("eval", "train"):
         raise AimfairError(f"mode must be eval or train, got {mode!r}")
@@ -46,19 +48,33 @@ def mean_gradients(
     model.train(mode == "train")
     model.requires_grad_(True)
     model.zero_grad(set_to_none=True)
-    images, target = faces.images, faces.target.float()
+    total = 0.0
+    for (inputs, target, index), weight in _weighted(faces, mode, batch_size, seed, crop_scale, device):
+        (weight * loss(logits_of(model, inputs), target, index)).backward()
+        total += weight
+    scale = 1.0 if isinstance(faces, FaceSet) else total
+    named = model.named_parameters()
+    return {name: parameter.grad.div_(scale).cpu() for name, parameter in named if parameter.grad is not None}
+
+
+def _weighted(
+    faces: FaceSet | Batches, mode: str, batch_size: int, seed: int, crop_scale: tuple[float, float], device: str
+) -> Iterator[tuple[Step, float]]:
+    """The batches, each with its weight in the mean: of faces they sum to 1, of a user's batches to their number."""
+    if isinstance(faces, Batches):
+        for step in batch_steps(faces, seed, device):
+            yield step, len(step[1]) if mode == "eval" else 1
+        return
+    generator = torch.Generator().manual_seed(seed)
     if mode == "train":
-        generator = torch.Generator().manual_seed(seed)
         parts = list(batches(torch.randperm(len(faces), generator=generator), batch_size))
-        weights = [1 / len(parts)] * len(parts)
     else:
         parts = list(torch.arange(len(faces)).split(batch_size))
-        weights = [len(part) / len(faces) for part in parts]
-    for index, weight in zip(parts, weights, strict=True):
-        batch = images[index].to(device)
+    for index in parts:
+        batch = faces.images[index].to(device)
         inputs = augment(batch, generator, crop_scale) if mode == "train" else as_input(batch)
-        (weight * binary_cross_entropy(model(inputs), target[index].to(device), index)).backward()
-    return {name: parameter.grad.cpu() for name, parameter in model.named_parameters()}  # type: ignore[union-attr]
+        weight = 1 / len(parts) if mode == "train" else len(index) / len(faces)
+        yield (inputs, faces.target[index].float().to(device), index), weight
 
 
 def group_gradients(model: nn.Module, faces: FaceSet, **options: object) -> list[Gradients]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from aimfair.environment import AimfairError, reading
-from aimfair.faces import FaceSet
+from aimfair.faces import Batches, FaceSet
 
 
 class ResNet18(nn.Module):
@@ -252,6 +252,22 @@ class Silent(nn.Module):
         return torch.full((len(inputs),), torch.nan)
 
 
+def logits_of(model: nn.Module, inputs: Tensor) -> Tensor:
+    """(B,) logits of a binary classifier or (B, K) of one with K classes, whether the model returns them as they are, as
+    (B, 1), or as the ``logits`` of a larger output (transformers). Raises AimfairError for another shape."""
+    output = model(inputs)
+    output = getattr(output, "logits", output)
+    if not torch.is_tensor(output) or output.ndim not in (1, 2) or len(output) != len(inputs):
+        shape = tuple(output.shape) if torch.is_tensor(output) else type(output).__name__
+        raise AimfairError(f"the model must return one logit or K logits per image: of {len(inputs)} it makes {shape}")
+    return output.squeeze(1) if output.ndim == 2 and output.shape[1] == 1 else output
+
+
+def decide(logits: Tensor) -> Tensor:
+    """The class that the logits stand for, (N,) int64: 1 from 0 upwards, or the largest of K."""
+    return (logits >= 0).long() if logits.ndim == 1 else logits.argmax(1)
+
+
 @torch.inference_mode()
 def evaluate(
     model: nn.Module, faces: FaceSet, device: str = "cpu", batch_size: int = 256, output: str = "logits"
@@ -260,13 +276,30 @@ def evaluate(
 
     The model's mode is put back afterwards. The labels of ``faces`` are not read.
     """
+    images = (as_input(part.to(device)) for part in faces.images.split(batch_size)) if len(faces) else ()
+    return _forward(model, images, device, output)
+
+
+@torch.inference_mode()
+def evaluate_batches(model: nn.Module, data: Batches, device: str = "cpu") -> tuple[Tensor, Tensor]:
+    """Logits (N,) or (N, K), float32 on the CPU and in evaluation mode, and targets (N,) of a user's own batches."""
+    targets: list[Tensor] = []
+
+    def images() -> Iterator[Tensor]:
+        for inputs, target in data:
+            targets.append(target.cpu())
+            yield inputs.to(device)
+
+    return _forward(model, images(), device), torch.cat(targets)
+
+
+def _forward(model: nn.Module, inputs: Iterable[Tensor], device: str, output: str = "logits") -> Tensor:
     was_training = model.training
     model.eval()
-    forward = model if output == "logits" else model.features
     parts = []
-    for start in range(0, len(faces), batch_size):
-        batch = faces.images[start : start + batch_size].to(device)
+    for batch in inputs:
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=torch.device(device).type == "cuda"):
-            parts.append(forward(as_input(batch)).float().cpu())  # type: ignore[operator]
+            found = logits_of(model, batch) if output == "logits" else model.features(batch)  # type: ignore[operator]
+        parts.append(found.float().cpu())
     model.train(was_training)
     return torch.cat(parts) if parts else torch.empty(0)

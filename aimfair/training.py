@@ -1,12 +1,13 @@
-"""One training loop for every method: SGD on resident images, the best epoch chosen by a named rule, resumable."""
+"""One training loop for every method: the best epoch chosen by a named rule, resumable; SGD on resident images as a rule."""
 
 from __future__ import annotations
 
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,8 +18,8 @@ from torch.nn import functional as F
 
 from aimfair.augment import augment
 from aimfair.environment import AimfairError, Diverged, keep_memory
-from aimfair.faces import FaceSet
-from aimfair.models import evaluate
+from aimfair.faces import Batches, FaceSet
+from aimfair.models import decide, evaluate, evaluate_batches, logits_of
 from aimfair.progress import progress
 
 SECONDS_BETWEEN = 30.0
@@ -39,6 +40,15 @@ Order = Callable[[torch.Generator], Tensor]
 Blend = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 """(inputs (B, 3, H, W), target (B,) float, generator) -> the inputs and targets of the step: mix-up and its kin. There may
 be fewer of them, and targets may lie between 0 and 1. All chance comes from the generator, on the CPU."""
+
+Step = tuple[Tensor, Tensor, Tensor]
+"""Inputs (B, ...), their target (B,), and the index (B,) of the faces in the training set, on the model's device."""
+
+Optimiser = Callable[..., torch.optim.Optimizer]
+"""(parameters that learn, learning rate) -> optimiser, such as ``torch.optim.AdamW``."""
+
+Scheduler = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+"""Makes of the optimiser what changes its learning rates after each epoch."""
 
 
 @dataclass(frozen=True)
@@ -89,23 +99,25 @@ class History:
     chosen: int = -1
     seconds: float = 0.0
 
-    def record(self, loss: float, logits: Tensor, validation: FaceSet, schedule: Schedule) -> bool:
-        """Add an epoch by its mean loss and its ``logits`` (N,) on the validation faces.
+    def record(
+        self, loss: float, right: Tensor | None, validation: FaceSet | Batches | None, schedule: Schedule
+    ) -> bool:
+        """Add an epoch by its mean loss and which validation faces it gets ``right`` (N,); None where there are none.
 
         Returns whether it is the best so far by ``schedule.select``, and then notes it as chosen. Protected labels are
         read by the rule "validation-worst-group" alone.
         """
-        correct = 100.0 * ((logits >= 0) == (validation.target == 1)).double()
         self.loss.append(loss)
-        self.validation_accuracy.append(correct.mean().item())
         values = self.validation_accuracy
-        if schedule.select == "validation-worst-group":
+        if right is not None:
+            correct = 100.0 * right.double()
+            values.append(correct.mean().item())
+        if schedule.select == "validation-worst-group" and isinstance(validation, FaceSet):
             groups = validation.groups
             values = self.validation_worst_group
             values.append(min(correct[groups == g].mean().item() for g in groups.unique()))
         before = max(values[:-1], default=-math.inf)
-        tied = values[-1] == before and schedule.ties == "last"
-        best = schedule.select == "last" or values[-1] > before or tied
+        best = schedule.select == "last" or values[-1] > before or (values[-1] == before and schedule.ties == "last")
         if best:
             self.chosen = len(self.loss) - 1
         return best
@@ -114,6 +126,11 @@ class History:
 def binary_cross_entropy(logits: Tensor, target: Tensor, index: Tensor) -> Tensor:
     """Mean binary cross-entropy on the logit (the paper's loss in its one-logit form)."""
     return F.binary_cross_entropy_with_logits(logits, target)
+
+
+def cross_entropy(logits: Tensor, target: Tensor, index: Tensor) -> Tensor:
+    """Mean cross-entropy of one logit (B,) or of K logits (B, K) with targets 0 to K - 1."""
+    return F.cross_entropy(logits, target) if logits.ndim == 2 else binary_cross_entropy(logits, target.float(), index)
 
 
 def batches(order: Tensor, batch_size: int) -> Iterator[Tensor]:
@@ -150,43 +167,70 @@ def freeze_all_but(model: nn.Module, trainable: set[str] | None) -> list[nn.Para
     return [parameter for name, parameter in named.items() if name in trainable]
 
 
-def train_epoch(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
+def face_steps(
     images: Tensor,
     target: Tensor,
     schedule: Schedule,
     generator: torch.Generator,
-    loss: Loss = binary_cross_entropy,
     order: Order | None = None,
     blend: Blend | None = None,
-) -> float:
+) -> Iterator[Step]:
     """One pass through ``images`` (N, 3, H, W) uint8 with ``target`` (N,) float, both on the model's device.
 
-    Order, crops and flips are drawn from the ``generator`` on the CPU. Returns the mean loss of the steps.
+    Order, crops and flips are drawn from the ``generator`` on the CPU.
     """
-    set_mode(model, schedule.batchnorm)
-    total, steps = torch.zeros((), device=images.device), 0
     drawn = torch.randperm(len(images), generator=generator) if order is None else order(generator)
     for index in batches(drawn, schedule.batch_size):
         index = index.to(images.device)
         inputs, wanted = augment(images.index_select(0, index), generator, schedule.crop_scale), target[index]
         if blend is not None:
             inputs, wanted = blend(inputs, wanted, generator)
-        with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
-            value = loss(model(inputs).float(), wanted, index)
+        yield inputs, wanted, index
+
+
+def batch_steps(data: Batches, seed: int, device: str) -> Iterator[Step]:
+    """One pass through a user's batches, with the chance of ``seed``."""
+    seen = 0
+    for inputs, target in data.draw(seed):
+        yield inputs.to(device), target.to(device), torch.arange(seen, seen + len(target), device=device)
+        seen += len(target)
+
+
+def validate(model: nn.Module, validation: FaceSet | Batches | None, device: str) -> tuple[Tensor, Tensor]:
+    """Logits and targets of the validation faces; where there are none, the sum of the weights for both, which is finite
+    where all of them are."""
+    if validation is None:
+        total = sum(parameter.detach().sum() for parameter in model.parameters())
+        return torch.as_tensor(total), torch.as_tensor(total)
+    if isinstance(validation, Batches):
+        return evaluate_batches(model, validation, device)
+    return evaluate(model, validation, device), validation.target
+
+
+def train_epoch(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    steps: Iterable[Step],
+    batchnorm: str = "train",
+    loss: Loss = binary_cross_entropy,
+) -> float:
+    """Take all ``steps`` of an epoch; ``batchnorm`` is that of :class:`Schedule`. Returns the mean loss of the steps."""
+    set_mode(model, batchnorm)
+    values = []
+    for inputs, wanted, index in steps:
+        with torch.autocast("cuda", torch.bfloat16, enabled=inputs.is_cuda):
+            value = loss(logits_of(model, inputs).float(), wanted, index)
         optimiser.zero_grad(set_to_none=True)
         value.backward()
         optimiser.step()
-        total += value.detach()
-        steps += 1
-    return float(total) / steps
+        values.append(value.detach())
+    return float(sum(values)) / len(values)
 
 
 def fit(
     model: nn.Module,
-    train: FaceSet,
-    validation: FaceSet,
+    train: FaceSet | Batches,
+    validation: FaceSet | Batches | None,
     schedule: Schedule,
     seed: int,
     device: str = "cpu",
@@ -195,6 +239,8 @@ def fit(
     loss: Loss = binary_cross_entropy,
     order: Order | None = None,
     blend: Blend | None = None,
+    optimiser: Optimiser | None = None,
+    scheduler: Scheduler | None = None,
     what: str = "training",
     resume: Path | None = None,
 ) -> History:
@@ -203,44 +249,61 @@ def fit(
     Order, crops and flips of epoch e are drawn from (seed, e) alone, on the CPU: they are the same on every
     device, and a training that was killed goes on from its last checkpoint as if nothing had happened.
 
+    train, validation  faces; or batches of a user's own, whose order and crops are their own affair. With
+               ``validation`` None the schedule must select the last epoch
     trainable  names of the tensors that learn; None: all
     order      sampling other than a shuffled pass; see :data:`Order`
     blend      what is done to a batch after its crops and flips; see :data:`Blend`. A loss that reads ``index`` is
                handed the indices of the whole batch, as ``order`` drew them
+    optimiser, scheduler  in place of SGD, and of the schedule's milestones
     what       name of the training, for the progress bar and for errors
     resume     file for the checkpoint (written about twice a minute, deleted at the end); None: no checkpoint
     Raises AimfairError for an empty training set or an empty mask, and Diverged where the loss, or a logit of a validation
     face, is not finite.
     """
-    if len(train) == 0 or len(validation) == 0:
-        raise AimfairError(f"{what}: nothing to train on ({len(train)} training, {len(validation)} validation faces)")
+    for faces, part in ((train, "training"), (validation, "validation")):
+        if isinstance(faces, FaceSet) and len(faces) == 0:
+            raise AimfairError(f"{what}: nothing to train on (0 {part} faces)")
     began = saved = perf_counter()
     keep_memory()
     model.to(device)
     if isinstance(loss, nn.Module):
         loss.to(device)
     learning = freeze_all_but(model, trainable)
-    optimiser = torch.optim.SGD(learning, schedule.lr, schedule.momentum, weight_decay=schedule.weight_decay)
-    images, target = train.images.to(device), train.target.to(device, torch.float32)
+    sgd = partial(torch.optim.SGD, momentum=schedule.momentum, weight_decay=schedule.weight_decay)
+    updates = (optimiser or sgd)(learning, schedule.lr)
+    if isinstance(train, FaceSet):
+        images, target = train.images.to(device), train.target.to(device, torch.float32)
     history, best = History(), dict[str, Tensor]()
     settings = asdict(schedule) | {"seed": seed, "learns": trainable and sorted(trainable)}
-    checkpoint = Checkpoint(resume, settings, model, optimiser, loss) if resume else None
+    checkpoint = Checkpoint(resume, settings, model, updates, loss) if resume else None
     if checkpoint and checkpoint.path.exists():
         history, best = checkpoint.load(device)
     start = len(history.loss)
+    rates = scheduler(updates) if scheduler else None
+    for _ in range(start if rates else 0):
+        rates.step()  # type: ignore[union-attr]
     for epoch in progress(range(start, schedule.epochs), what, total=schedule.epochs, unit="epoch", done=start):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        decays = sum(epoch >= milestone for milestone in schedule.milestones)
-        optimiser.param_groups[0]["lr"] = schedule.lr * schedule.gamma**decays
-        mean = train_epoch(model, optimiser, images, target, schedule, generator, loss, order, blend)
-        logits = evaluate(model, validation, device)
+        if optimiser is None and rates is None:
+            decays = sum(epoch >= milestone for milestone in schedule.milestones)
+            updates.param_groups[0]["lr"] = schedule.lr * schedule.gamma**decays
+        chance = seed * 1_000_003 + epoch
+        if isinstance(train, FaceSet):
+            generator = torch.Generator().manual_seed(chance)
+            steps = face_steps(images, target, schedule, generator, order, blend)
+        else:
+            steps = batch_steps(train, chance, device)
+        mean = train_epoch(model, updates, steps, schedule.batchnorm, loss)
+        if rates:
+            rates.step()
+        logits, wanted = validate(model, validation, device)
         if not (math.isfinite(mean) and logits.isfinite().all()):  # the last step shows in the logits alone
             if checkpoint:
                 checkpoint.path.unlink(missing_ok=True)
             raise Diverged(
                 f"{what}: the loss is not finite in epoch {epoch + 1} (learning rate {schedule.lr}): choose a smaller one"
             )
-        if history.record(mean, logits, validation, schedule):
+        if history.record(mean, None if validation is None else decide(logits) == wanted, validation, schedule):
             best = {name: value.detach().clone() for name, value in model.state_dict().items()}
         if checkpoint and epoch + 1 < schedule.epochs and perf_counter() - saved > SECONDS_BETWEEN:
             checkpoint.save(replace(history, seconds=history.seconds + perf_counter() - began), best)
@@ -257,9 +320,9 @@ def fit(
 
 @dataclass
 class Checkpoint:
-    """Half a training in one safetensors file: weights, best weights, momentum, memory of the loss, and history.
+    """Half a training in one safetensors file: weights, best weights, the optimiser's and the loss's memory, and history.
 
-    settings  what decides the training beside its data. What learns belongs to them: momentum is stored by its place
+    settings  what decides the training beside its data. What learns belongs to them: the optimiser's memory is stored by its place
     """
 
     path: Path
@@ -268,16 +331,23 @@ class Checkpoint:
     optimiser: torch.optim.Optimizer
     loss: object
 
+    def _learning(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+
     def save(self, history: History, best: State) -> None:
         """Write the state after a completed epoch; the file appears whole or not at all."""
         from safetensors.torch import save_file
 
-        momenta = [self.optimiser.state[p].get("momentum_buffer") for p in self.optimiser.param_groups[0]["params"]]
         parts: dict[str, Mapping[str, Tensor]] = {
             "model": self.model.state_dict(),
             "best": best,
             "loss": self.loss.state_dict() if isinstance(self.loss, nn.Module) else {},
-            "momentum": {str(number): value for number, value in enumerate(momenta) if value is not None},
+            "optimiser": {
+                f"{number}/{name}": value
+                for number, parameter in enumerate(self._learning())
+                for name, value in self.optimiser.state[parameter].items()
+                if torch.is_tensor(value)
+            },
         }
         tensors = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -293,7 +363,7 @@ class Checkpoint:
         """
         from safetensors import safe_open
 
-        parts: dict[str, State] = {"model": {}, "best": {}, "momentum": {}, "loss": {}}
+        parts: dict[str, State] = {"model": {}, "best": {}, "optimiser": {}, "loss": {}}
         try:
             with safe_open(self.path, "pt", device=device) as file:
                 about = file.metadata()
@@ -313,9 +383,11 @@ class Checkpoint:
         self.model.load_state_dict(parts["model"])
         if isinstance(self.loss, nn.Module):
             self.loss.load_state_dict(parts["loss"])
-        for number, parameter in enumerate(self.optimiser.param_groups[0]["params"]):
-            if str(number) in parts["momentum"]:
-                # same memory layout as the weight, else later sums could round differently
-                buffer = torch.empty_like(parameter).copy_(parts["momentum"][str(number)])
-                self.optimiser.state[parameter]["momentum_buffer"] = buffer
+        learning = self._learning()
+        for place, value in parts["optimiser"].items():
+            number, _, name = place.partition("/")
+            parameter = learning[int(number)]
+            # same memory layout as the weight, else later sums could round differently
+            alike = value.shape == parameter.shape
+            self.optimiser.state[parameter][name] = torch.empty_like(parameter).copy_(value) if alike else value
         return history, parts["best"]

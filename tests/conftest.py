@@ -11,7 +11,7 @@ import pytest
 import torch
 from toys import toy_faces
 
-from aimfair import methods, models, repair, study
+from aimfair import methods, models, repairing, study
 from aimfair.faces import FaceSet
 from aimfair.methods import Bench
 from aimfair.study import runs
@@ -63,7 +63,7 @@ def bench():
 
     def gaps(score, mode):
         sets = (toy_faces(c, s) for c, s in (((6, 54, 54, 6), 1), ((6, 54, 54, 6), 3), ((30,) * 4, 4)))
-        return repair.gradient_gaps(biased_model(), *sets, score=score, mode=mode, batch_size=32)
+        return repairing.gradient_gaps(biased_model(), *sets, score=score, mode=mode, batch_size=32)
 
     return Bench(
         seed=1,

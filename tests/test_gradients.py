@@ -7,7 +7,7 @@ import pytest
 import torch
 from toys import toy_faces
 
-from aimfair import gradients, masks, models, repair
+from aimfair import gradients, masks, models, repairing
 from aimfair.augment import augment
 from aimfair.environment import AimfairError
 from aimfair.training import Schedule, fit
@@ -106,11 +106,11 @@ def test_synthetic_faces_equal_to_the_real_ones_leave_no_domain_gap_and_a_determ
 def test_the_gaps_of_a_repair_are_those_of_its_three_gradients_and_k_is_a_share_of_the_tensors(model):
     sets = [toy_faces(c, s) for c, s in (((4, 20, 20, 4), 1), ((4, 20, 20, 4), 2), ((9,) * 4, 3))]
     how = {"mode": "train", "batch_size": 8}
-    found = repair.gradient_gaps(model, *sets, seed=5, score="cosine", **how)
+    found = repairing.gradient_gaps(model, *sets, seed=5, score="cosine", **how)
     g = [gradients.mean_gradients(model, faces, seed=5 + i, **how) for i, faces in enumerate(sets)]
     assert found == (gradients.gap(g[0], g[1], "cosine"), gradients.gap(g[1], g[2], "cosine"))
-    assert repair.choose_mask(*found, 40) == masks.select(*found, 40)
-    assert repair.choose_mask(DOMAIN, BIAS, 52) == set("adef")  # of six tensors five
+    assert repairing.choose_mask(*found, 40) == masks.select(*found, 40)
+    assert repairing.choose_mask(DOMAIN, BIAS, 52) == set("adef")  # of six tensors five
     assert [masks.scaled(k, 62) for k in range(1, 63)] == list(range(1, 63))
     assert [masks.scaled(k, 152) for k in (1, 55, 62)] == [2, 135, 152]
 

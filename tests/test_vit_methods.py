@@ -6,7 +6,7 @@ import pytest
 import torch
 from toys import toy_faces
 
-from aimfair import masks, methods, models, repair
+from aimfair import masks, methods, models, repairing
 from aimfair.environment import AimfairError
 from aimfair.training import Schedule, fit
 
@@ -37,7 +37,7 @@ def bench(bench):
         finetuning=replace(schedule, ties="first"),
         fresh_model=lambda: models.build("vit-slim", 1),
         biased_model=biased_model,
-        gaps=lambda score, mode: repair.gradient_gaps(
+        gaps=lambda score, mode: repairing.gradient_gaps(
             trained, train, biased, balanced, score=score, mode="train", batch_size=20
         ),
         edited=lambda draw, weakest, strongest: train,

@@ -6,7 +6,7 @@ from typing import Any
 
 from aimfair.methods import CHECKPOINT_RULE, Bench, Fitted
 from aimfair.methods.finetuning import FULL, finetune
-from aimfair.repair import choose_mask
+from aimfair.repairing import choose_mask
 
 
 def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:

@@ -18,7 +18,7 @@ from aimfair.methods import Bench, Fitted, Method
 from aimfair.methods.finetuning import schedule
 from aimfair.methods.last_layer_fairness import equalised_odds
 from aimfair.models import as_input, head
-from aimfair.repair import finetune
+from aimfair.repairing import finetune
 from aimfair.training import History, Loss, batches, binary_cross_entropy
 
 

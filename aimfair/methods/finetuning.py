@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from aimfair import repair
+from aimfair import repairing
 from aimfair.gradients import mean_gradients
 from aimfair.methods import CHECKPOINT_RULE, LEARNING_RATES, Bench, Fitted, Method
 from aimfair.models import head
@@ -35,22 +35,24 @@ def finetune(
     what: str,
     model: nn.Module | None = None,
 ) -> Fitted:
-    """:func:`aimfair.repair.finetune` of the biased model, or of a ``model`` which was made of it, by :func:`schedule`.
+    """:func:`aimfair.repairing.finetune` of the biased model, or of a ``model`` which was made of it, by :func:`schedule`.
 
     All methods of one seed see the same images in the same order with the same crops, so their differences are paired.
     """
     model = bench.biased_model() if model is None else model
     plan, faces = schedule(bench, hyper), (bench.balanced, bench.validation)
-    history = repair.finetune(model, *faces, plan, bench.seed, bench.device, mask=mask, what=what, resume=bench.resume)
+    history = repairing.finetune(
+        model, *faces, plan, bench.seed, bench.device, mask=mask, what=what, resume=bench.resume
+    )
     return Fitted(model, history)
 
 
 def three_gradients(bench: Bench, mode: str, measure: Callable[..., Any] = mean_gradients) -> list[Any]:
-    """:func:`aimfair.repair.three_gradients` of the biased model, for methods that the gaps of the bench do not suffice.
+    """:func:`aimfair.repairing.three_gradients` of the biased model, for methods that the gaps of the bench do not suffice.
 
     mode  "train": the very gradients of which the bench has the gaps; or "eval"
     """
-    return repair.three_gradients(
+    return repairing.three_gradients(
         bench.biased_model(),
         bench.train,
         bench.biased,

@@ -11,7 +11,7 @@ from aimfair import masks
 from aimfair.environment import AimfairError
 from aimfair.methods import Bench, Fitted
 from aimfair.methods.finetuning import FULL, finetune
-from aimfair.repair import choose_mask
+from aimfair.repairing import choose_mask
 
 
 def fit_same_size(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aimfair import repair, sampling
+from aimfair import repairing, sampling
 from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.methods import LEARNING_RATES, Bench, Fitted, Method
@@ -123,7 +123,7 @@ def fit_mixed(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
         )
     size = bench.finetuning.batch_size // 2 * 2
     model = bench.biased_model()
-    history = repair.finetune(
+    history = repairing.finetune(
         model,
         bench.train + bench.balanced,
         bench.validation,

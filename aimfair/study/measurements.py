@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from aimfair import gradients, methods, models, repair
+from aimfair import gradients, methods, models, repairing
 from aimfair.audit import features
 from aimfair.environment import AimfairError
 from aimfair.study import search
@@ -40,7 +40,7 @@ def gradient_gaps(study: Any, seed: int) -> dict[str, Any]:
     """
     model, (balanced, biased) = study.biased_model(seed), study.synthetic_sets(seed)
     real = study.faces("train").without_protected()
-    on_real, on_biased, on_balanced = repair.three_gradients(model, real, biased, balanced, seed, **official(study))
+    on_real, on_biased, on_balanced = repairing.three_gradients(model, real, biased, balanced, seed, **official(study))
     real_eval = gradients.mean_gradients(model, real, device=study.device)
     by_group = gradients.group_gradients(model, study.selected(seed), device=study.device)
     level = gradients.combine(by_group, gradients.BALANCED)

@@ -17,7 +17,7 @@ from aimfair.gradients import Gradients, gap, mean_gradients
 from aimfair.methods import CHECKPOINT_RULE, Bench, Fitted
 from aimfair.methods.aim_fair import AIM_FAIR
 from aimfair.methods.finetuning import finetune, three_gradients
-from aimfair.repair import Gaps, choose_mask
+from aimfair.repairing import Gaps, choose_mask
 from aimfair.training import batches
 
 Moments = tuple[Gradients, Gradients]

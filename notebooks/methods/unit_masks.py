@@ -15,7 +15,7 @@ from aimfair.environment import AimfairError
 from aimfair.methods import CHECKPOINT_RULE, Bench, Fitted
 from aimfair.methods.aim_fair import AIM_FAIR
 from aimfair.methods.finetuning import finetune, three_gradients
-from aimfair.repair import choose_mask
+from aimfair.repairing import choose_mask
 
 UNITS = ("channel", "scalar")
 """A channel is a slice along the first dimension of a tensor: the weights of one output channel of a convolution or a

@@ -1,0 +1,194 @@
+"""aimfair.repair: any classifier of images and any batches, by the very steps of the book's methods."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from timm import create_model
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.models import resnet18
+from toys import same, state, toy_faces
+
+import aimfair
+from aimfair import repairing
+from aimfair.environment import AimfairError
+from aimfair.models import as_input, build
+from aimfair.training import Schedule
+
+QUICK = {"epochs": 1, "batch_size": 16, "device": "cpu"}
+
+
+def dataset(counts=(8, 8, 8, 8), seed=0, classes=2):
+    """Toy faces as a user has them: normalised tensors with targets, of which some are made a third class."""
+    faces = toy_faces(counts, seed)
+    target = torch.where((faces.groups == 3) & (classes == 3), 2, faces.target)
+    return TensorDataset(as_input(faces.images), target)
+
+
+REAL, BIASED, BALANCED, HELD = (
+    dataset(c, s) for s, c in enumerate([(4, 12, 12, 4), (4, 12, 12, 4), (8,) * 4, (8,) * 4])
+)
+
+
+def tiny_cnn(outputs=1):
+    """A convolution, a batch norm, a dropout and a last layer."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 5, 4), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.1)
+    return nn.Sequential(*layers, nn.Linear(16, outputs))
+
+
+def of_transformers():
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    return ResNetForImageClassification(
+        ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", num_labels=2)
+    )
+
+
+MODELS = {
+    "torchvision, one logit": lambda: resnet18(num_classes=1),
+    "torchvision, two logits": lambda: resnet18(num_classes=2),
+    "timm, no batch norm": lambda: create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=1),
+    "transformers": of_transformers,
+}
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_a_classifier_of_any_library_learns_its_mask_and_nothing_else(make):
+    model = make()
+    before, names = state(model), [name for name, _ in model.named_parameters()]
+    found = aimfair.repair(model, REAL, BIASED, BALANCED, HELD, k=45, **QUICK)
+    assert same(state(model), before) and [*found.domain_gap] == [*found.bias_gap] == names
+    after = found.model.state_dict()
+    assert {name for name in names if not torch.equal(before[name], after[name])} == found.mask
+    assert 0 < len(found.mask) < len(names) and found.history.chosen == 0 and len(found.history.loss) == 1
+
+
+def test_the_books_aim_fair_is_the_same_function():
+    """On the book's faces and network: the gaps, the mask and every weight of the steps that its methods take."""
+    sets = [toy_faces(c, s) for s, c in enumerate([(4, 12, 12, 4), (4, 12, 12, 4), (8,) * 4, (8,) * 4])]
+    model, schedule = build("resnet18-slim", 0), Schedule(epochs=2, batch_size=16, milestones=(), ties="first")
+    gaps = repairing.gradient_gaps(model, *sets[:3], seed=5, mode="train", batch_size=16)
+    steps = build("resnet18-slim", 0)
+    history = repairing.finetune(steps, *sets[2:], schedule, 5, mask=repairing.choose_mask(*gaps, 55))
+    found = aimfair.repair(model, *sets, seed=5, **QUICK | {"epochs": 2})
+    assert (found.domain_gap, found.bias_gap) == gaps and same(state(found), state(steps))
+    assert replace(found.history, seconds=0) == replace(history, seconds=0)
+
+
+def test_batches_datasets_and_loaders_give_what_their_images_give():
+    model, loader = tiny_cnn(), DataLoader(BALANCED, 16)
+    model[5].p = 0.0  # a loader takes a random number for itself, and dropout then has others
+    batches = [BALANCED[:16], BALANCED[16:]]
+    first, second, third = (
+        state(aimfair.repair(model, REAL, BIASED, given, seed=3, **QUICK)) for given in (loader, loader, batches)
+    )
+    assert same(first, second) and all(torch.allclose(first[name], third[name], atol=1e-5) for name in first)
+    again, other = (state(aimfair.repair(model, REAL, BIASED, BALANCED, seed=seed, **QUICK)) for seed in (3, 4))
+    assert not same(again, other)
+
+
+def test_more_than_two_classes():
+    sets = [dataset((8, 8, 8, 8), seed, classes=3) for seed in range(4)]
+    found = aimfair.repair(tiny_cnn(3), *sets, k=62, **QUICK)
+    assert found.history.validation_accuracy and len(found.mask) == 6
+
+
+@pytest.mark.parametrize("batchnorm", ["train", "keep", "re-estimate"])
+def test_running_statistics_follow_stay_or_are_those_of_the_real_images(batchnorm):
+    model = tiny_cnn()
+    found = state(aimfair.repair(model, REAL, BIASED, BALANCED, batchnorm=batchnorm, **QUICK))
+    assert torch.equal(found["1.running_mean"], model.state_dict()["1.running_mean"]) == (batchnorm == "keep")
+    if batchnorm == "re-estimate":
+        head = nn.Conv2d(3, 4, 5, 4)
+        head.load_state_dict({"weight": found["0.weight"], "bias": found["0.bias"]})
+        assert torch.allclose(found["1.running_mean"], head(REAL.tensors[0]).mean((0, 2, 3)), atol=1e-3)
+
+
+def test_own_loss_optimiser_schedule_and_selection():
+    model, asked = tiny_cnn(), []
+
+    def loss(logits, target):
+        asked.append(len(target))
+        return nn.functional.binary_cross_entropy_with_logits(logits, target.float())
+
+    how = {"loss": loss, "optimiser": torch.optim.AdamW, "lr": 1e-3, **QUICK | {"epochs": 3}}
+    how["scheduler"] = lambda optimiser: torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.0)
+    found = aimfair.repair(model, None, None, BALANCED, selection={"6.weight"}, **how)
+    once = aimfair.repair(model, None, None, BALANCED, selection={"6.weight"}, **how | {"epochs": 1})
+    assert found.mask == {"6.weight"} and found.domain_gap == {} and asked == [16, 16] * 4
+    assert torch.equal(found.model[6].weight, once.model[6].weight)  # the rate falls to nothing after an epoch
+    assert not torch.equal(found.model[6].weight, model[6].weight) and torch.equal(found.model[6].bias, model[6].bias)
+
+
+def test_what_the_user_froze_stays_frozen():
+    model = tiny_cnn()
+    model[0].requires_grad_(False)
+    found = aimfair.repair(model, REAL, BIASED, BALANCED, selection="all", **QUICK)
+    assert found.mask == {"1.weight", "1.bias", "6.weight", "6.bias"} and {*found.bias_gap} == found.mask
+    assert torch.equal(found.model[0].weight, model[0].weight) and not found.model[0].weight.requires_grad
+
+
+def test_the_learning_rate_is_chosen_by_validation_and_one_that_diverges_is_no_good():
+    found = aimfair.repair(tiny_cnn(), REAL, BIASED, BALANCED, HELD, lr=[1e30, 0.1, 1e-6], selection="all", **QUICK)
+    one = aimfair.repair(tiny_cnn(), REAL, BIASED, BALANCED, HELD, lr=found.lr, selection="all", **QUICK)
+    assert found.lr in (0.1, 1e-6) and same(state(found), state(one))
+
+
+def test_a_stopped_repair_goes_on_where_it_was(tmp_path, monkeypatch):
+    from aimfair import training
+
+    how = {"optimiser": torch.optim.Adam, "resume": tmp_path / "half.safetensors", **QUICK | {"epochs": 4}}
+    unbroken = aimfair.repair(tiny_cnn(), REAL, BIASED, BALANCED, HELD, **how)
+    epochs, usual = iter(range(9)), training.train_epoch
+    monkeypatch.setattr(training, "SECONDS_BETWEEN", -1.0)
+    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+        stopped.setattr(
+            training,
+            "train_epoch",
+            lambda *a: usual(*a) if next(epochs) < 2 else (_ for _ in ()).throw(KeyboardInterrupt),
+        )
+        aimfair.repair(tiny_cnn(), REAL, BIASED, BALANCED, HELD, **how)
+    assert how["resume"].exists()
+    assert same(state(aimfair.repair(tiny_cnn(), REAL, BIASED, BALANCED, HELD, **how)), state(unbroken))
+
+
+X, Y = BALANCED.tensors
+FROZEN, NAN = tiny_cnn().requires_grad_(False), tiny_cnn()
+NAN[6].bias.data.fill_(torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model": FROZEN}, "every parameter of the model is frozen"),
+        ({"model": NAN}, "logits are not finite"),
+        ({"model": nn.Conv2d(3, 1, 1)}, "one logit or K logits per image: of 16 it makes \\(16, 1, 32, 32\\)"),
+        ({"balanced": TensorDataset(X, Y + 5)}, "balanced synthetic images: targets must be 0 to 1"),
+        ({"balanced": TensorDataset(X, 0 * Y)}, "balanced synthetic images: every target is 0"),
+        ({"balanced": TensorDataset(127 + 127 * X, Y)}, "are not normalised"),
+        ({"balanced": [(X, torch.stack([Y, Y], 1))]}, "32 images with targets of shape"),
+        ({"balanced": [X]}, "must be a pair"),
+        ({"balanced": []}, "there are no images"),
+        ({"real": iter([(X, Y)])}, "used up after one pass"),
+        ({"real": None}, "needs the real training images"),
+        ({"selection": {"6.weights"}}, "tensors that the model does not have"),
+        ({"selection": set()}, "the mask is empty"),
+        ({"selection": "some"}, "selection must be"),
+        ({"batchnorm": "eval"}, "batchnorm must be"),
+        ({"lr": [0.1, 0.2]}, "give validation images"),
+        ({"lr": 1e30}, "loss is not finite"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(change, says):
+    given = {"model": tiny_cnn(), "real": REAL, "biased": BIASED, "balanced": BALANCED, "lr": 0.01} | change
+    with pytest.raises(AimfairError, match=says) as error:
+        aimfair.repair(**given, **QUICK)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu():
+    found = aimfair.repair(tiny_cnn(), REAL, BIASED, BALANCED, HELD, **QUICK | {"device": "cuda"})
+    assert not next(found.model.parameters()).is_cuda and found.history.loss
