@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import inspect
+import io
 import os
 import subprocess
 import sys
@@ -939,6 +940,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 for what the user can mend, 130 after Ctrl-C, 141 where
     nobody reads the output to its end."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal cannot show ends no command
+            stream.reconfigure(errors="replace")
     top = parser()
     options, more = top.parse_known_args(arguments)
     options.arguments = more

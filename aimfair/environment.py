@@ -60,6 +60,7 @@ def reading(path: str | Path, then: str = "fetch it again") -> Iterator[None]:
         raise AimfairError(f"{path} may not be read by this user (permission denied)") from error
     except Exception as error:  # readers meet what they do not expect with whatever exception comes first
         reason = error.strerror if isinstance(error, OSError) else ""
+        reason = "it is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else reason
         reason = reason or " ".join(str(error).split())[:200] or type(error).__name__
         raise AimfairError(f"{path} cannot be read ({reason}): {then}") from error
 

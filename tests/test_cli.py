@@ -1,5 +1,6 @@
 """The command line: it teaches, it refuses in one line, it passes on what it was told."""
 
+import io
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from nbformat.v4 import new_code_cell
 from small_book import chapter, write
 
-from aimfair import cli, methods, study
+from aimfair import cli, methods, prompts, study
 from aimfair.datasets import faceworld
 from aimfair.environment import home
 from aimfair.study import profiles
@@ -193,3 +194,17 @@ def alive(pid):
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_character_that_a_terminal_or_pipe_cannot_show_ends_no_command(encoding, tmp_path, monkeypatch):
+    text = prompts.path_of("faceworld/Smiling_Male").read_text(encoding="utf-8").replace("photo", "phōto")
+    (tmp_path / "bank.json").write_text(text, encoding="utf-8")
+    shown = {name: io.TextIOWrapper(io.BytesIO(), encoding=encoding) for name in ("stdout", "stderr")}
+    for name, stream in shown.items():
+        monkeypatch.setattr(sys, name, stream)
+    assert cli.main(["prompts", "show", str(tmp_path / "bank.json")]) == 0
+    assert cli.main(["run", "mēthod"]) == 2
+    for name, word in (("stdout", b"face ph?to of"), ("stderr", b"'m?thod'")):
+        shown[name].flush()
+        assert word in shown[name].buffer.getvalue()

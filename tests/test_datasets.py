@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -226,6 +227,106 @@ def test_a_truncated_tar_and_a_cache_that_cannot_be_made(tmp_path, cache):
     assert {path.suffix for path in cache.iterdir()} <= {".lock"}
 
 
+# What a person sees, and what other systems leave
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_as_the_camera_was_held(orientation, kind):
+    upright = Image.new("L", (24, 40), 60)
+    upright.paste(220, (0, 0, 24, 10))  # a bright bar above, darker to its left
+    upright.paste(140, (0, 0, 8, 10))
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # what undoes the turn that the orientation asks for
+    stored = upright if orientation == 1 else upright.transpose(Image.Transpose(back[orientation]))
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    stored.convert("RGB").save(file, kind, exif=exif, quality=95)
+    wanted = np.asarray(upright.resize((16, 16), Image.Resampling.BILINEAR), float)
+    assert np.abs(_images.decode(file.getvalue(), 16)[0] - wanted).max() < 8
+
+
+def test_damaged_notes_of_a_camera_spoil_no_picture():
+    sound, damaged = io.BytesIO(), io.BytesIO()
+    image = Image.new("RGB", (12, 15), (80, 128, 175))
+    image.save(sound, "JPEG")
+    image.save(damaged, "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff\xff\x12\x01")
+    assert np.array_equal(*(_images.decode(file.getvalue(), 8) for file in (sound, damaged)))
+
+
+HIDDEN = (
+    "img_align_celeba/._000001.jpg",
+    "__MACOSX/img_align_celeba/000001.jpg",
+    "img_align_celeba/.DS_Store",
+    ".x/1.jpg",
+)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_hidden_companions_of_other_systems_are_no_files_of_a_data_set(celeba, packed):
+    files = dict.fromkeys(HIDDEN, b"not an image") | celeba_files("img_align_celeba/")
+    if packed:
+        write_zip(celeba / "img_align_celeba.zip", files)
+    else:
+        (celeba / "img_align_celeba.zip").unlink()
+        for name, content in files.items():
+            write(celeba / name, content)
+    with warnings.catch_warnings(action="error"):
+        faces = load("celeba", celeba)
+    assert not faces.skipped and number_of(faces.read(np.array([0]), 8)[0]) == 0
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("between", [";", "\t", ", "])
+def test_lists_may_be_separated_by_what_spreadsheets_write(celeba, between, mark):
+    (celeba / ATTRIBUTE_LIST).unlink()
+    celeba_lists(celeba, csv=True)
+    for name in ("list_attr_celeba.csv", "list_eval_partition.csv"):
+        write(celeba / name, mark + (celeba / name).read_text().replace(",", between))
+    assert load("celeba", celeba).labels("Smiling").tolist() == [value(i, "Smiling") for i in range(8)]
+
+
+@pytest.mark.parametrize("start", ["./", ".\\", ""])
+def test_paths_in_a_list_may_be_written_as_another_system_does(tmp_path, start):
+    base = tmp_path / "Smiling_Male"
+    group_folders(base)
+    rows = [
+        (start + path.replace("/", "\\" if "\\" in start else "/"), *labels)
+        for path, *labels in (
+            ("Smiling_Male/1_0/00001.png", 1, 0, "b", 7),
+            ("Smiling_Male/0_1/00000.png", 0, 1, "a", 3),
+        )
+    ]
+    write(tmp_path / "manifest.csv", manifest(rows))
+    with pytest.warns(UserWarning, match="6 left out"):
+        assert load("folder", tmp_path, target="Smiling", protected="Male").names.tolist() == [
+            "0_1/00000.png",
+            "1_0/00001.png",
+        ]
+    write(
+        tmp_path / "fairface_label_train.csv",
+        fairface_list([(start + TRAIN[0][0].replace("/", start[-1:] or "/"), *TRAIN[0][1:])]),
+    )
+    write(tmp_path / "train" / "1.jpg", picture(1))
+    assert load("fairface", tmp_path).names.tolist() == ["train/1.jpg"]
+
+
+def test_a_list_in_another_encoding_is_called_that(tmp_path):
+    group_folders(tmp_path)
+    write(tmp_path / "manifest.csv", manifest([("0_1/00000.png", 0, 1, "caf\xe9", 3)]).encode("latin-1"))
+    with pytest.raises(AimfairError, match=r"manifest\.csv cannot be read \(it is no text in UTF-8\): mend it"):
+        load("folder", tmp_path)
+
+
+def test_what_is_left_out_is_counted_and_told(tmp_path):
+    group_folders(tmp_path)
+    write(tmp_path / "manifest.csv", manifest([("0_1/00000.png", 0, 1, "a", 3), ("1_1/9.png", 1, 1, "b", 4)]))
+    write(tmp_path / "0_0" / "notes.txt", "not an image")
+    with pytest.warns(
+        UserWarning, match=r"9 left out: not in manifest.csv \(7\); not a png, .* \(1\); .*; the first is 0_0/notes.txt"
+    ):
+        load("folder", tmp_path)
+
+
 # CelebA
 
 
@@ -320,7 +421,27 @@ def test_celeba_says_what_is_missing(celeba, tmp_path):
         load("celeba", celeba)
 
 
+def test_celeba_as_parquet_files_is_called_that(tmp_path):
+    write(tmp_path / "data" / "train-00000-of-00019.parquet", b"PAR1")
+    with pytest.raises(AimfairError, match="holds CelebA as parquet files, which are not read: write their images"):
+        load("celeba", tmp_path)
+
+
 # UTKFace
+
+
+def test_images_in_the_wild_are_told_apart_from_the_aligned_ones(tmp_path):
+    aligned, wild = "UTKFace/31_1_0_20170112.jpg.chip.jpg", "31_1_0_20170112.jpg"
+    for folder in ("part1", "UTKFace", "in_the_wild", "UTKFace/part3"):
+        path = write_zip(tmp_path / "UTKFace.zip", {aligned: picture(4), f"{folder}/{wild}": picture(5)})
+        with pytest.warns(UserWarning, match=r"from the images in the wild.* \(1\)"):
+            faces = load("utkface", path)
+        assert [number_of(image) for image in faces.read(np.arange(len(faces)), 8)] == [4]
+    with pytest.raises(AimfairError, match="no usable image; left out: .*in the wild"):
+        load("utkface", write_zip(tmp_path / "wild.zip", {f"part2/{wild}": picture(5)}))
+    write(tmp_path / "wild" / "part1" / wild, picture(5))
+    with pytest.raises(AimfairError, match="which holds images in the wild and none that are aligned"):
+        load("utkface", tmp_path / "wild")
 
 
 def test_utkface_labels_come_from_the_names_and_malformed_ones_are_listed(tmp_path):
@@ -328,7 +449,7 @@ def test_utkface_labels_come_from_the_names_and_malformed_ones_are_listed(tmp_pa
         "116_1_4_20170112.jpg.chip.jpg": (1, 0, 0, 116, "Others"),
         "24_0_1_20170116220224657 .jpg.chip.jpg": (0, 1, 0, 24, "Black"),
         "33_1_0_20170112jpg.chip.jpg": (1, 0, 1, 33, "White"),
-        "8_0_3_1.png": (0, 1, 0, 8, "Indian"),
+        "8_0_3_1.chip.png": (0, 1, 0, 8, "Indian"),
     }
     malformed = [
         "39_1_20170116174525125.jpg.chip.jpg",
@@ -418,7 +539,7 @@ def test_fairface_reports_what_does_not_match(tmp_path):
         ("file,age,gender\ntrain/1.jpg,3-9,Male\n", "line 1: no column race"),
         (fairface_list([*TRAIN, ("train/3.jpg", "3-9", "male?", "White")]), "line 4"),
         (fairface_list([*TRAIN, TRAIN[0]]), "train/1.jpg is listed twice"),
-        ("", "is empty: fetch it"),
+        ("", "is empty: mend it"),
     ],
 )
 def test_a_malformed_fairface_list_is_located(tmp_path, text, said):

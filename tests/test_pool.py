@@ -275,3 +275,12 @@ def test_the_faces_that_taught_the_generator_are_a_control(monkeypatch):
     assert blind.counts() == (40, 40, 40, 40) and not torch.equal(blind.protected, male[places])
     with pytest.raises(AimfairError, match=r"the corpus faceworld does not know White"):
         pool.synthetic_faces(replace(p, protected="White"))
+
+
+def test_what_a_manifest_leaves_out_is_told_before_a_training(model, tmp_path):
+    pool.draw_pool(smoke(model), tmp_path / "made", "cpu", "")
+    manifest = tmp_path / "made" / "manifest.csv"
+    lines = manifest.read_text().splitlines(keepends=True)
+    manifest.write_text("".join(line for line in lines if not line.startswith("Smiling_Male/0_1/00000")))
+    with pytest.warns(UserWarning, match=r"1 left out: not in manifest\.csv \(1\); the first is 0_1/00000\.png"):
+        pool.synthetic_faces(smoke(f"folder:{tmp_path / 'made'}"))

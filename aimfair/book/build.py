@@ -40,7 +40,7 @@ def build(book: Path, out: Path | None = None) -> Path:
     command += ["--path-output", str(out), "--toc", str(contents), "--all", "-W", "-n", "--keep-going"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"NO_COLOR": "1"})
     said = done.stdout + done.stderr
-    (out / "_build" / "build.log").write_text(said)
+    (out / "_build" / "build.log").write_text(said, encoding="utf-8")
     if done.returncode != 0:
         wrong = [line for line in said.splitlines() if "WARNING" in line or "ERROR" in line or "Error" in line]
         raise AimfairError("the book does not build:\n" + "\n".join(wrong[:20] or said.splitlines()[-20:]))

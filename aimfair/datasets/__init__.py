@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +87,7 @@ def available() -> list[str]:
 def load(name: str, root: str | Path | None = None, **options: Any) -> Catalogue:
     """Catalogue of the data set ``name`` (see :func:`available`) found under ``root``, a path that must exist.
 
-    FaceWorld is drawn and needs none. Raises AimfairError for an unknown data set and a path that is not there.
+    FaceWorld is drawn and needs none. What is left out is told in a warning, and listed in ``skipped``. Raises AimfairError for an unknown data set and a path that is not there.
     """
     if name not in available():
         raise AimfairError(f"no data set {name!r}; there are: {', '.join(available())}")
@@ -95,4 +97,10 @@ def load(name: str, root: str | Path | None = None, **options: Any) -> Catalogue
         root = Path(root).expanduser()
         if not root.exists():
             raise AimfairError(f"{name}: {root} does not exist; give the folder that holds the data set")
-    return importlib.import_module(f"{__name__}.{name}").catalogue(root, **options)
+    found: Catalogue = importlib.import_module(f"{__name__}.{name}").catalogue(root, **options)
+    if found.skipped:
+        reasons = Counter(line.partition(": ")[2] for line in found.skipped).most_common(3)
+        told = "; ".join(f"{reason} ({number:,})" for reason, number in reasons)
+        first = found.skipped[0].partition(": ")[0]
+        warnings.warn(f"{found.name}: {len(found.skipped):,} left out: {told}; the first is {first}", stacklevel=2)
+    return found

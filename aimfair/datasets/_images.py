@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import tarfile
 import tempfile
 import threading
@@ -17,6 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +26,8 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.Image import Transpose
 from torch import Tensor
 
 from aimfair.datasets import Catalogue
@@ -36,6 +39,21 @@ MEMORY_LIMIT = 4 * 2**30
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+TURNS = dict(
+    enumerate(
+        (
+            Transpose.FLIP_LEFT_RIGHT,
+            Transpose.ROTATE_180,
+            Transpose.FLIP_TOP_BOTTOM,
+            Transpose.TRANSPOSE,
+            Transpose.ROTATE_270,
+            Transpose.TRANSVERSE,
+            Transpose.ROTATE_90,
+        ),
+        2,
+    )
+)
+"""EXIF orientation -> how the picture is turned to be seen upright; 1 is upright."""
 BLOCK = 2048
 
 
@@ -44,7 +62,10 @@ class BrokenImage(AimfairError):
 
 
 class Container:
-    """A folder or zip file of images: the sorted relative ``members`` at any depth, read from any thread."""
+    """A folder or zip file of images: the sorted relative ``members`` at any depth, read from any thread.
+
+    Hidden files, such as the companions ``._1.jpg`` and ``__MACOSX/`` of other systems, are none of its members.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self._lock = path, threading.Lock()  # a ZipFile is not safe across threads
@@ -56,7 +77,7 @@ class Container:
             with reading(path):
                 self._archive = zipfile.ZipFile(path)
             names = [entry.filename for entry in self._archive.infolist() if not entry.is_dir()]
-        self.members = sorted(names)
+        self.members = sorted(name for name in names if not re.search(r"(^|/)(\.|__MACOSX/)", name))
 
     def read(self, member: str) -> bytes:
         """Content of a file. Raises BrokenImage for one that is damaged in its archive, else AimfairError."""
@@ -87,16 +108,25 @@ def first(*candidates: Path) -> Path | None:
 
 
 def read_list(path: Path, **options: Any) -> pd.DataFrame:
-    """``pd.read_csv`` of a list that describes images; fields are separated by commas in a ``.csv``, by white space in a
-    ``.txt``. Raises AimfairError for what is no table."""
-    separated: dict[str, Any] = {"sep": r"\s+"} if path.suffix == ".txt" else {"skipinitialspace": True}
-    with reading(path):
+    """``pd.read_csv`` of a list that describes images; fields are separated by white space in a ``.txt``, else by what its
+    first line has most of: commas, semicolons or tabs. Raises AimfairError for what is no table."""
+    with reading(path, "mend it (a table in UTF-8), or fetch it again"):
+        with path.open(encoding="utf-8-sig") as file:
+            most = max(",;\t", key=file.readline().count)
+        separated: dict[str, Any] = (
+            {"sep": r"\s+"} if path.suffix == ".txt" else {"sep": most, "skipinitialspace": True}
+        )
         table = pd.read_csv(path, **separated, **options)
     if not isinstance(
         table.index, pd.RangeIndex
     ):  # of too many fields pandas takes the first as index, and shifts the rest
         raise AimfairError(f"{path}: its lines have more fields than columns; fetch the list again")
     return table
+
+
+def as_posix(paths: pd.Series) -> pd.Series:
+    """Paths of a list as members are called: ``.\\0_0\\1.png`` and ``./0_0/1.png`` are ``0_0/1.png``."""
+    return paths.str.replace("\\", "/").str.replace(r"^(\./)+", "", regex=True)
 
 
 def match(
@@ -235,7 +265,8 @@ def _decode_all(locations: Sequence[Location], size: int) -> Iterator[np.ndarray
 def decode(data: bytes, size: int) -> np.ndarray:
     """Content of an image file -> (3, size, size) uint8, RGB.
 
-    Grey, palette and CMYK become RGB and an alpha channel is dropped. Raises BrokenImage for a truncated
+    Grey, palette and CMYK become RGB, an alpha channel is dropped, and a picture that says how the camera was held (EXIF)
+    is turned as a person sees it. Raises BrokenImage for a truncated
     or foreign file, and for modes of more than 8 bits, whose conversion would clip nearly every pixel.
     """
     try:
@@ -243,6 +274,9 @@ def decode(data: bytes, size: int) -> np.ndarray:
             if image.mode not in MODES:
                 raise BrokenImage(f"has mode {image.mode}, not 8 bits per channel: convert it to RGB")
             face = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+            with suppress(Exception):  # what is wrong with the notes of a camera is not wrong with its picture
+                orientation = image.getexif().get(ExifTags.Base.Orientation)
+                face = face.transpose(TURNS[orientation]) if orientation in TURNS else face
     except (BrokenImage, MemoryError):
         raise
     except UnidentifiedImageError:

@@ -50,7 +50,12 @@ def _read_labels(path: Path) -> pd.DataFrame:
         "Male": table["gender"] == "Male",
         "White": table["race"] == "White",
     }
-    return pd.DataFrame(labels).astype("int64").join(table[["age", "race", "gender"]]).set_index(table["file"])
+    return (
+        pd.DataFrame(labels)
+        .astype("int64")
+        .join(table[["age", "race", "gender"]])
+        .set_index(_images.as_posix(table["file"]))
+    )
 
 
 def _files(root: Path, part: str) -> dict[str, _images.Location]:

@@ -91,6 +91,7 @@ def _read_manifest(path: Path, base: Path, target: str, protected: str) -> pd.Da
     wrong = table["path"].isna() | ~table[["target", "protected"]].isin(("0", "1")).all(axis=1)
     if wrong.any():
         raise AimfairError(f"{path} line {wrong.idxmax() + 2}: not a path and two labels of 0 or 1")
+    table["path"] = _images.as_posix(table["path"])
     if path.parent != base:  # a manifest one level up, which may list other tasks too
         table = table[table["path"].str.startswith(f"{base.name}/")]
     names = table["path"].str.removeprefix(f"{base.name}/")

@@ -91,7 +91,7 @@ def read(profile: str, changes: Mapping[str, Any] | None = None, machine: Machin
 @cache
 def statements() -> dict[str, Any]:
     """``data/paper/claims.yaml``: the paper's claims, and our names of its methods and rows."""
-    return yaml.safe_load((home() / "data" / "paper" / "claims.yaml").read_text())
+    return yaml.safe_load((home() / "data" / "paper" / "claims.yaml").read_text(encoding="utf-8"))
 
 
 def _best_share(experiment: Experiment, found: pd.DataFrame) -> pd.DataFrame:

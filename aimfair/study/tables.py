@@ -295,7 +295,7 @@ def export(summary: pd.DataFrame, path: str | Path, differences: bool = False) -
     """
     path = Path(path)
     try:
-        path.write_text(text(summary, path.suffix, differences))
+        path.write_text(text(summary, path.suffix, differences), encoding="utf-8")
     except OSError as error:
         raise AimfairError(f"cannot write {path}: {error.strerror}") from error
     return path

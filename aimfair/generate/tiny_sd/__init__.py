@@ -130,8 +130,10 @@ def train_tokenizer(captions: Sequence[str], folder: Path, vocabulary: int = VOC
     words = alphabet + [letter + "</w>" for letter in alphabet]
     words += sorted({a + b for a, b in merges} - set(words)) + ["<|startoftext|>", "<|endoftext|>"]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}, ensure_ascii=False))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    (folder / "vocab.json").write_text(
+        json.dumps({w: i for i, w in enumerate(words)}, ensure_ascii=False), encoding="utf-8"
+    )
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": CONTEXT, "pad_token": "<|endoftext|>"})
     )
