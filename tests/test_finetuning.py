@@ -8,7 +8,7 @@ import pytest
 import torch
 from toys import same, state, toy_faces
 
-from aimfair import masks, methods, models, repair, training
+from aimfair import masks, methods, models, repairing, training
 from aimfair.environment import AimfairError
 from aimfair.methods import lora
 from aimfair.methods.blocks import BLOCKS, split_blocks
@@ -158,7 +158,7 @@ def test_single_weights_outside_the_mask_stay_bit_identical(bench):
 @pytest.mark.parametrize("mask", [{"fc.wait"}, {"fc.wait": torch.ones(1, dtype=torch.bool)}])
 def test_a_mask_that_names_no_tensor_is_refused_in_a_line(bench, mask):
     with pytest.raises(AimfairError, match=r"names tensors that the model does not have: \['fc.wait'\]"):
-        repair.finetune(bench.biased_model(), bench.balanced, bench.validation, bench.finetuning, 1, mask=mask)
+        repairing.finetune(bench.biased_model(), bench.balanced, bench.validation, bench.finetuning, 1, mask=mask)
 
 
 # --------------------------------------------------------------------------------------------------------------- blocks
