@@ -4,10 +4,15 @@ The library reads in the order of the method: faces and data sets, sampling of a
 prompts and diffusion, the classifier, its gradients, the mask, the methods, the metrics, the runs.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aimfair.repairing import repair as repair
+
+# Threads that wait for each other give their core away. By default they spin: beside one other busy process, two threads
+# then compute a third of what they can. The variable is read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

@@ -165,7 +165,7 @@ def open_machine(options: Namespace) -> Any:
     _, common = split_parameters(options)
     common.pop("seed", None)
     workers = getattr(options, "workers", None)
-    workers = max(1, gpus(common.get("device", "auto"))) if workers is None else workers
+    workers = (gpus(common.get("device", "auto")) or cores()) if workers is None else workers
     if workers < 1:
         raise AimfairError(f"--workers {workers}: at least one is needed")
     return Machine(**common, workers=workers, dask=getattr(options, "dask", ""))
@@ -365,7 +365,7 @@ def publish(options: Namespace) -> None:
     "grid run",
     *GRID,
     option("--dry-run", action="store_true", help="say what it would cost, and stop"),
-    option("--workers", type=int, metavar="N", help="processes, or jobs of a cluster (one per GPU)"),
+    option("--workers", type=int, metavar="N", help="processes, or jobs of a cluster (one per GPU, else one per core)"),
     option("--dask", default="", metavar="WHERE", help="tcp://HOST:PORT of a scheduler, or slurm"),
     option("--minutes", type=float, default=0.0, metavar="N", help="stop after so many minutes (when all is done)"),
     option("--commit-every", type=float, default=0.0, metavar="N", help="publish and commit what is done, in minutes"),
@@ -792,12 +792,19 @@ def bench(options: Namespace) -> None:
     opened = open_study(options)
     p, device, rows = opened.profile, opened.device, []
     print(bench.machine(device))
+
+    def drawn() -> list[Any]:
+        return bench.generation(model_of(p), device, p.steps, p.guidance)
+
+    def trained() -> list[Any]:
+        return bench.training(p.backbone, p.image_size, device)
+
     parts: list[Callable[[], Iterable[Any]]] = [
-        lambda: bench.training(p.backbone, p.image_size, device),
+        lambda: bench.beside_another(trained(), trained),
         lambda: bench.training("resnet18", p.image_size, device, rounds=8),
         lambda: bench.passes(p.backbone, p.image_size, device),
         bench.drawing,
-        lambda: bench.generation(model_of(p), device, p.steps, p.guidance),
+        lambda: bench.beside_another(drawn(), drawn),
     ]
     for part in parts[-1:] if options.text_to_image else parts:
         for what, value, unit in part():

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Callable, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from time import perf_counter
@@ -49,6 +52,35 @@ def paired(
             if turn >= 3:  # the first turns warm caches and kernels
                 into.append(perf_counter() - began)
     return float(np.median(times[0])), float(np.median(times[1]))
+
+
+@contextmanager
+def busy() -> Iterator[None]:
+    """Beside another process that keeps one core busy."""
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        other.kill()
+        other.wait()
+
+
+def beside_another(rows: Sequence[Row], measure: Callable[[], Sequence[Row]]) -> list[Row]:
+    """``rows`` of ``measure``, and what of each rate is left beside a :func:`busy` process, in per cent: with as many threads
+    as this process has, and with one."""
+    found, threads = list(rows), torch.get_num_threads()
+    rates = [row for row in rows if row[2] == "images/s"]
+    for number in dict.fromkeys((threads, 1)):
+        torch.set_num_threads(number)
+        with busy():
+            slowed = [row for row in measure() if row[2] == "images/s"]
+        words = f"{number} thread{'s' * (number > 1)}"
+        found += [
+            (f"beside a busy process, {words}", 100 * after / before, "%")
+            for (_, before, _), (_, after, _) in zip(rates, slowed, strict=True)
+        ]
+    torch.set_num_threads(threads)
+    return found
 
 
 def training(backbone: str, size: int, device: str, batch_size: int = 128, rounds: int = 30) -> list[Row]:
