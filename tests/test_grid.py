@@ -16,6 +16,7 @@ import distributed
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 from small_grid import ROWS, changes, draw_pool, machine, some_cells
 
 from aimfair import cli, study
@@ -189,6 +190,8 @@ def command(pool, folder, *more):
         "--runs",
         str(folder),
         *given,
+        "--workers",
+        "1",
         *more,
     ]
 
@@ -216,6 +219,17 @@ def test_a_grid_killed_in_the_middle_goes_on_where_it_was(pool, tmp_path):
         pd.testing.assert_frame_equal(predictions(here, identity), predictions(other, identity))
 
 
+def test_what_another_grid_computes_comes_later(pool, tmp_path):
+    here = machine(tmp_path)
+    todo = graph(some_cells(pool, ROWS[:1], (100, 200)), here)
+    lock, seeds = FileLock(tmp_path / f".{next(iter(todo))}.lock"), []
+    lock.acquire()
+    for outcome in tasks._in_turn(todo, here):
+        seeds.append(outcome.task.cell.seed)
+        lock.release()
+    assert seeds == [200, 100] and outcome.error == ""
+
+
 def test_an_interrupted_grid_of_several_processes_ends_quietly_and_goes_on(pool, tmp_path):
     three = command(pool, tmp_path, "--methods", "erm", "--seeds", "100", "200", "300", "-p", "train_images=1000")
     process = subprocess.Popen(
@@ -226,13 +240,13 @@ def test_an_interrupted_grid_of_several_processes_ends_quietly_and_goes_on(pool,
         start_new_session=True,  # so that the signal goes to the grid and its workers, as from a keyboard
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     # With two of three runs done, one process trains the third and the other waits for work.
     while len(done := list(tmp_path.glob("[!.]*/config.json"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.2)  # until the other has told that it is done
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=120)  # to the end of its pipe, which the workers hold open while they live
+    _, said = process.communicate(timeout=600)  # to the end of its pipe, which the workers hold open while they live
     assert len(done) == 2 and process.returncode == 130 and "Traceback" not in said
     assert len(list(tmp_path.glob("[!.]*/config.json"))) in (2, 3)  # a worker may just have been done
     assert cli.main(three) == 0

@@ -11,7 +11,7 @@ import signal
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from aimfair import methods
 from aimfair.cluster import connect, local_cluster
@@ -151,7 +152,7 @@ def compute(
     """
     until = perf_counter() + 60 * minutes if minutes else math.inf
     alone = machine.workers == 1 and not machine.dask
-    outcomes = (perform(task, machine) for task in tasks.values()) if alone else _by_workers(tasks, machine)
+    outcomes = _in_turn(tasks, machine) if alone else _by_workers(tasks, machine)
     failed = []
     for number, outcome in enumerate(progress(outcomes, "grid", total=len(tasks), unit="run"), 1):
         if quiet():
@@ -166,6 +167,26 @@ def compute(
             break
     outcomes.close()
     return failed
+
+
+def _in_turn(tasks: Mapping[str, Task], machine: Machine) -> Iterator[Outcome]:
+    """One task after the other. What another process is computing at the time comes later, and what needs it, too."""
+    waiting = dict(tasks)
+    while waiting:
+        ready = (
+            key for key, task in waiting.items() if not waiting.keys() & set(task.needs) and _is_free(key, machine)
+        )
+        yield perform(waiting.pop(next(ready, next(iter(waiting)))), machine)
+
+
+def _is_free(key: str, machine: Machine) -> bool:
+    """Whether nobody computes the run ``key``."""
+    lock = Path(machine.runs_root) / f".{key}.lock"
+    try:
+        with FileLock(lock, blocking=False) if lock.exists() else nullcontext():
+            return True
+    except Timeout:
+        return False
 
 
 def perform(task: Task, machine: Machine, *done: Any, sharing: int = 0) -> Outcome:
