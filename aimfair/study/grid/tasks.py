@@ -169,7 +169,7 @@ def compute(
     return failed
 
 
-def _in_turn(tasks: Mapping[str, Task], machine: Machine) -> Iterator[Outcome]:
+def _in_turn(tasks: Mapping[str, Task], machine: Machine) -> Generator[Outcome]:
     """One task after the other. What another process is computing at the time comes later, and what needs it, too."""
     waiting = dict(tasks)
     while waiting:
