@@ -1,8 +1,11 @@
 """Judges: a trained classifier and CLIP say what a picture shows; how often that is what its label says."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from test_tiny_sd import CAPTIONS
 from toys import toy_faces
 
@@ -111,6 +114,20 @@ def test_clip_compares_pictures_with_sentences(clip):
     with torch.inference_mode():
         shares = judge.model(**inputs).logits_per_image.softmax(1)  # what transformers itself makes of it
     assert torch.allclose(logits[:, judge.column("White")].sigmoid(), shares[:, -1], atol=1e-4)
+
+
+@pytest.mark.parametrize("damage", ["half", "lacking", "a web page"])
+def test_a_clip_model_that_is_not_whole_is_refused(damage, clip, tmp_path):
+    shutil.copytree(clip, tmp_path / "clip")
+    file = tmp_path / "clip" / "model.safetensors"
+    whole = load_file(file)
+    if damage == "lacking":  # what is not there would be drawn at random
+        save_file({name: value for name, value in whole.items() if "projection" not in name}, file, {"format": "pt"})
+    else:
+        file.write_bytes(file.read_bytes()[:5000] if damage == "half" else b"<html>404</html>")
+    with pytest.raises(AimfairError, match="the CLIP model .* cannot be read") as caught:
+        judges.load_clip(tmp_path / "clip")
+    assert "\n" not in str(caught.value) and (damage != "lacking" or "its weights lack" in str(caught.value))
 
 
 def test_a_kept_judge_is_trained_once(tmp_path, monkeypatch):

@@ -107,6 +107,13 @@ def first(*candidates: Path) -> Path | None:
     return next((p for p in candidates if p.is_file() or (p.is_dir() and any(p.iterdir()))), None)
 
 
+def absent(root: Path, wanted: str, data_set: str) -> AimfairError:
+    """The error of a folder that does not hold what is ``wanted`` of a data set."""
+    parquet = any(root.rglob("*.parquet"))
+    copy = " (its parquet files are not read: write their images and labels into the usual files)" if parquet else ""
+    return AimfairError(f"no {wanted} in {root}{copy}: data/README.md says how to get {data_set}")
+
+
 def read_list(path: Path, **options: Any) -> pd.DataFrame:
     """``pd.read_csv`` of a list that describes images; fields are separated by white space in a ``.txt``, else by what its
     first line has most of: commas, semicolons or tabs. Raises AimfairError for what is no table."""

@@ -53,12 +53,7 @@ def _find(root: Path, *names: str) -> Path | None:
 
 def _must_find(root: Path, *names: str) -> Path:
     if (found := _find(root, *names)) is None:
-        if any(root.rglob("*.parquet")):
-            raise AimfairError(
-                f"{root} holds CelebA as parquet files, which are not read: write their images into img_align_celeba/ and "
-                "their labels into list_attr_celeba.csv (image_id, then a column of -1 and 1 for each attribute)"
-            )
-        raise AimfairError(f"no {' or '.join(names)} in {root}: data/README.md says how to get CelebA")
+        raise _images.absent(root, " or ".join(names), "CelebA")
     return found
 
 

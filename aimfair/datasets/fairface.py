@@ -29,7 +29,7 @@ def catalogue(root: Path, on_error: str = "raise") -> Catalogue:
         if path.exists()
     ]
     if not matched:
-        raise AimfairError(f"no fairface_label_train.csv in {root}: data/README.md says how to get FairFace")
+        raise _images.absent(root, "fairface_label_train.csv", "FairFace")
     tables, locations, skipped = zip(*matched, strict=True)
     return _images.build("FairFace", pd.concat(tables), [*chain(*locations)], [*chain(*skipped)], on_error)
 
@@ -63,7 +63,7 @@ def _files(root: Path, part: str) -> dict[str, _images.Location]:
     bundles = sorted(root.glob("fairface-img-margin*-trainval.zip"))
     found = _images.first(root / part, root / f"fairface_{part}.zip", *bundles, root / f"{part}.zip")
     if found is None:
-        raise AimfairError(f"no {part}/ or fairface_{part}.zip in {root}: data/README.md says how to get FairFace")
+        raise _images.absent(root, f"{part}/ or fairface_{part}.zip", "FairFace")
     images = _images.Container(found)  # a zip may hold the other part too
     members = [member for member in images.members if found.is_dir() or f"/{part}/" in f"/{member}"]
     return {f"{part}/{member.rpartition('/')[2]}": _images.Location(images, member) for member in members}

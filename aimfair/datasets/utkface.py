@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from aimfair.datasets import Catalogue, _images
-from aimfair.environment import AimfairError
 
 RACES = ("White", "Black", "Asian", "Indian", "Others")
 NAME = r"^(?P<age>\d{1,3})_(?P<gender>[01])_(?P<race>[0-4])_\d+"
@@ -55,6 +54,6 @@ def _open(root: Path) -> _images.Container:
     if found is None and any(root.glob("*.chip.jpg")):
         found = root
     if found is None:
-        wild = ", which holds images in the wild and none that are aligned" if any(root.glob("part[123]*")) else ""
-        raise AimfairError(f"no {', '.join(PLACES)} in {root}{wild}: data/README.md says how to get UTKFace")
+        wild = " (images in the wild are not read)" if any(root.glob("part[123]*")) else ""
+        raise _images.absent(root, ", ".join(PLACES) + wild, "UTKFace")
     return _images.Container(_images.tar_as_zip(found) if ".tar" in found.suffixes[-2:] else found)
