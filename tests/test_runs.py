@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from aimfair import models
-from aimfair.environment import AimfairError
-from aimfair.study import runs
+from aimfair.environment import AimfairError, home
+from aimfair.study import profiles, runs
 
 
 def predictions(n=40, seed=0):
@@ -153,3 +153,17 @@ def test_another_folder_for_runs_can_be_named(tmp_path, monkeypatch):
     assert runs.default_root() == tmp_path
     monkeypatch.delenv("AIMFAIR_RUNS")
     assert runs.default_root().parts[-2:] == ("data", "runs")
+
+
+def test_headline_numbers_follow_from_the_published_predictions_by_other_code():
+    """The metrics once more, from the definition, for every published run of three methods of the main study."""
+    for method in ("erm", "full-finetuning", "aim-fair"):
+        for run in runs.published_runs(home() / "data" / "published", profiles.MAIN, method):
+            faces = run.predictions[run.predictions["split"] == "test"]
+            said_yes = faces.groupby(["target", "protected"])["predicted"].mean()
+            right = {(t, p): yes if t else 1 - yes for (t, p), yes in said_yes.items()}
+            gaps = [abs(said_yes[t, 0] - said_yes[t, 1]) for t in (0, 1)]
+            expected = ((faces["predicted"] == faces["target"]).mean(), min(right.values()), max(gaps), sum(gaps) / 2)
+            report = run.report()
+            shown = (report.acc, report.wst, report.eo_max, report.eo_mean)
+            assert shown == pytest.approx([100 * value for value in expected], abs=1e-9), run.id

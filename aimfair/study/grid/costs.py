@@ -10,10 +10,9 @@ from typing import Any
 from aimfair import methods
 from aimfair.environment import home
 from aimfair.study import pool, runs
-from aimfair.study.grid.experiments import CHOSEN
+from aimfair.study.grid.experiments import CHOSEN, is_measurement
 from aimfair.study.grid.lookup import Machine, study_of
 from aimfair.study.grid.tasks import Task, missing_images
-from aimfair.study.measurements import MEASUREMENTS
 
 SECONDS_PER_FACE = 0.001
 """Of an epoch, where nothing is recorded: a slim ResNet-18 at 64 px on two cores, with what is around the training."""
@@ -41,7 +40,7 @@ def rates(machine: Machine) -> Rates:
         seconds: dict[tuple[str, str, int], list[float]] = {}
         for config, scores in finished:
             p, method = config["study"], config["method"]
-            if "seconds" in scores and (method in MEASUREMENTS or method in methods.registry()):
+            if "seconds" in scores:
                 rate = scores["seconds"] / _work(method, p["train_images"], p["pretrain_epochs"], p["finetune_epochs"])
                 for name in (method, ""):
                     seconds.setdefault((name, p["backbone"], p["image_size"]), []).append(rate)
@@ -71,7 +70,7 @@ def estimate(tasks: Iterable[Task], machine: Machine, known: Rates) -> tuple[flo
 
 def _work(method: str, faces: int, pretrain_epochs: int, finetune_epochs: int) -> int:
     """Faces times epochs, to which the time of a run is taken to be proportional."""
-    scratch = method in MEASUREMENTS or methods.get(method).start == "scratch"
+    scratch = is_measurement(method) or methods.get(method).start == "scratch"
     return faces * (pretrain_epochs if scratch else finetune_epochs)
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from aimfair import methods
 from aimfair.study import profiles, search
-from aimfair.study.measurements import MEASUREMENTS
 from aimfair.study.profiles import Profile
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Row:
     def configurations(self) -> list[dict[str, Any]]:
         """Complete hyper-parameters of each run: every value that the method searches and the row does not fix."""
         return (
-            [dict(self.fixed)] if self.method in MEASUREMENTS else search.values(self.method, self.among, **self.fixed)
+            [dict(self.fixed)] if is_measurement(self.method) else search.values(self.method, self.among, **self.fixed)
         )
 
     def followers(self) -> list[dict[str, Any]]:
@@ -89,7 +88,7 @@ class Experiment:
         for setting, changed in self.settings.items():
             for row in self.within(setting):
                 study = lab.varied(**{**changed, **row.changes})
-                if row.method in MEASUREMENTS:
+                if is_measurement(row.method):
                     study.measure(row.method, seed, **row.fixed)
                 else:
                     search.tried(study, row.method, seed, row.among, **row.fixed)
@@ -145,6 +144,11 @@ def cells(experiment: Experiment, profile: str, changes: Mapping[str, Any], seed
         for seed in seeds
         for hyper in (row.configurations() if seed in search.seeds(p, row.first) else row.followers())
     ]
+
+
+def is_measurement(name: str) -> bool:
+    """Whether a run of this name is a measurement (:mod:`aimfair.study.measurements`) and no training of a method."""
+    return name not in methods.registry()
 
 
 def own(p: Profile) -> Settings:

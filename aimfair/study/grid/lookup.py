@@ -14,8 +14,7 @@ import pandas as pd
 from aimfair import methods
 from aimfair.environment import AimfairError
 from aimfair.study import runs, search, study, tables
-from aimfair.study.grid.experiments import CHOSEN, Cell, Experiment
-from aimfair.study.measurements import MEASUREMENTS
+from aimfair.study.grid.experiments import CHOSEN, Cell, Experiment, is_measurement
 
 _COLUMNS = pd.MultiIndex.from_tuples(
     [("n", "seeds"), ("wst of means", "mean"), *product(tables.METRICS, ("mean", "low", "high"))]
@@ -165,7 +164,7 @@ def together(cells: Iterable[Cell], key: Callable[[Cell], Any]) -> list[list[Cel
 
 def described(cell: Cell) -> str:
     """A cell in words: where it stands, its seed, and what its hyper-parameters say beyond the defaults."""
-    if cell.method in MEASUREMENTS:
+    if is_measurement(cell.method):
         what, said = cell.method.replace("-", " "), [str(value) for _, value in cell.hyper]
     else:
         what, method = cell.row, methods.get(cell.method)
@@ -187,12 +186,12 @@ def summary(
     level for the settings if there are several. Raises AimfairError for a figure without accuracies, and for a reference
     that is no row or has no run.
     """
-    cells = [cell for cell in cells if cell.method not in MEASUREMENTS]
+    cells = [cell for cell in cells if not is_measurement(cell.method)]
     if not cells:
         raise AimfairError(
             f"{experiment.name} is no table of accuracies for this profile: there is nothing to summarise"
         )
-    titles = list(dict.fromkeys(row.title for row in experiment.rows if row.method not in MEASUREMENTS))
+    titles = list(dict.fromkeys(row.title for row in experiment.rows if not is_measurement(row.method)))
     if reference not in (None, *titles):
         raise AimfairError(f"{experiment.name} has no row {reference!r}; it has: {', '.join(titles)}")
     found, absent = chosen(cells, machine)
@@ -205,7 +204,7 @@ def summary(
         rows = found[found["setting"] == setting]
         compared = reference if reference in set(rows["method"]) else None
         part = tables.summary(rows, compared) if len(rows) else pd.DataFrame(columns=_COLUMNS, dtype=float)
-        shown = [row for row in experiment.within(setting) if row.method not in MEASUREMENTS]
+        shown = [row for row in experiment.within(setting) if not is_measurement(row.method)]
         parts[setting] = part.reindex([row.title for row in shown])
         parts[setting]["told", ""] = [methods.get(row.method).extra_data for row in shown]
         parts[setting]["configurations", ""] = [len(row.configurations()) for row in shown]

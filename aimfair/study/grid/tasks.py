@@ -26,7 +26,7 @@ from aimfair.cluster import connect, local_cluster
 from aimfair.environment import AimfairError, cores
 from aimfair.progress import progress, quiet
 from aimfair.study import pool
-from aimfair.study.grid.experiments import GAPS, Cell
+from aimfair.study.grid.experiments import GAPS, Cell, is_measurement
 from aimfair.study.grid.lookup import (
     Machine,
     described,
@@ -38,7 +38,6 @@ from aimfair.study.grid.lookup import (
     study_of,
     together,
 )
-from aimfair.study.measurements import MEASUREMENTS
 from aimfair.study.study import Study
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def graph(cells: Mapping[str, Cell], machine: Machine) -> dict[str, Task]:
 
     def needs(cell: Cell) -> list[str]:
         first = [key for each in search_cells(cell, machine) for key in run(each)] if is_question(cell) else []
-        measured = cell.method in MEASUREMENTS
+        measured = is_measurement(cell.method)
         if measured or "synthetic" in methods.get(cell.method).needs:
             first += draw(cell)
         if measured or methods.get(cell.method).start != "scratch":
@@ -114,7 +113,7 @@ def graph(cells: Mapping[str, Cell], machine: Machine) -> dict[str, Task]:
         return [key] if size else []
 
     def train(cell: Cell) -> list[str]:
-        erm = replace(cell, method="erm", hyper=())
+        erm = replace(cell, row=methods.get("erm").title, method="erm", hyper=(), among=())
         wanted = run(erm) if identity(erm, machine) in cells else []
         if wanted or (is_there(erm, machine) and study_of(erm, machine).biased_weights(erm.seed)):
             return wanted
@@ -219,7 +218,7 @@ def _do(task: Task, opened: Study, machine: Machine) -> str:
         pool.pool_catalogue(opened.profile, opened.device, opened.data_root)
     elif task.kind == "biased model":
         opened.biased_model(cell.seed)
-    elif cell.method in MEASUREMENTS:
+    elif is_measurement(cell.method):
         opened.measure(cell.method, cell.seed, **dict(cell.hyper))
     else:
         known = resolved(cell, machine)
