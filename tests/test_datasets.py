@@ -317,12 +317,29 @@ def test_a_list_in_another_encoding_is_called_that(tmp_path):
         load("folder", tmp_path)
 
 
+def test_a_folder_that_may_not_be_looked_into_is_no_empty_one(tmp_path, monkeypatch):
+    group_folders(tmp_path)
+    listdir, hidden = os.scandir, str(tmp_path / "1_0")
+
+    def refuse(path):
+        if str(path) == hidden:
+            raise PermissionError(13, "Permission denied", hidden)
+        return listdir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(AimfairError, match=r"1_0 cannot be read \(Permission denied\); check its permissions"):
+        load("folder", tmp_path)
+
+
 def test_what_is_left_out_is_counted_and_told(tmp_path):
     group_folders(tmp_path)
     write(tmp_path / "manifest.csv", manifest([("0_1/00000.png", 0, 1, "a", 3), ("1_1/9.png", 1, 1, "b", 4)]))
     write(tmp_path / "0_0" / "notes.txt", "not an image")
+    for elsewhere in ("0_0 (2)", "2_1"):
+        write(tmp_path / elsewhere / "0.png", picture(1))
     with pytest.warns(
-        UserWarning, match=r"9 left out: not in manifest.csv \(7\); not a png, .* \(1\); .*; the first is 0_0/notes.txt"
+        UserWarning,
+        match=r"11 left out: not in manifest.csv \(7\); in no group folder \(2\); not a png, .* \(1\); the first is 0_0/notes.txt",
     ):
         load("folder", tmp_path)
 
@@ -376,12 +393,13 @@ def test_lines_in_any_order_give_id_order_and_identities(celeba):
     assert faces.labels("Smiling").tolist() == [value(7 - i, "Smiling") for i in range(8)]
 
 
-def test_missing_and_unlisted_images_are_reported(celeba):
+def test_missing_unlisted_and_repeated_images_are_reported(celeba):
     files = celeba_files("img_align_celeba/")
     del files["img_align_celeba/000002.jpg"]
-    write_zip(celeba / "img_align_celeba.zip", files | {"img_align_celeba/000009.jpg": picture(9)})
+    more = {"img_align_celeba/000009.jpg": picture(9), "more/000003.jpg": picture(9)}
+    write_zip(celeba / "img_align_celeba.zip", files | more)
     faces = load("celeba", celeba)
-    assert [line.split(":")[0] for line in faces.skipped] == ["000002.jpg", "000009.jpg"]
+    assert [line.split(":")[0] for line in faces.skipped] == ["000002.jpg", "000003.jpg", "000009.jpg"]
     images = faces.read(np.arange(len(faces)), 8)
     assert [value(number_of(image), "Male") for image in images] == faces.labels("Male").tolist()
 
@@ -622,7 +640,7 @@ def test_a_manifest_alone_may_say_what_the_images_show(tmp_path):
     faces = load("folder", tmp_path, target="Smiling", protected="Male")
     assert faces.names.tolist() == ["deep/2.png", "deep/0.png"] and faces.attributes["model"].tolist() == ["m", "m"]
     assert faces.labels("Smiling").tolist() == [1, 0] and faces.labels("Male").tolist() == [0, 1]
-    assert faces.skipped == ["gone.png: in manifest.csv, no image"]
+    assert faces.skipped == ["deep/1.png: not in manifest.csv", "gone.png: in manifest.csv, no image"]
     (tmp_path / "Smiling_Young" / "0_0").mkdir(parents=True)  # now the manifest may be that of another task
     with pytest.raises(AimfairError, match="no group folders"):
         load("folder", tmp_path, target="Smiling", protected="Male")

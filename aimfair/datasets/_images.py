@@ -16,7 +16,7 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -71,7 +71,7 @@ class Container:
         self.path, self._lock = path, threading.Lock()  # a ZipFile is not safe across threads
         self._archive = None
         if path.is_dir():
-            walk = os.walk(path)
+            walk = os.walk(path, onerror=_refuse)
             names = [(Path(at) / name).relative_to(path).as_posix() for at, _, found in walk for name in found]
         else:
             with reading(path):
@@ -90,6 +90,10 @@ class Container:
             raise BrokenImage(f"is damaged inside the archive: {error}") from error
         except (OSError, KeyError, RuntimeError) as error:
             raise AimfairError(f"{self.path / member} cannot be read ({error}); check its permissions") from error
+
+
+def _refuse(error: OSError) -> None:
+    raise AimfairError(f"{error.filename} cannot be read ({error.strerror}); check its permissions")
 
 
 class Location(NamedTuple):
@@ -120,13 +124,10 @@ def read_list(path: Path, **options: Any) -> pd.DataFrame:
     with reading(path, "mend it (a table in UTF-8), or fetch it again"):
         with path.open(encoding="utf-8-sig") as file:
             most = max(",;\t", key=file.readline().count)
-        separated: dict[str, Any] = (
-            {"sep": r"\s+"} if path.suffix == ".txt" else {"sep": most, "skipinitialspace": True}
-        )
-        table = pd.read_csv(path, **separated, **options)
-    if not isinstance(
-        table.index, pd.RangeIndex
-    ):  # of too many fields pandas takes the first as index, and shifts the rest
+        between = r"\s+" if path.suffix == ".txt" else most
+        table = pd.read_csv(path, sep=between, skipinitialspace=True, encoding="utf-8-sig", **options)
+    # Of too many fields pandas takes the first as index, and shifts the rest.
+    if not isinstance(table.index, pd.RangeIndex):
         raise AimfairError(f"{path}: its lines have more fields than columns; fetch the list again")
     return table
 
@@ -137,22 +138,25 @@ def as_posix(paths: pd.Series) -> pd.Series:
 
 
 def match(
-    table: pd.DataFrame, files: Mapping[str, Location], listed: Path
+    table: pd.DataFrame, files: Sequence[tuple[str, Location]], listed: Path
 ) -> tuple[pd.DataFrame, list[Location], list[str]]:
     """Bring a list and the images together: the rows that have an image, where each is, and who was left out and why.
 
-    ``table`` has a row for each name in the list ``listed``. Raises AimfairError for a name that it has twice, and when
-    there is an image of none.
+    table  a row for each name in the list ``listed``
+    files  name and place of each image; of two of a name the first is read
+    Raises AimfairError for a name that the list has twice, and when there is an image of none.
     """
+    places = dict(reversed(files))
     if table.index.has_duplicates:
         raise AimfairError(f"{listed}: {table.index[table.index.duplicated()][0]} is listed twice")
-    found = table.index.isin(files.keys())
+    found = table.index.isin(places.keys())
     if not found.any():
         raise AimfairError(f"{listed} does not match the images: it lists {len(table)}, and none of them is there")
     skipped = [f"{name}: in {listed.name}, no image" for name in table.index[~found]]
-    skipped += [f"{name}: not in {listed.name}" for name in files.keys() - set(table.index)]
+    skipped += [f"{name}: not in {listed.name}" for name in places.keys() - set(table.index)]
+    skipped += [f"{name}: there twice" for name, place in files if place != places[name]]
     table = table[found]
-    return table, [files[name] for name in table.index], sorted(skipped)
+    return table, [places[name] for name in table.index], sorted(skipped)
 
 
 def tar_as_zip(archive: Path) -> Path:

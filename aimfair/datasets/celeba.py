@@ -42,7 +42,7 @@ def catalogue(root: Path, on_error: str = "raise") -> Catalogue:
     if identity is not None:
         table["identity"] = _read_column(identity, table.index)
     images = _images.Container(_must_find(root, "img_align_celeba", "img_align_celeba.zip"))
-    files = {member.rpartition("/")[2]: _images.Location(images, member) for member in images.members}
+    files = [(member.rpartition("/")[2], _images.Location(images, member)) for member in images.members]
     return _images.build("CelebA", *_images.match(table, files, listed), on_error)
 
 

@@ -50,20 +50,16 @@ def _read_labels(path: Path) -> pd.DataFrame:
         "Male": table["gender"] == "Male",
         "White": table["race"] == "White",
     }
-    return (
-        pd.DataFrame(labels)
-        .astype("int64")
-        .join(table[["age", "race", "gender"]])
-        .set_index(_images.as_posix(table["file"]))
-    )
+    names = _images.as_posix(table["file"])
+    return pd.DataFrame(labels).astype("int64").join(table[["age", "race", "gender"]]).set_index(names)
 
 
-def _files(root: Path, part: str) -> dict[str, _images.Location]:
-    """``train/1.jpg`` -> where it is."""
+def _files(root: Path, part: str) -> list[tuple[str, _images.Location]]:
+    """Names such as ``train/1.jpg``, and where each is."""
     bundles = sorted(root.glob("fairface-img-margin*-trainval.zip"))
     found = _images.first(root / part, root / f"fairface_{part}.zip", *bundles, root / f"{part}.zip")
     if found is None:
         raise _images.absent(root, f"{part}/ or fairface_{part}.zip", "FairFace")
     images = _images.Container(found)  # a zip may hold the other part too
     members = [member for member in images.members if found.is_dir() or f"/{part}/" in f"/{member}"]
-    return {f"{part}/{member.rpartition('/')[2]}": _images.Location(images, member) for member in members}
+    return [(f"{part}/{member.rpartition('/')[2]}", _images.Location(images, member)) for member in members]

@@ -28,22 +28,24 @@ def catalogue(root: Path, target: str = "target", protected: str = "protected", 
     """
     base, grouped = _base(root, target, protected)
     images, skipped = _images.Container(base), []
-    files = {name: _images.Location(images, name) for name in images.members}
+    names = [name for name in images.members if name.lower().endswith(SUFFIXES)]
     if grouped:
-        inside = [name for name in files if name.startswith(tuple(f"{folder}/" for folder in FOLDERS))]
-        files = {name: files[name] for name in inside if name.lower().endswith(SUFFIXES)}
-        skipped = [f"{name}: not a png, jpg or webp file" for name in inside if name not in files]
+        groups = tuple(f"{folder}/" for folder in FOLDERS)
+        others = [name for name in images.members if name.startswith(groups) and not name.lower().endswith(SUFFIXES)]
+        skipped = [f"{name}: not a png, jpg or webp file" for name in others]
+        skipped += [f"{name}: in no group folder" for name in names if not name.startswith(groups)]
+        names = [name for name in names if name.startswith(groups)]
     manifest = _images.first(base / "manifest.csv", root / "manifest.csv")
     if manifest is None:
-        table = pd.DataFrame(
-            {target: [int(n[0]) for n in files], protected: [int(n[2]) for n in files]}, index=[*files]
-        )
-        return _images.build(f"folder {base}", table, [*files.values()], skipped, on_error)
+        table = pd.DataFrame({target: [int(n[0]) for n in names], protected: [int(n[2]) for n in names]}, index=names)
+        locations = [_images.Location(images, name) for name in names]
+        return _images.build(f"folder {base}", table, locations, skipped, on_error)
     rows = _read_manifest(manifest, base, target, protected)
     if grouped:
         rows = rows.sort_index()
-    else:  # what else lies there is none of the manifest's business
-        files = {name: at for name, at in files.items() if name in rows.index}
+    else:  # which may list images of any kind
+        names = sorted({*names} | ({*rows.index} & {*images.members}))
+    files = [(name, _images.Location(images, name)) for name in names]
     table, locations, unmatched = _images.match(rows, files, manifest)
     said = table[target].astype(str) + "_" + table[protected].astype(str)
     for name in table.index[said != table.index.str[:3]] if grouped else ():
