@@ -631,6 +631,31 @@ def report_audit(opened: Any, options: Namespace, out: str | None = None, skip_b
 
 
 @command(
+    "evaluate",
+    option("predictions", type=Path, metavar="FILE", help="a table with a line per image: CSV of any separator"),
+    option("--target", required=True, metavar="COLUMN", help="the true class"),
+    option(
+        "--predicted", required=True, metavar="COLUMN", help="the class that the model says; with --threshold a score"
+    ),
+    option("--group", nargs="+", required=True, metavar="COLUMN", help="protected attributes; several are crossed too"),
+    option("--threshold", type=float, metavar="T", help="scores from here upwards say the second of the two classes"),
+    option("--oracle", action="store_true", help="also: a threshold of its own for each group, chosen on these images"),
+    option("--out", type=Path, metavar="FILE", help="the page to write (beside the table, NAME_fairness.html)"),
+)
+def evaluate(options: Namespace) -> None:
+    """Report how fair the decisions of any model are, of any framework, with any number of classes and groups.
+
+    $ aimfair evaluate predictions.csv --target y --predicted p --group sex race
+    $ aimfair evaluate scores.csv --target smiling --predicted score --threshold 0.5 --oracle --group sex
+
+    Accuracies of all cells with intervals, both forms of equalised odds, and which groups are too small to say."""
+    from aimfair.practice import evaluation
+
+    names = (options.target, options.predicted, options.group)
+    print(evaluation.evaluate(options.predictions, *names, options.threshold, options.oracle, options.out))
+
+
+@command(
     "train-sd",
     *STUDY,
     option("--minutes", type=float, help="how long to train (the profile's generator_minutes)"),
