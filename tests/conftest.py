@@ -81,6 +81,15 @@ def bench():
     )
 
 
+@pytest.fixture(scope="session")
+def undecided(bench):
+    """Faces of half the size, and rates at which the first epochs leave faces of both classes right and wrong."""
+    sets = {name: getattr(bench, name) for name in ("train", "validation", "balanced", "biased")}
+    small = {name: replace(faces, images=faces.images[..., ::2, ::2]) for name, faces in sets.items()}
+    plans = {name: replace(getattr(bench, name), lr=0.02) for name in ("pretraining", "finetuning")}
+    return replace(bench, **small, **plans, shares=(0.1, 0.4, 0.4, 0.1))
+
+
 @pytest.fixture
 def recorded(tmp_path):
     """A study whose runs are made of predictions with a given number of faces classified rightly."""

@@ -1,6 +1,5 @@
 """Baselines that are not in the paper: AFR, and synthetic faces first."""
 
-import pkgutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,12 +9,9 @@ from scipy.special import expit
 from toys import fit_method as fit
 from toys import same, same_weights, state
 
-from aimfair import methods
 from aimfair.environment import AimfairError
+from aimfair.methods import afr
 from aimfair.methods.erm import from_scratch
-
-methods.registry()  # from here on the files of notebooks/methods can be imported
-afr = pkgutil.resolve_name("aimfair.methods.afr")
 
 
 def test_faces_that_are_misread_weigh_more_and_classes_alike():

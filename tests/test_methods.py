@@ -5,14 +5,13 @@ import math
 import pkgutil
 import re
 from dataclasses import replace
+from itertools import count
 
-import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
-from toys import fit_method, gaussian_toy, group_accuracies, same_weights
+from toys import fit_method, same_weights
 
-from aimfair import methods, models
+from aimfair import methods, models, training
 from aimfair.environment import AimfairError
 
 
@@ -28,6 +27,70 @@ def test_every_method_fits_predicts_and_repeats(bench, name):
     logits = models.evaluate(first.model, bench.validation)
     assert logits.shape == (40,) and torch.isfinite(logits).all()
     assert same_weights(first, second)
+
+
+CHANGES = {
+    "jtt": ({"first_epochs": 1, "upweight": 3}, {"first_epochs": 3}, {"upweight": 9}),
+    "lff": ({}, {"q": 0.3}, {"decay": 0.2}),
+    "eiil": ({"reference_epochs": 1}, {"reference_epochs": 3}, {"eta": 10.0}),
+    "xrm": ({"twin_epochs": 1}, {"twin_epochs": 2}, {"eta": 10.0}),
+    "maple": ({"rounds": 3, "inner_steps": 5}, {"rounds": 1}, {"inner_steps": 3}, {"outer_lr": 0.01}),
+    "group-dro": ({}, {"lr": 0.01}, {"weight_decay": 0.1}, {"eta": 1.0}, {"adjustment": 5.0}),
+    "balanced-sampling": ({}, {"lr": 0.01}, {"weight_decay": 0.1}),
+    "subsampling": ({}, {"lr": 0.01}, {"weight_decay": 0.1}, {"same_updates": False}),
+    "bmft": ({}, {"lr": 0.1}, {"head_lr": 0.1}, {"beta": 1.0}, {"rate": 95}, {"batchnorm": "train"}),
+    "afr": ({}, {"gamma": 4.0}, {"strength": 1.0}),
+    "ffr": ({}, {"lr": 0.01}, {"batchnorm": "eval"}),
+    "synthetic-groups": (
+        {},
+        *({"cut": "half"}, {"cut": "confusion"}, {"reestimate": False}),
+        *({"soft": True}, {"balance": "group-dro"}, {"faces": 5}),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_no_hyper_parameter_is_without_effect(undecided, name):
+    usual, *changes = CHANGES[name]
+    epochs = 2 if name == "lff" else 1  # a running average needs a second visit
+    plans = {
+        plan: replace(getattr(undecided, plan), epochs=epochs, batch_size=16) for plan in ("pretraining", "finetuning")
+    }
+    fitted = [fit_method(replace(undecided, **plans), name, **usual | changed) for changed in ({}, *changes)]
+    for changed, other in zip(changes, fitted[1:], strict=True):
+        assert other.scores != fitted[0].scores or not same_weights(other, fitted[0]), changed
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper", "dies_at"),
+    [
+        ("lff", {}, 2),
+        ("jtt", {"first_epochs": 2}, 4),
+        *(("xrm", {"twin_epochs": 3}, epoch) for epoch in (2, 5)),
+        *(("synthetic-groups-tuned", {"lr": 0.01}, epoch) for epoch in (1, 4, 7)),  # teacher, target, tuning
+    ],
+)
+def test_killed_and_called_again_it_ends_where_an_unbroken_one_does(
+    undecided, name, hyper, dies_at, tmp_path, monkeypatch
+):
+    plans = {plan: replace(getattr(undecided, plan), epochs=3) for plan in ("pretraining", "finetuning")}
+    long = replace(undecided, resume=tmp_path / "run.safetensors", **plans)
+    unbroken = fit_method(long, name, **hyper)
+    monkeypatch.setattr(training, "SECONDS_BETWEEN", -1.0)
+    epochs, usual = count(), training.train_epoch
+
+    def dies(*args, **kwargs):
+        if next(epochs) == dies_at:
+            raise KeyboardInterrupt
+        return usual(*args, **kwargs)
+
+    monkeypatch.setattr(training, "train_epoch", dies)
+    with pytest.raises(KeyboardInterrupt):
+        fit_method(long, name, **hyper)
+    assert [*tmp_path.glob("*.safetensors")]
+    again = fit_method(long, name, **hyper)
+    assert same_weights(again, unbroken) and again.scores == unbroken.scores
+    assert not [*tmp_path.glob("*.safetensors")]
 
 
 def documentation(fit):
@@ -155,25 +218,3 @@ def test_settings_that_a_method_cannot_work_with_are_refused(bench, name, given,
     for hyper in given:
         with pytest.raises(AimfairError, match=said):
             fit_method(bench, name, **hyper)
-
-
-@pytest.mark.parametrize(
-    ("b", "erm", "balanced", "minorities"),
-    [
-        (1.0, (1.99, 1.42), (1.91, -0.02), 0.59),
-        (2.0, (1.92, 1.28), (1.91, -0.02), 0.39),
-        (3.0, (1.91, 0.93), (1.91, -0.02), 0.34),
-    ],
-)
-def test_what_erm_and_balanced_groups_make_of_the_gaussian_toy(b, erm, balanced, minorities):
-    (x, y, s), (fresh, *labels) = gaussian_toy(b=b), gaussian_toy(40_000, b=b, agree=0.5, seed=9)
-    rules = []
-    for share in (0.5, 0.95):  # every sample alike, every group alike
-        regression = LogisticRegression(C=1 / (1e-4 * len(x)), fit_intercept=False)
-        regression.fit(x.double().numpy(), y.numpy(), np.where(y == s, 1 / share, 1 / (1 - share)) / 2)
-        rules.append(torch.from_numpy(regression.coef_[0]))
-    assert rules[0][:2].tolist() == pytest.approx(erm, abs=0.03)
-    assert rules[1][:2].tolist() == pytest.approx(balanced, abs=0.03)
-    biased, level, alone = (group_accuracies(z, *labels) for z in (*(fresh.double() @ w for w in rules), fresh[:, 0]))
-    assert biased[1:3] == pytest.approx([minorities] * 2, abs=0.02) and min(biased[0], biased[3]) > 0.9
-    assert level == pytest.approx([0.84] * 4, abs=0.015) and alone == pytest.approx([0.841] * 4, abs=0.015)

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn import functional as F
-from toys import Linear, fit_linear, fit_method, gaussian_toy, same_weights, toy_faces, worst_group_on_fair_toy
+from toys import Linear, fit_linear, fit_method, gaussian_toy, same_weights, worst_group_on_fair_toy
 
-from aimfair import models, training
+from aimfair import models
 from aimfair.methods import Fitted, inferred, lff, xrm
 from aimfair.methods.erm import shuffled
 from aimfair.methods.group_dro import GroupDRO, balanced_order
@@ -25,7 +25,7 @@ from aimfair.methods.inferred import (
 )
 from aimfair.methods.lff import LearningFromFailure, Pair
 from aimfair.methods.xrm import CrossRisk, class_balanced, flip_probability
-from aimfair.training import History, binary_cross_entropy, fit
+from aimfair.training import History, binary_cross_entropy
 
 
 def often(bench):
@@ -33,33 +33,28 @@ def often(bench):
     return replace(bench, pretraining=replace(bench.pretraining, batch_size=8))
 
 
-@pytest.fixture(scope="module")
-def undecided(bench):
-    """Faces of half the size and a rate at which the first epochs leave faces of both classes right and wrong."""
-    train, validation = (replace(f, images=f.images[..., ::2, ::2]) for f in (bench.train, bench.validation))
-    return replace(bench, train=train, validation=validation, pretraining=replace(bench.pretraining, lr=0.02))
-
-
-def turned(bench, epochs):
-    """The bench with so many epochs, and once more with the wrong target on every validation face."""
-    longer = replace(bench, pretraining=replace(bench.pretraining, epochs=epochs))
-    return longer, replace(longer, validation=replace(bench.validation, target=1 - bench.validation.target))
-
-
 # --------------------------------------------------------------------------------------------------------- early models
 
 
-@pytest.mark.parametrize("n", [1, 8, 13, 120])
-def test_a_mask_survives_packing(n):
-    mask = torch.rand(n, generator=torch.Generator().manual_seed(n)) < 0.3
-    assert torch.equal(unpacked(packed(mask), n), mask) and len(packed(mask)) == 2 * -(-n // 8)
+def test_a_mask_survives_packing():
+    mask = torch.rand(13, generator=torch.Generator().manual_seed(0)) < 0.3
+    assert torch.equal(unpacked(packed(mask), 13), mask) and len(packed(mask)) == 4
 
 
 def test_the_validation_set_chooses_the_epoch_of_erm_and_eiil_and_not_that_of_the_first_model(undecided):
-    both = turned(undecided, 2)
+    longer = replace(undecided, pretraining=replace(undecided.pretraining, epochs=2))
+    turned = replace(longer, validation=replace(longer.validation, target=1 - longer.validation.target))
     for name, hyper in (("erm", {}), ("eiil", {"reference_epochs": 1})):
-        assert {fit_method(b, name, **hyper).history.chosen for b in both} == {0, 1}
-    assert torch.equal(*(early_logits(b, 2, "test") for b in both))
+        assert {fit_method(b, name, **hyper).history.chosen for b in (longer, turned)} == {0, 1}
+    assert torch.equal(early_logits(longer, 2, "test"), early_logits(turned, 2, "test"))
+
+
+def test_the_first_model_is_erms_after_its_first_epochs_and_its_errors_are_counted_on_whole_images(bench):
+    longer = replace(bench, pretraining=replace(bench.pretraining, epochs=3))
+    logits = models.evaluate(fit_method(bench, "erm").model, bench.train)  # one epoch of the same training
+    errors = unpacked(fit_method(longer, "jtt", first_epochs=1).scores["error_set"], 120)
+    assert torch.equal(early_logits(longer, 1, "test"), logits)
+    assert torch.equal(errors, wrong(logits, bench.train.target))
 
 
 # ------------------------------------------------------------------------------------------------------------------ JTT
@@ -90,15 +85,6 @@ def test_an_upweight_of_one_or_no_errors_are_erm_bit_for_bit_and_a_poor_first_mo
     none = fit_method(often(bench), "jtt", upweight=20, first_epochs=3)
     assert none.scores["errors"] == 0 and "no errors" in none.scores["note"]
     assert same_weights(none, fit_method(often(bench), "erm"))
-
-
-def test_the_errors_are_those_of_erms_first_epochs_on_whole_images(bench):
-    longer = replace(bench, pretraining=replace(bench.pretraining, epochs=3))
-    scores = fit_method(longer, "jtt", first_epochs=1).scores
-    logits = models.evaluate(fit_method(bench, "erm").model, bench.train)  # one epoch of the same training
-    assert torch.equal(early_logits(longer, 1, "test"), logits)
-    assert torch.equal(unpacked(scores["error_set"], 120), wrong(logits, bench.train.target))
-    assert scores["errors"] == int(wrong(logits, bench.train.target).sum())
 
 
 def test_on_the_gaussian_toy_jtt_lies_between_erm_and_balanced_groups():
@@ -141,28 +127,6 @@ def test_the_gradient_is_that_of_a_scale_on_the_logit_and_its_sign_shows_what_is
     assert torch.equal(sign_split(scale.grad), wrong(logits, target))
 
 
-def test_adam_finds_the_closed_form_as_in_the_released_code():
-    x, y, _ = gaussian_toy(1000)
-    d = scale_gradients(fit_linear(x, y, binary_cross_entropy, epochs=1)(x).detach(), y).double()
-    u = torch.randn(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
-    optimiser = torch.optim.Adam([u], 0.02)
-    for _ in range(1000):
-        optimiser.zero_grad()
-        (-(1000**2) * violation(torch.sigmoid(u), d)).backward()
-        optimiser.step()
-    found = u.detach() > 0
-    found = found if (found * d).sum() >= (~found * d).sum() else ~found  # environments come out in either order
-    differ = sign_split(d) != found
-    assert differ.float().mean() < 0.005 and (not differ.any() or d[differ].abs().max() < 1e-3)
-
-
-def test_the_environments_and_their_weights_are_kept(bench):
-    sign = fit_method(bench, "eiil", reference_epochs=1).scores
-    environment = unpacked(sign["environment"], 120)
-    assert sum(sign["groups"]) == 120 and sum(sign["groups"][1::2]) == environment.sum()
-    assert sum(sign["group_weights"]) == pytest.approx(1, abs=1e-3)
-
-
 def test_a_reference_that_fits_everything_leaves_the_classes_and_a_note(bench):
     scores = fit_method(often(bench), "eiil", reference_epochs=3).scores
     assert scores["groups"] == [60, 0, 60, 0] and "environment 1 is empty" in scores["note"]
@@ -180,14 +144,6 @@ def test_inferred_groups_are_drawn_alike(bench, monkeypatch):
     groups = 2 * bench.train.target + environment.long()
     drawn = torch.cat([given["order"](torch.Generator().manual_seed(seed)) for seed in range(50)])
     assert len(drawn) == 50 * 120 and (groups[drawn].bincount() / len(drawn) - 0.25).abs().max() < 0.03
-
-
-@pytest.mark.parametrize(("name", "epochs"), [("eiil", "reference_epochs"), ("xrm", "twin_epochs")])
-def test_group_weights_stay_uniform_without_a_step_and_move_with_a_large_one(undecided, name, epochs):
-    still, moved = (
-        fit_method(undecided, name, **{epochs: 1, "eta": eta}).scores["group_weights"] for eta in (0.0, 10.0)
-    )
-    assert still == [0.25] * 4 and max(moved) > 0.3
 
 
 # ------------------------------------------------------------------------------------------------------------------ XRM
@@ -214,12 +170,6 @@ def test_on_the_gaussian_toy_group_dro_over_a_guess_lies_between_erm_and_balance
     groups = 2 * y + environment.long()
     worst = worst_group_on_fair_toy(fit_linear(x, y, GroupDRO(groups, eta), order=balanced_order(groups)))
     assert at_least < worst < 0.85, worst
-
-
-def test_a_coin_never_flips_and_certainty_always_does():
-    logits = torch.tensor([0.0, 50.0, -50.0, *torch.randn(20, generator=torch.Generator().manual_seed(0)).tolist()])
-    assert flip_probability(logits)[:3].tolist() == [0, 1, 1]
-    assert torch.allclose(flip_probability(logits), 2 * torch.sigmoid(logits.abs()) - 1, atol=1e-6)
 
 
 def test_the_twins_loss_is_the_sum_of_the_class_means():
@@ -249,6 +199,7 @@ def test_only_the_held_out_twin_flips_and_a_flip_stays():
 
 
 def test_flips_have_the_stated_probability_and_repeat():
+    assert flip_probability(torch.tensor([0.0, 50.0, -50.0])).tolist() == [0, 1, 1]
     target, index, logits = torch.zeros(20_000, dtype=torch.int64), torch.arange(20_000), torch.ones(20_000)
     first, second = (CrossRisk(target, lambda: logits, seed=7) for _ in range(2))
     for loss in (first, second):
@@ -258,15 +209,6 @@ def test_flips_have_the_stated_probability_and_repeat():
     before = first.working.clone()
     first(logits, target.float(), index)  # another step draws anew
     assert first.working.sum() > before.sum() and (first.working >= before).all()
-
-
-def test_without_a_shortcut_the_environment_is_the_error_rate_and_a_strong_one_gives_its_minority_away():
-    x, y, _ = gaussian_toy(b=0.0)
-    errors = wrong(fit_linear(x, y, binary_cross_entropy)(x).detach(), y).float().mean().item()
-    assert twins_on(x, y, epochs=8).float().mean().item() == pytest.approx(errors, abs=0.015)
-    x, y, s = gaussian_toy(b=3.0)
-    environment = twins_on(x, y)
-    assert environment[s != y].float().mean() > 0.9 and (s != y)[environment].float().mean() > 0.8
 
 
 def test_whoever_either_twin_misses_is_in_environment_one_on_both_sets_without_a_label(bench, monkeypatch):
@@ -344,21 +286,6 @@ def test_weights_of_the_worked_example_and_of_no_difficulty():
     assert zeros.tolist() == [0, 0]
 
 
-def test_with_q_zero_and_equal_networks_the_first_step_is_erm_at_half_the_rate():
-    x, y, _ = gaussian_toy(200)
-    pair, biased, halved = Pair(Linear(13), Linear(13)), Linear(13), Linear(13)
-    loss = LearningFromFailure(y, pair.other, q=0.0)
-    for model, criterion, lr in (
-        (pair, loss, 0.2),
-        (biased, binary_cross_entropy, 0.2),
-        (halved, binary_cross_entropy, 0.1),
-    ):
-        criterion(model(x), y.float(), torch.arange(200)).backward()
-        torch.optim.SGD(model.parameters(), lr).step()
-    assert torch.allclose(pair.first.weight, halved.weight, atol=1e-6)
-    assert torch.allclose(pair.second.weight, biased.weight, atol=1e-6)
-
-
 def test_no_gradient_passes_from_one_network_to_the_other():
     x, y, _ = gaussian_toy(200)
     torch.manual_seed(0)
@@ -386,61 +313,3 @@ def test_on_the_gaussian_toy_lff_lies_between_erm_and_balanced_groups(q, low, hi
     fit_linear(x, y, LearningFromFailure(y, pair.other, q), model=pair, epochs=6, batch_size=250)
     worst, biased = worst_group_on_fair_toy(pair.first), worst_group_on_fair_toy(pair.second)
     assert low < worst < high and biased < 0.36, (worst, biased)
-
-
-# ------------------------------------------------------------------------------------------------------------- all four
-
-
-@pytest.mark.parametrize(
-    ("name", "usual", "changes"),
-    [
-        ("jtt", {"first_epochs": 1, "upweight": 3}, ({"first_epochs": 3}, {"upweight": 9})),
-        ("lff", {}, ({"q": 0.3}, {"decay": 0.2})),
-        ("eiil", {"reference_epochs": 1}, ({"reference_epochs": 3},)),
-        ("xrm", {"twin_epochs": 1}, ({"twin_epochs": 2},)),
-        ("maple", {"rounds": 3, "inner_steps": 5}, ({"rounds": 1}, {"inner_steps": 3}, {"outer_lr": 0.01})),
-    ],
-)
-def test_no_hyper_parameter_is_without_effect(undecided, name, usual, changes):
-    twice = turned(undecided, 2 if name == "lff" else 1)[0]  # a running average needs a second visit
-
-    def outcome(changed):
-        fitted = fit_method(twice, name, **usual | changed)
-        return fitted.history.loss, fitted.scores
-
-    before = outcome({})
-    assert outcome({}) == before
-    for changed in changes:
-        assert outcome(changed) != before, changed
-
-
-class Killed(Exception):
-    pass
-
-
-@pytest.mark.parametrize("make", [LearningFromFailure, lambda y, other: CrossRisk(y, other, 5)], ids=["lff", "xrm"])
-def test_a_training_of_two_goes_on_from_its_checkpoint(bench, make, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "SECONDS_BETWEEN", 0.0)
-    train, validation = toy_faces(), toy_faces(seed=1)
-    schedule = replace(bench.pretraining, epochs=4, batch_size=16, select="last")
-    file = tmp_path / "half.safetensors"
-
-    def run(resume=None, dies_at=0):
-        pair = Pair(models.build("resnet18-slim", 0), models.build("resnet18-slim", 1))
-        loss, steps = make(train.target, pair.other), []
-
-        def dies(module, arguments):
-            steps.append(1)
-            if len(steps) == dies_at:
-                raise Killed
-
-        loss.register_forward_pre_hook(dies)
-        return fit(pair, train, validation, schedule, 3, loss=loss, resume=resume), pair, loss
-
-    expected, pair, loss = run()
-    with pytest.raises(Killed):
-        run(file, dies_at=6)
-    history, resumed, again = run(file)
-    assert history.loss == expected.loss
-    assert all(torch.equal(v, resumed.state_dict()[n]) for n, v in pair.state_dict().items())
-    assert all(torch.equal(v, again.state_dict()[n]) for n, v in loss.state_dict().items())

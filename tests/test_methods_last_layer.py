@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from toys import fit_method, gaussian_toy, group_accuracies, toy_faces
 
-from aimfair import methods, models, sampling, training
+from aimfair import models, sampling, training
 from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet
 from aimfair.methods import bmft, dfr
@@ -113,10 +113,6 @@ def test_c_is_scored_on_faces_that_were_not_fitted_and_the_rule_is_the_mean_over
     assert fitted.model.fc.bias.item() == pytest.approx(intercept, abs=1e-6)
 
 
-def test_the_synthetic_forms_ask_for_no_label_of_a_real_face():
-    assert all(methods.get(name).needs == {"synthetic"} for name in ("dfr-synthetic", "bmft-synthetic"))
-
-
 @pytest.mark.parametrize(
     ("name", "part", "counts", "said"),
     [
@@ -156,16 +152,7 @@ def test_of_hard_decisions_the_soft_gaps_are_the_reports():
     assert llf.equalised_odds(logits, target, protected).item() == pytest.approx(report.eo_mean / 50)
 
 
-def test_its_gradient_agrees_with_finite_differences():
-    target, protected = labels(30)
-    logits = torch.randn(30, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: llf.equalised_odds(z, target, protected), logits)
-
-
-def test_equal_scores_in_both_groups_cost_nothing_and_an_empty_cell_makes_no_gap():
-    logits = torch.randn(40, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).repeat(2)
-    target, protected = torch.arange(80) % 2, torch.arange(80) // 40
-    assert llf.equalised_odds(logits, target, protected).item() == pytest.approx(0)
+def test_an_empty_cell_makes_no_gap():
     logits = torch.tensor([0.0, 4.0, 1.0], dtype=torch.float64, requires_grad=True)
     fp, fn = llf.rate_gaps(torch.sigmoid(logits), torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]))
     assert fn == 0 and fp > 0.4
@@ -283,25 +270,6 @@ def test_weights_outside_the_mask_stay_bit_identical_with_momentum_and_weight_de
     assert fitted.scores["density"] == pytest.approx(0.3, abs=0.001)
 
 
-@pytest.mark.parametrize("name", ["bmft", "bmft-synthetic"])
-def test_at_rate_100_only_the_last_layer_moves(bench, name):
-    fitted = fit_method(bench, name, rate=100)
-    assert changed(bench, fitted) == {"fc.weight", "fc.bias"} and fitted.scores["density"] == 0
-
-
-@pytest.mark.parametrize(
-    ("hyper", "moves"),
-    [({"lr": 0.1}, "body"), ({"beta": 1.0}, "head"), ({"beta": 0.0}, "head")],
-    ids=str,
-)
-def test_the_rate_and_the_weight_of_the_bias_loss_reach_the_training(bench, hyper, moves):
-    # A layer of zeros has no gaps, and so the bias loss no gradient: it counts from the second step on.
-    steps = replace(bench, finetuning=replace(bench.finetuning, batch_size=8))
-    usual, other = (fit_method(steps, "bmft", **given).model for given in ({}, hyper))
-    assert all(torch.equal(value, body(other)[n]) for n, value in body(usual).items()) == (moves == "head")
-    assert not torch.equal(usual.fc.weight, other.fc.weight)
-
-
 def test_without_a_bias_loss_in_it_the_second_step_is_cross_entropy_alone(bench):
     fitted = fit_method(bench, "bmft", beta=0.0, rate=100)
     model, faces = bench.biased_model(), bench.validation
@@ -322,9 +290,9 @@ def test_the_epoch_of_the_second_step_is_chosen_by_the_worst_group_or_on_synthet
 
 
 def gaussian_pixels(n, seed, agree=0.95):
-    """The first three coordinates of the Gaussian toy as the channels of one pixel, which crops and flips leave alone."""
+    """The first three coordinates of the Gaussian toy as the channels of an even image, which crops and flips leave alone."""
     x, y, s = gaussian_toy(n, agree=agree, seed=seed)
-    images = (x[:, :3] * 32 + 127.5).clamp(0, 255).to(torch.uint8).view(n, 3, 1, 1)
+    images = (x[:, :3] * 32 + 127.5).clamp(0, 255).to(torch.uint8).view(n, 3, 1, 1).expand(n, 3, 2, 2)
     return FaceSet(images, y, s, np.arange(n).astype(str))
 
 
@@ -334,7 +302,9 @@ def test_on_the_gaussian_toy_bmft_drops_the_shortcut_that_two_layers_learnt_and_
     schedule = Schedule(epochs=5, lr=0.3, milestones=(), crop_scale=(1.0, 1.0))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        biased = nn.Sequential(nn.Flatten(), nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1), nn.Flatten(0))
+        biased = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1), nn.Flatten(0)
+        )
     training.fit(biased, train, validation, schedule, seed=0)
     short = replace(schedule, epochs=5, batch_size=32)
     toy = replace(bench, train=train, validation=validation, finetuning=short, biased_model=lambda: deepcopy(biased))
@@ -342,12 +312,6 @@ def test_on_the_gaussian_toy_bmft_drops_the_shortcut_that_two_layers_learnt_and_
     logits = (models.evaluate(model, fair) for model in (biased, both, alone))
     erm, bmft_, last = (min(group_accuracies(z, fair.target, fair.protected)) for z in logits)
     assert erm < 0.42 and 0.8 < bmft_ < 0.85 and last < bmft_ - 0.05, (erm, bmft_, last)
-
-
-def test_running_statistics_stay_unless_told_otherwise(bench):
-    before = bench.biased_model().bn1.running_mean
-    assert torch.equal(before, fit_method(bench, "bmft").model.bn1.running_mean)
-    assert not torch.equal(before, fit_method(bench, "bmft", batchnorm="train").model.bn1.running_mean)
 
 
 def test_it_debiases_on_equal_groups_of_the_validation_set_or_on_all_synthetic_faces(bench):

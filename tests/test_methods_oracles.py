@@ -1,6 +1,5 @@
 """Group DRO's loss, the oracles of sampling, MAPLE; and what holds for every method that is told group labels."""
 
-import math
 from collections import Counter
 from dataclasses import replace
 
@@ -116,25 +115,11 @@ def test_an_oracle_reads_every_label_that_it_asks_for(bench, name):
             method.fit(told_less, method.hyper())
 
 
-def test_oracles_stand_last_in_the_tables():
-    order = [method.is_oracle for method in methods.registry().values()]
-    assert order == sorted(order) and any(order)
-
-
 @pytest.mark.parametrize("name", FROM_SCRATCH)
 def test_the_epoch_is_chosen_by_the_worst_validation_group(bench, name):
     history = fit_method(replace(bench, pretraining=replace(bench.pretraining, epochs=3)), name).history
     worst = history.validation_worst_group
     assert len(worst) == 3 and worst[history.chosen] == max(worst)
-
-
-@pytest.mark.parametrize("name", FROM_SCRATCH)
-def test_rate_and_weight_decay_reach_the_training(bench, name):
-    usual, same, *others = (
-        fit_method(bench, name, **hyper)
-        for hyper in ({}, {"lr": bench.pretraining.lr}, {"lr": 0.01}, {"weight_decay": 0.1})
-    )
-    assert same_weights(usual, same) and not any(same_weights(usual, other) for other in others)
 
 
 def test_group_dros_weights_climb_and_those_of_small_groups_faster_with_the_adjustment(bench):
@@ -144,16 +129,6 @@ def test_group_dros_weights_climb_and_those_of_small_groups_faster_with_the_adju
     )
     assert still == [0.25] * 4 and sum(climbed) == pytest.approx(1, abs=1e-4) and max(climbed) > 0.3
     assert adjusted[0] > plain[0] and adjusted[3] > plain[3]  # 6 faces each; the others have 54
-
-
-def test_sampling_and_the_mean_over_groups_are_two_things(bench):
-    """Group DRO that never moves its weights sees the faces of balanced sampling, and averages within groups first."""
-    selected = replace(bench, pretraining=replace(bench.pretraining, weight_decay=0.001))
-    rwg, dro, erm = (
-        fit_method(selected, name, **hyper)
-        for name, hyper in (("balanced-sampling", {}), ("group-dro", {"eta": 0.0}), ("erm", {}))
-    )
-    assert not same_weights(dro, rwg) and not same_weights(dro, erm) and not same_weights(rwg, erm)
 
 
 def test_a_group_without_training_faces_is_noted_or_refused(bench):
@@ -198,22 +173,11 @@ def test_the_projection_keeps_the_budget_and_is_the_nearest_point():
     assert three.tolist() == pytest.approx([0.55, 0.45, 0.0])
     inside = torch.tensor([0.2, 1.7, -0.3]).double()
     assert torch.equal(maple.project(inside, 1.5), inside.clamp(0, 1))  # within the budget: only clipped
-    dice = generator()
-    for budget in (1.0, 30.0, 299.0, 500.0):
-        s = 3 * torch.randn(1000, generator=dice, dtype=torch.float64)
-        p = maple.project(s, budget)
-        assert p.min() >= 0 and p.max() <= 1 and p.sum() <= budget + 1e-3
-        if s.clamp(0, 1).sum() > budget:
-            between = (p > 0) & (p < 1)
-            assert abs(p.sum() - budget) < 1e-6 and (s - p)[between].std() < 1e-9  # one v for all
-            for _ in range(20):  # no feasible point is nearer
-                q = torch.rand(1000, generator=dice, dtype=torch.float64)
-                q *= min(1.0, budget / q.sum().item())
-                assert (s - p).norm() < (s - q).norm()
-
-
-def test_the_temperature_follows_its_schedule():
-    assert maple.temperature(0.0) == pytest.approx(1.0) and maple.temperature(1.0) == pytest.approx(1 / 0.03)
+    s = 3 * torch.randn(1000, generator=generator(), dtype=torch.float64)
+    p = maple.project(s, 30.0)
+    between = (p > 0) & (p < 1)
+    assert p.min() >= 0 and p.max() <= 1 and abs(p.sum() - 30) < 1e-6
+    assert (s - p)[between].std() < 1e-9  # one v for all
 
 
 def test_masks_keep_each_sample_with_its_probability_and_their_slope_is_that_of_the_sigmoid_behind_them():
@@ -274,27 +238,6 @@ def outside_of(x, y, s, scale=1.0):
     return scale * x, y, 2 * y + s
 
 
-def test_the_outer_gradient_is_cut_to_a_norm_of_three_and_a_smaller_one_left_alone(monkeypatch):
-    norms = []
-
-    class Watched(torch.optim.Adam):
-        def step(self):
-            norms.append(self.param_groups[0]["params"][0].grad.norm().item())
-            super().step()
-
-    monkeypatch.setattr(torch.optim, "Adam", Watched)
-    (x, y, _), fair = gaussian_toy(500), gaussian_toy(200, agree=0.5, seed=1)
-    for scale in (1.0, 1e5):
-        maple.choose(x, y, outside_of(*fair, scale), 100, rounds=1)
-    assert norms[0] < 1 and norms[1] == pytest.approx(3, abs=1e-4)
-
-
-def test_without_an_outer_rate_the_probabilities_stay_at_the_budget():
-    x, y, s = gaussian_toy(200)
-    found = maple.choose(x, y, outside_of(x, y, s), 50, rounds=1, inner_steps=2, outer_lr=0.0)
-    assert torch.allclose(found.probabilities, torch.tensor(0.25).double())
-
-
 def test_a_round_without_a_sample_ends_the_search_with_a_note(bench, monkeypatch):
     x, y, s = gaussian_toy(500)
     found = maple.choose(x, y, outside_of(x, y, s), 0.5)
@@ -303,11 +246,6 @@ def test_a_round_without_a_sample_ends_the_search_with_a_note(bench, monkeypatch
     choice = maple.Choice(torch.ones(120) > 0, torch.ones(120), [], found.note)
     monkeypatch.setattr(maple, "choose", lambda *_, **__: choice)
     assert fit_method(bench, "maple").scores["note"] == found.note
-
-
-def test_without_an_inner_step_every_round_has_the_risk_of_a_coin(bench):
-    risks = fit_method(bench, "maple", rounds=4, inner_steps=0).scores["outer_risk"]
-    assert risks == [round(math.log(2), 4)] * 4
 
 
 def test_the_validation_set_is_halved_within_each_group_one_half_selects_faces_and_the_other_the_epoch(

@@ -247,35 +247,12 @@ def test_edits_make_a_linear_classifier_fair_and_the_penalty_makes_it_fairer():
     assert worst[0] < 0.5 < worst[1] < worst[2] < 0.85 and lean[0] > 2 * lean[1] > 2 * lean[2]
 
 
-def test_no_label_of_a_group_is_read(bench):
-    blind = replace(
-        bench.seen_by(diga.METHOD),
-        edited=lambda *given: bench.edited(*given).without_protected(),
-        biased=None,
-        balanced=None,
-    )
-    hyper = diga.METHOD.hyper()
-    assert same_weights(diga.fit(blind, hyper), diga.fit(bench, hyper))
-
-
-def test_strengths_reach_the_two_edits_and_every_batch_holds_pairs_whose_penalty_counts(bench, monkeypatch):
-    asked, pairs, pair_difference = [], [], diga.pair_difference
-
-    def edited(*given):
-        asked.append(given)
-        return bench.edited(*given)
-
-    def counted(logits, index, n):
-        pairs.append(((index[index >= n] % n).bincount() == 2).sum().item())
-        return pair_difference(logits, index, n)
-
-    monkeypatch.setattr(diga, "pair_difference", counted)
-    watched = replace(bench, edited=edited)
+def test_strengths_reach_the_two_edits_and_the_penalty_the_training(bench):
+    asked = []
+    watched = replace(bench, edited=lambda *given: asked.append(given) or bench.edited(*given))
     paired, free = (fit_method(watched, "diga", consistency=value, weakest=0.3, strongest=0.6) for value in (1.0, 0.0))
-    assert asked == [(0, 0.3, 0.6), (1, 0.3, 0.6)] * 2
+    assert asked == [(0, 0.3, 0.6), (1, 0.3, 0.6)] * 2 and not same_weights(paired, free)
     assert len(paired.scores["mean_change"]) == 2 and min(paired.scores["mean_change"]) > 0
-    assert not same_weights(paired, free)
-    assert len(pairs) == 2 * (3 * 120 // 32) and min(pairs) >= 10
 
 
 @pytest.mark.parametrize(

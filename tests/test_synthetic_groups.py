@@ -1,21 +1,16 @@
 """Groups taught by synthetic faces: the guess, its cut, its use; and that no real group label is read."""
 
 import math
-import pkgutil
 from dataclasses import replace
-from itertools import count
 
 import pytest
 import torch
 from toys import fit_method as fit
-from toys import same_weights, toy_faces
+from toys import toy_faces
 
-from aimfair import methods, training
 from aimfair.environment import AimfairError
+from aimfair.methods import synthetic_groups as groups
 from aimfair.methods.inferred import unpacked
-
-methods.registry()  # from here on the files of notebooks/methods can be imported
-groups = pkgutil.resolve_name("aimfair.methods.synthetic_groups")
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +28,6 @@ def test_the_guess_finds_the_groups_of_real_faces_at_the_assumed_shares_without_
     assert fitted.scores["shares"] == [0.05, 0.45, 0.45, 0.05] and fitted.scores["synthetic_faces"] == 360
     assert (guesses(taught, fitted) == taught.train.protected).float().mean() > 0.95
     assert fitted.scores["synthetic_accuracy"] > 95
-
-
-@pytest.mark.parametrize(
-    "hyper", [{"cut": "half"}, {"cut": "confusion"}, {"soft": True}, {"balance": "group-dro"}, {"reestimate": False}]
-)
-def test_every_option_has_an_effect_and_the_usual_ones_leave_no_trace(taught, hyper):
-    method = methods.get("synthetic-groups")
-    assert method.hyper(**{name: method.usual[name] for name in hyper}) == {} and method.hyper(**hyper) == hyper
-    short = replace(taught, finetuning=replace(taught.finetuning, epochs=2), shares=(0.1, 0.4, 0.4, 0.1))
-    assert not same_weights(fit(short, "synthetic-groups"), fit(short, "synthetic-groups", **hyper))
 
 
 def test_fewer_synthetic_faces_lie_within_more_and_none_of_those_held_out_is_learnt(taught):
@@ -81,27 +66,3 @@ def test_impossible_options_are_refused(bench):
     for hyper in ({"cut": "third"}, {"balance": "weights"}, {"balance": "group-dro", "soft": True}):
         with pytest.raises(AimfairError, match="must be"):
             fit(bench, "synthetic-groups", **hyper)
-
-
-@pytest.mark.parametrize("dies_at", [4, 9, 14])  # in the teacher's, the target's and the tuning's epochs
-def test_killed_and_resumed_it_ends_where_an_unbroken_one_does(bench, dies_at, tmp_path, monkeypatch):
-    long = replace(
-        bench,
-        pretraining=replace(bench.pretraining, epochs=5),
-        finetuning=replace(bench.finetuning, epochs=6),
-        resume=tmp_path / "run.safetensors",
-    )
-    unbroken = fit(long, "synthetic-groups-tuned")
-    monkeypatch.setattr(training, "SECONDS_BETWEEN", -1.0)
-    epochs, usual = count(), training.train_epoch
-
-    def dies(*args, **kwargs):
-        if next(epochs) == dies_at:
-            raise KeyboardInterrupt
-        return usual(*args, **kwargs)
-
-    monkeypatch.setattr(training, "train_epoch", dies)
-    with pytest.raises(KeyboardInterrupt):
-        fit(long, "synthetic-groups-tuned")
-    assert [*tmp_path.glob("*.safetensors")] != []
-    assert same_weights(fit(long, "synthetic-groups-tuned"), unbroken) and not [*tmp_path.glob("*.safetensors")]

@@ -159,26 +159,24 @@ class Method:
         return {name: value for name, value in values.items() if (name, value) not in usual}
 
     def _checked(self, name: str, value: Any) -> Any:
-        usual, wanted = self.usual[name], ""
+        usual = self.usual[name]
         if name in self.fixed:
             if value == usual or str(value).lower() == usual:  # a command line reads the word "true" as a truth value
                 return usual
-            wanted = f"{usual}, the only value that it has here"
-        elif isinstance(usual, str):
-            if not isinstance(value, str):
-                wanted = f"text, such as {usual}"
-        elif isinstance(usual, bool):
-            if not isinstance(value, bool):
-                wanted = f"true or false, such as {usual}"
-        elif value is None and usual is None:
+            raise AimfairError(f"{self.name}: {name} must be {usual}, the only value that it has here, got {value!r}")
+        if value is None and usual is None:
             return value
-        elif isinstance(value, bool) or not isinstance(value, int if isinstance(usual, int) else (int, float)):
-            wanted = "a whole number" if isinstance(usual, int) else "a number"
-        elif not math.isfinite(value):
-            wanted = "a finite number"
-        elif (name == "k" or name.endswith("lr")) and value <= 0:
-            wanted = "above 0"
-        if wanted:
+        kind, wanted = {
+            str: (str, f"text, such as {usual}"),
+            bool: (bool, f"true or false, such as {usual}"),
+            int: (int, "a whole number"),
+        }.get(type(usual), ((int, float), "a number"))
+        fits = isinstance(value, kind) and isinstance(value, bool) == isinstance(usual, bool)
+        if fits and kind not in (str, bool):
+            positive = name == "k" or name.endswith("lr")
+            wanted = "above 0" if math.isfinite(value) and positive else "a finite number"
+            fits = math.isfinite(value) and (value > 0 or not positive)
+        if not fits:
             raise AimfairError(f"{self.name}: {name} must be {wanted}, got {value!r}")
         return value
 
@@ -202,7 +200,7 @@ def modules() -> tuple[ModuleType, ...]:
 
     Raises AimfairError, naming the file, for one that cannot be imported or has the name of another.
     """
-    # Files of the other folders, too, are modules aimfair.methods.NAME: by that name they import each other.
+    # Files of the other folders, too, are modules aimfair.methods.NAME: by that name they are imported.
     __path__[1:] = [str(folder) for folder in folders()]
     files: dict[str, Path] = {}
     found = []
@@ -259,3 +257,7 @@ def get(name: str) -> Method:
     if name not in registry():
         raise AimfairError(f"no method {name!r}; there are: {', '.join(registry())}")
     return registry()[name]
+
+
+with suppress(AimfairError):  # whoever asks for the methods is told of a folder that is not there
+    __path__ += [str(folder) for folder in folders()]

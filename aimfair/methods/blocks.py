@@ -14,7 +14,8 @@ from aimfair.methods.finetuning import FULL, finetune
 BLOCKS = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
 """Blocks of a ResNet in the order of the forward pass; the stem is the first convolution with its batch norm."""
 
-STEM = ("conv1", "bn1")
+Learns = Callable[[dict[str, set[str]], str], set[str]]
+"""(tensors of each block, a block) -> the tensors that learn."""
 
 
 def split_blocks(names: Iterable[str]) -> dict[str, set[str]]:
@@ -25,15 +26,15 @@ def split_blocks(names: Iterable[str]) -> dict[str, set[str]]:
     parts: dict[str, set[str]] = {block: set() for block in BLOCKS}
     for name in names:
         top = name.split(".")[0]
-        block = "stem" if top in STEM else top
+        block = "stem" if top in ("conv1", "bn1") else top
         if block not in parts:
             raise AimfairError(f"tensor {name} is in none of the blocks {', '.join(BLOCKS)}: blocks need a ResNet")
         parts[block].add(name)
     return parts
 
 
-def finetune_block(bench: Bench, hyper: Mapping[str, Any], tensors: Callable[[str], set[str]], what: str) -> Fitted:
-    """Fine-tune ``tensors(block)`` of ``hyper["block"]``, which "best" chooses by validation accuracy.
+def finetune_block(bench: Bench, hyper: Mapping[str, Any], what: str, learns: Learns) -> Fitted:
+    """Fine-tune what ``learns`` names of ``hyper["block"]``, which "best" chooses by validation accuracy.
 
     "best" draws the fine-tuning profile of Kaplun et al. (arXiv 2302.06354): every block in turn, for
     ``profile_epochs`` epochs with the same rate, images and order; then the winner from the start and in full. No group
@@ -41,17 +42,18 @@ def finetune_block(bench: Bench, hyper: Mapping[str, Any], tensors: Callable[[st
     as any other method's. With as many epochs in the profile as in the training the winner is the best of six full
     trainings, as in Table 4, at six times the cost.
     """
+    parts = split_blocks(name for name, _ in bench.biased_model().named_parameters())
     block, profile = hyper["block"], {}
     if block == "best":
         short = replace(bench.finetuning, epochs=min(hyper["profile_epochs"], bench.finetuning.epochs))
         for candidate in BLOCKS:
             part = replace(bench, finetuning=short, resume=bench.resume_of(candidate))
-            tried = finetune(part, hyper, tensors(candidate), f"{what} {candidate}, profile")
+            tried = finetune(part, hyper, learns(parts, candidate), f"{what} {candidate}, profile")
             profile[candidate] = max(tried.history.validation_accuracy)
         block = max(profile, key=profile.__getitem__)
     elif block not in BLOCKS:
         raise AimfairError(f"block must be best or one of {', '.join(BLOCKS)}, got {block!r}")
-    mask = tensors(block)
+    mask = learns(parts, block)
     fitted = finetune(bench, hyper, mask, f"{what} {block}")
     fitted.scores |= {"block": block, "mask": sorted(mask), "scalar_share": masks.scalar_share(fitted.model, mask)}
     if profile:
@@ -68,9 +70,7 @@ def fit_frozen(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     profile_epochs  2: the profile costs as much as one more fine-tuning
     Raises AimfairError for a ViT: the blocks are those of a ResNet.
     """
-    parts = split_blocks(name for name, _ in bench.biased_model().named_parameters())
-    everything = set().union(*parts.values())
-    return finetune_block(bench, hyper, lambda block: everything - parts[block], "freezing")
+    return finetune_block(bench, hyper, "freezing", lambda parts, block: set().union(*parts.values()) - parts[block])
 
 
 def fit_updated(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
@@ -79,9 +79,10 @@ def fit_updated(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     head  the last layer learns too, as in SubTuning; the paper does not say whether it did
     The other hyper-parameters and errors are those of :func:`fit_frozen`.
     """
-    parts = split_blocks(name for name, _ in bench.biased_model().named_parameters())
-    head = parts["fc"] if hyper["head"] else set()
-    return finetune_block(bench, hyper, lambda block: parts[block] | head, "updating")
+    beside = {"fc"} if hyper["head"] else set()
+    return finetune_block(
+        bench, hyper, "updating", lambda parts, block: set().union(*(parts[b] for b in {block, *beside}))
+    )
 
 
 FROZEN = replace(

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from aimfair.methods.batchnorm_real import reestimate_on_real
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,6 +26,7 @@ from aimfair import sampling
 from aimfair.environment import AimfairError
 from aimfair.faces import FaceSet, group_index
 from aimfair.methods import CHECKPOINT_RULE, LEARNING_RATES, Bench, Fitted, Method
+from aimfair.methods.batchnorm_real import reestimate_on_real
 from aimfair.methods.erm import from_scratch, shuffled
 from aimfair.methods.finetuning import finetune
 from aimfair.methods.inferred import packed, train_on_environments

@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from aimfair.methods.batchnorm_real import reestimate_on_real
 from torch import nn
 
 from aimfair.environment import AimfairError
 from aimfair.methods import Bench, Fitted
+from aimfair.methods.batchnorm_real import reestimate_on_real
 from aimfair.methods.finetuning import FULL
 
 STATISTICS = ("interpolated", "re-estimated")

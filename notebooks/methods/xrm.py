@@ -56,7 +56,9 @@ class CrossRisk(nn.Module):
         held_out = torch.where(mine, other, logits).detach()
         # A generator for each step, on the CPU: the same draws on every device and after a resumption.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(self.calls))
-        flips = torch.rand(len(index), generator=generator).to(index.device) < flip_probability(held_out)
+        flips = torch.rand(len(index), generator=generator).to(index.device) < flip_probability(
+            held_out
+        )
         self.working[index] = torch.where(flips, (held_out >= 0).float(), self.working[index])
         self.calls += 1
         return loss
@@ -73,15 +75,22 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     either set is empty its groups are the two classes, and ``scores["note"]`` says so.
     """
     if hyper["twin_epochs"] < 1 or hyper["eta"] < 0:
-        raise AimfairError(f"XRM needs twin_epochs >= 1 and eta >= 0, got {hyper['twin_epochs']} and {hyper['eta']}")
+        raise AimfairError(
+            f"XRM needs twin_epochs >= 1 and eta >= 0, got {hyper['twin_epochs']} and {hyper['eta']}"
+        )
     # Both start alike: what sets them apart is the half that they learn from.
     twins = Pair(bench.fresh_model(), bench.fresh_model())
     loss = CrossRisk(bench.train.target, twins.other, bench.seed)
     schedule = replace(bench.pretraining, epochs=hyper["twin_epochs"], select="last")
-    from_scratch(replace(bench, pretraining=schedule), "XRM, twins", model=twins, part="twins", loss=loss)
+    from_scratch(
+        replace(bench, pretraining=schedule), "XRM, twins", model=twins, part="twins", loss=loss
+    )
 
     def missed(faces: FaceSet) -> Tensor:
-        first, second = (wrong(evaluate(m, faces, bench.device), faces.target) for m in (twins.first, twins.second))
+        first, second = (
+            wrong(evaluate(m, faces, bench.device), faces.target)
+            for m in (twins.first, twins.second)
+        )
         return first | second
 
     environment = missed(bench.validation)
@@ -90,11 +99,12 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     grouped = replace(bench, validation=validation, pretraining=schedule)
     fitted = train_on_environments(grouped, missed(bench.train), hyper["eta"], "XRM")
     flipped = (loss.working.cpu() != bench.train.target).float().mean().item()
-    fitted.scores |= {"flipped": round(flipped, 4), "validation_groups": list(validation.counts())}
+    fitted.scores |= {
+        "flipped": round(flipped, 4),
+        "validation_groups": list(validation.counts()),
+    }
     if environment.min() == environment.max():
-        note = (
-            f"environment {1 - int(environment[0])} of the validation set is empty: its worse class chooses the epoch"
-        )
+        note = f"environment {1 - int(environment[0])} of the validation set is empty: its worse class chooses the epoch"
         fitted.scores["note"] = "; ".join(filter(None, [fitted.scores.get("note"), note]))
     return fitted
 
