@@ -152,7 +152,7 @@ def test_the_pages_list_of_the_bench_is_complete(page):
 
 def test_the_pages_hooks_are_those_of_the_training(page):
     hooks = re.findall(r"^- `(\w+)", page.partition("The hooks:\n")[2], re.MULTILINE)
-    every = ["model", "train", "validation", "schedule", "seed", "device", "what", "resume"]
+    every = ["model", "train", "validation", "schedule", "seed", "device", "optimiser", "scheduler", "what", "resume"]
     assert len(hooks) == 4 and sorted(hooks + every) == sorted(inspect.signature(training.fit).parameters)
 
 
