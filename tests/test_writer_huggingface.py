@@ -111,7 +111,9 @@ def test_a_local_model_writes_a_bank(by_heart, tmp_path):
     assert record["made_by"]["rounds"] == dict.fromkeys(record["groups"], 1)
 
 
-def test_a_model_that_knows_nothing_ends_in_one_line_and_a_record_of_what_it_said(ignorant, tmp_path):
+def test_a_model_that_knows_nothing_ends_in_one_line_and_a_record_of_what_it_said(ignorant, tmp_path, monkeypatch):
+    monkeypatch.setattr(writers, "PER_PROMPT", 4)
+    monkeypatch.setattr(writers, "BESIDE", 8)
     with pytest.raises(AimfairError, match="not finished after 2 rounds per group") as error:
         writing.write_bank(TASK, "huggingface", tmp_path / "bank.json", model=str(ignorant), rounds=2, **SMALL)
     assert "\n" not in str(error.value)

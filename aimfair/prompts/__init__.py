@@ -23,7 +23,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from aimfair.environment import AimfairError, home, reading
 from aimfair.faces import GROUPS
-from aimfair.prompts.coverage import asked_for, surpluses
+from aimfair.prompts.coverage import TOLERANCE, Coverage
 from aimfair.prompts.replies import OPENING, listing
 from aimfair.prompts.wording import FEWEST, Tokens, faults, says
 from aimfair.prompts.wording import MAX_TOKENS as MAX_TOKENS  # this and the words that name a label are for readers
@@ -139,12 +139,17 @@ class _Group(BaseModel):
 _Groups = TypedDict("_Groups", {"0_0": _Group, "0_1": _Group, "1_0": _Group, "1_1": _Group})
 
 
+class _MadeBy(BaseModel):
+    per_group: Annotated[int, Field(ge=1)] | None = None
+    tolerance: Annotated[float, Field(ge=0, le=1)] = TOLERANCE
+
+
 class _Bank(BaseModel):
     """What a bank's file must have; it may have more."""
 
     target: str
     protected: str
-    made_by: dict[str, Any] = {}
+    made_by: _MadeBy = _MadeBy()
     groups: _Groups
 
 
@@ -194,7 +199,7 @@ def sentence(phrase: str, clauses: Sequence[str] = ()) -> str:
 def check(record: Mapping[str, Any], tokens: Tokens | None = None) -> list[str]:
     """Everything that is wrong with a bank, one line each; an empty list if nothing is.
 
-    A bank is checked as it was made: :func:`aimfair.prompts.coverage.asked_for` says for how many prompts per group.
+    A bank is checked as it was made: :class:`aimfair.prompts.coverage.Coverage` says for how many prompts per group.
 
     tokens     the tokenizer at hand (:func:`aimfair.prompts.wording.token_counter`); without one, a count that is rather too high
 
@@ -206,13 +211,13 @@ def check(record: Mapping[str, Any], tokens: Tokens | None = None) -> list[str]:
         raise AimfairError(
             f"which words name {unknown[0]}? aimfair/prompts/wording.py knows them for {', '.join(WORDS)}: add a line to WORDS"
         )
-    problems, (per_group, _) = [], asked_for(record)
+    problems, coverage = [], Coverage(record)
     for values in GROUPS:
         name = f"{values[0]}_{values[1]}"
         group = record["groups"][name]
         prompts = group["prompts"]
-        if len(prompts) != per_group:
-            problems.append(f"group {name}: {len(prompts)} prompts, {per_group} are wanted")
+        if len(prompts) != coverage.per_group:
+            problems.append(f"group {name}: {len(prompts)} prompts, {coverage.per_group} are wanted")
         for key in ("id", "text", "without_pose"):
             twice = [value for value, n in Counter(p[key] for p in prompts).items() if n > 1]
             problems += [f"group {name}: {key} {value!r} is there more than once" for value in twice]
@@ -225,4 +230,4 @@ def check(record: Mapping[str, Any], tokens: Tokens | None = None) -> list[str]:
         for id, text in [*texts, (group["plain"]["id"], group["plain"]["text"])]:
             found = faults(text, dict(zip(pair, values, strict=True)), tokens)
             problems += [f"{id}: {problem} ({text})" for problem in found]
-    return problems + [surplus.line for surplus in surpluses(record)]
+    return problems + [surplus.line for surplus in coverage.surpluses()]

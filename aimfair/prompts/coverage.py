@@ -7,11 +7,10 @@ is the earring.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import cache
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 from aimfair.faces import GROUPS
 from aimfair.prompts.wording import MEN_ONLY, WOMEN_ONLY, WORDS, no_colours, says
@@ -34,21 +33,6 @@ KINDS = {
 TOLERANCE = 0.1
 """Largest difference of how often something is mentioned for target 0 and target 1, as a share of the prompts of a group:
 what differs more could give the target away."""
-
-
-@dataclass(frozen=True)
-class Surplus:
-    """Something that one group of prompts says too often: at least ``number`` of those that say it must go.
-
-    group  such as "1_0"
-    what   as in :func:`mentioned`
-    line   the problem, told to a reader
-    """
-
-    group: str
-    what: str
-    number: int
-    line: str
 
 
 def mentioned(prompt: Mapping[str, Any], pair: tuple[str, str]) -> set[str]:
@@ -76,98 +60,86 @@ def _other_labels(pair: tuple[str, str]) -> list[str]:
     return [word for name, words in WORDS.items() if name not in task for side in words for word in side]
 
 
-def _compared_over_protected(pair: tuple[str, str]) -> list[str]:
-    """What must be mentioned about as often for both protected values: kinds, and values of what is no label."""
-    return [f"anything about {kind}" for kind in KINDS] + _other_labels(pair)
+class Surplus(NamedTuple):
+    """Something that one group of prompts says too often: at least ``number`` of those that say it must go.
 
-
-def _count(record: Mapping[str, Any]) -> dict[str, Counter[str]]:
-    """For each group, how many prompts mention each thing."""
-    pair = (record["target"], record["protected"])
-    groups = {f"{t}_{p}": record["groups"][f"{t}_{p}"]["prompts"] for t, p in GROUPS}
-    return {name: Counter(what for p in own for what in mentioned(p, pair)) for name, own in groups.items()}
-
-
-def asked_for(record: Mapping[str, Any]) -> tuple[int, float]:
-    """How many prompts each group of a bank shall have, and by how many a mention may differ between two of them.
-
-    As its ``made_by`` says; where that says nothing, as many as the largest group has, and :data:`TOLERANCE`.
+    group  such as "1_0"
+    what   as in :func:`mentioned`
+    line   the problem, told to a reader
     """
-    made_by = record.get("made_by", {})
-    per_group = made_by.get("per_group") or max(len(group["prompts"]) for group in record["groups"].values())
-    return per_group, made_by.get("tolerance", TOLERANCE) * per_group
+
+    group: str
+    what: str
+    number: int
+    line: str
 
 
-def surpluses(record: Mapping[str, Any]) -> list[Surplus]:
-    """What is said too often somewhere in a bank.
+class Coverage:
+    """How often each group of a bank mentions each thing, and how often it may.
 
     Compared are the two targets within one protected value (everything that is mentioned), the two protected values
     (kinds of things, and values of attributes that are not labels) and, within a group, the prompts: no attribute and no
     pose may be in more than half of them.
-    """
-    per_group, tolerance = asked_for(record)
-    said, target, protected = _count(record), record["target"], record["protected"]
-    found = []
 
-    def compare(what: str, attribute: str, no: list[str], yes: list[str], allowed: float, where: str = "") -> None:
-        low, high = (sum(said[group][what] for group in groups) for groups in (no, yes))
-        if abs(high - low) > allowed:
-            group = max(yes if high > low else no, key=lambda name: said[name][what])
-            line = f"{where}{what!r} is said {low} times for {attribute} = 0 and {high} times for 1"
-            found.append(Surplus(group, what, ceil(abs(high - low) - allowed), line))
-
-    for value in (0, 1):
-        no, yes = f"0_{value}", f"1_{value}"
-        for what in sorted(said[no] | said[yes]):
-            compare(what, target, [no], [yes], tolerance, f"{protected} = {value}: ")
-    for what in _compared_over_protected((target, protected)):
-        compare(what, protected, ["0_0", "1_0"], ["0_1", "1_1"], 2 * tolerance)
-    for group, own in said.items():
-        for what in sorted(set().union(*map(_declared, record["groups"][group]["prompts"]))):
-            if own[what] > max(per_group // 2, 1):
-                line = f"group {group}: {what!r} is in {own[what]} prompts, more than half of them"
-                found.append(Surplus(group, what, own[what] - per_group // 2, line))
-    return found
-
-
-@dataclass(frozen=True)
-class Room:
-    """What one more prompt of a group may mention, see :func:`room`.
-
-    crowded  whether a thing was mentioned so often that one more would leave the bank uneven
-    wanted   what the group should mention more often than so far, most wanted first
-    said     all that the group and the one with the other target mention
+    per_group, tolerance  how many prompts each group shall have, and by how many a mention may differ between two of
+                          them: as ``made_by`` of the bank says, or as many as the largest group has and :data:`TOLERANCE`
+    said                  group -> what is mentioned -> in how many of its prompts
     """
 
-    crowded: Callable[[str], bool]
-    wanted: list[str]
-    said: list[str]
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        made_by, pair = record.get("made_by", {}), (record["target"], record["protected"])
+        prompts = {f"{t}_{p}": record["groups"][f"{t}_{p}"]["prompts"] for t, p in GROUPS}
+        self.target, self.protected = pair
+        self.per_group: int = made_by.get("per_group") or max(map(len, prompts.values()))
+        self.tolerance: float = made_by.get("tolerance", TOLERANCE) * self.per_group
+        self.said = {name: Counter(what for p in own for what in mentioned(p, pair)) for name, own in prompts.items()}
+        self._declared = {name: set().union(*map(_declared, own)) for name, own in prompts.items()}
+        self._complete = {name for name, own in prompts.items() if len(own) >= self.per_group}
+        self._shared = {*(f"anything about {kind}" for kind in KINDS), *_other_labels(pair)}
 
+    def _compared(self, what: str) -> Iterator[tuple[str, list[str], list[str], float]]:
+        """(which attribute tells two sets of groups apart, those of value 0, of value 1, the difference that is allowed)."""
+        for value in (0, 1):
+            yield self.target, [f"0_{value}"], [f"1_{value}"], self.tolerance
+        if what in self._shared:
+            yield self.protected, ["0_0", "1_0"], ["0_1", "1_1"], 2 * self.tolerance
+        for group, declared in self._declared.items():
+            if what in declared:
+                yield "", [], [group], max(self.per_group // 2, 1)
 
-def room(record: Mapping[str, Any], group: str) -> Room:
-    """How evenly a bank that is being written would stay, if ``group`` ("1_0") mentioned more.
+    def _count(self, groups: list[str], what: str) -> int:
+        return sum(self.said[group][what] for group in groups)
 
-    A group is compared with those that have all their prompts; the first of them is free to mention what it likes.
-    """
-    per_group, tolerance = asked_for(record)
-    said, (target, protected) = _count(record), map(int, group.split("_"))
-    own, other = said[group], said[f"{1 - target}_{protected}"]
-    complete = {name for name in said if len(record["groups"][name]["prompts"]) >= per_group}
-    compared = f"{1 - target}_{protected}" in complete
-    across = [f"{t}_{1 - protected}" for t in (0, 1)]
-    declared = set().union(*map(_declared, record["groups"][group]["prompts"]))
-    shared = _compared_over_protected((record["target"], record["protected"])) if complete >= set(across) else []
+    def surpluses(self) -> list[Surplus]:
+        """What is said too often somewhere."""
+        found = []
+        for what in sorted(set().union(*self.said.values())):
+            for attribute, no, yes, allowed in self._compared(what):
+                low, high = self._count(no, what), self._count(yes, what)
+                if abs(high - low) <= allowed:
+                    continue
+                group = max(yes if high > low else no, key=lambda name: self.said[name][what])
+                where = f"{self.protected} = {yes[0][2]}: " if attribute == self.target else ""
+                line = f"{where}{what!r} is said {low} times for {attribute} = 0 and {high} times for 1"
+                if not no:
+                    line = f"group {group}: {what!r} is in {high} prompts, more than half of them"
+                found.append(Surplus(group, what, ceil(abs(high - low) - allowed), line))
+        return found
 
-    def crowded(what: str) -> bool:
-        return (
-            (compared and own[what] + 1 - other[what] > tolerance)
-            or (what in declared and own[what] + 1 > max(per_group // 2, 1))
-            or (
-                what in shared
-                and own[what] + 1 + other[what] - sum(said[name][what] for name in across) > 2 * tolerance
-            )
-        )
+    def crowded(self, group: str, what: str) -> bool:
+        """Whether one more prompt of ``group`` that mentions ``what`` would leave the bank uneven.
 
-    gap = {what: other[what] - own[what] for what in other} if compared else {}
-    wanted = sorted((what for what in gap if gap[what] > tolerance), key=lambda what: -gap[what])
-    return Room(crowded, wanted, sorted(own | other))
+        A group is compared with those that have all their prompts; the first of them is free to mention what it likes.
+        """
+        for _, no, yes, allowed in self._compared(what):
+            own, other = (no, yes) if group in no else (yes, no)
+            more = self._count(own, what) + 1 - self._count(other, what)
+            if group in own and self._complete.issuperset(other) and more > allowed:
+                return True
+        return False
+
+    def wanted(self, group: str) -> list[str]:
+        """What ``group`` should mention more often than so far, most wanted first."""
+        other = f"{1 - int(group[0])}{group[1:]}"
+        gap = self.said[other] - self.said[group] if other in self._complete else Counter[str]()
+        return sorted((what for what in gap if gap[what] > self.tolerance), key=lambda what: -gap[what])

@@ -141,12 +141,8 @@ def estimated_tokens(text: str) -> int:
     return max(sum(ceil(len(part) / 4) if part.isalpha() else 1 for part in parts), int(1.5 * len(text.split()))) + 2
 
 
-def fewest_tokens(text: str) -> int:
-    """A number that CLIP's tokenizer cannot stay below: one token for each word, digit or run of signs, then the two marks."""
-    return len(_PARTS.findall(text)) + 2
-
-
-ESTIMATED, FEWEST = Tokens(estimated_tokens), Tokens(fewest_tokens)
+ESTIMATED, FEWEST = Tokens(estimated_tokens), Tokens(lambda text: len(_PARTS.findall(text)) + 2)
+"""Without a tokenizer: a number that is rather too high, and one that CLIP's cannot stay below."""
 
 
 def token_counter(model: str) -> Tokens:

@@ -17,9 +17,8 @@ from typing import Any
 
 from aimfair import prompts
 from aimfair.environment import AimfairError
-from aimfair.faces import GROUPS
-from aimfair.prompts import PER_GROUP, coverage, replies, writers
-from aimfair.prompts.coverage import TOLERANCE, asked_for
+from aimfair.prompts import PER_GROUP, replies, writers
+from aimfair.prompts.coverage import TOLERANCE, Coverage, mentioned
 from aimfair.prompts.wording import Tokens, faults
 from aimfair.prompts.writers import NoReply, Request, Setup, Writer
 
@@ -52,7 +51,7 @@ def write_bank(
     out        a JSON file that does not exist yet, by default :func:`default_path`
     seed       request i of a group is made with a seed of its own, drawn from this one
     rounds     most requests per group, those included that make the bank more even
-    per_group, tolerance  see :func:`aimfair.prompts.coverage.asked_for`; tolerance is a share of the prompts
+    per_group, tolerance  see :class:`aimfair.prompts.coverage.Coverage`; tolerance is a share of the prompts
     tokens     as in :func:`aimfair.prompts.check`
     tell       is given one line per request
     setup      model, url, revision, device, temperature, timeout: see :class:`aimfair.prompts.writers.Setup`
@@ -81,23 +80,25 @@ def write_bank(
     }
     partial = path.with_name(f"{path.name}.partial")
     draft = _continue(partial, made_by) if partial.exists() else empty_bank(template, made_by)
+
+    def kept() -> str:
+        number = sum(len(group["prompts"]) for group in draft["groups"].values())
+        return (
+            f"{number} prompts are kept in {partial}: the same command goes on" if number else "no prompt was accepted"
+        )
+
     used: Counter[str] = Counter()
     while (group := _choose_group(draft, used, rounds)) is not None:
         used[group] += 1
         try:
             _ask_once(draft, asked, group, seed, tokens, tell)
         except AimfairError as error:
-            raise AimfairError(f"{error} ({_kept(draft, partial)})") from error
-        for name, own in draft["groups"].items():
-            for i, prompt in enumerate(own["prompts"]):
-                prompt["id"] = f"{name}/{i:02d}"
-        draft["made_by"]["date"] = datetime.now(UTC).date().isoformat()
+            raise AimfairError(f"{error} ({kept()})") from error
         prompts.write(draft, partial)
-    problems = prompts.check(draft, tokens)
-    if problems:
+    if problems := prompts.check(draft, tokens):
         raise AimfairError(
             f"the bank is not finished after {rounds} rounds per group, {len(problems)} problems, such as: {problems[0]}; "
-            f"more rounds or another model may help ({_kept(draft, partial)})"
+            f"more rounds or another model may help ({kept()})"
         )
     prompts.write(draft, path)
     partial.unlink(missing_ok=True)
@@ -125,11 +126,12 @@ def request_text(record: Record, group: str, number: int) -> str:
     asked = {**record, "instruction": {**record["instruction"], "Number": number}}
     parts = [prompts.instruction(asked, group)]
     parts.append(f"Answer with a numbered list of exactly {number} sentences and nothing else.")
-    room = coverage.room(record, group)
-    if avoid := [what for what in room.said if room.crowded(what)]:
+    coverage = Coverage(record)
+    seen = coverage.said[group] | coverage.said[f"{1 - int(group[0])}{group[1:]}"]
+    if avoid := [what for what in sorted(seen) if coverage.crowded(group, what)]:
         parts.append(f"There are enough that mention these, write without them: {', '.join(avoid)}.")
-    if room.wanted:
-        parts.append(f"Mention these more often than so far: {', '.join(room.wanted[:SHOWN])}.")
+    if wanted := coverage.wanted(group):
+        parts.append(f"Mention these more often than so far: {', '.join(wanted[:SHOWN])}.")
     last = record["made_by"]["rounds"].get(group, 0)
     refused = [r for r in record["made_by"]["refused"] if r["group"] == group and r["round"] == last and r["text"]]
     if refused:
@@ -148,28 +150,25 @@ def _refusal(record: Record, group: str, prompt: Record, tokens: Tokens | None) 
         reasons.append(f'does not begin with "{replies.OPENING} a"')
     if not prompt["pose"]:
         reasons.append('does not end with how the head is held, such as "and head turned slightly left."')
-    labels = dict(zip(pair, map(int, group.split("_")), strict=True))
-    reasons += faults(sentence, labels, tokens)
+    reasons += faults(sentence, dict(zip(pair, map(int, group.split("_")), strict=True)), tokens)
     there = {p[key].casefold() for p in record["groups"][group]["prompts"] for key in ("text", "without_pose")}
     if {sentence.casefold(), prompt["without_pose"].casefold()} & there:
         reasons.append("is there already, but for the head")
-    room = coverage.room(record, group)
-    said = sorted(coverage.mentioned(prompt, pair))
-    return "; ".join(reasons + [f"{what!r} was said often enough" for what in said if room.crowded(what)])
+    coverage, said = Coverage(record), sorted(mentioned(prompt, pair))
+    return "; ".join(reasons + [f"{what!r} was said often enough" for what in said if coverage.crowded(group, what)])
 
 
 def _ask_once(
     draft: Record, writer: Writer, group: str, seed: int, tokens: Tokens | None, tell: Callable[[str], None]
 ) -> None:
     """One request for ``group`` and what comes of it. Raises AimfairError where the writer gives up."""
-    made_by, there, per_group = draft["made_by"], draft["groups"][group]["prompts"], asked_for(draft)[0]
-    number = min(per_group - len(there) + SPARE, AT_ONCE)
-    text = request_text(draft, group, number)
-    turn = made_by["rounds"].get(group, 0) + 1
+    made_by, there = draft["made_by"], draft["groups"][group]["prompts"]
+    per_group, before, turn = made_by["per_group"], len(there), made_by["rounds"].get(group, 0) + 1
+    number = min(per_group - before + SPARE, AT_ONCE)
     its_own = (seed * 4 + int(group[0]) * 2 + int(group[2])) * 1000 + turn
-    found, refused, before = [], [], len(there)
+    found, refused = [], []
     try:
-        reply = writer.ask(Request(group, number, text, its_own))
+        reply = writer.ask(Request(group, number, request_text(draft, group, number), its_own))
         found = replies.sentences(reply)
         if not found:
             refused.append(("", f"no sentence in the reply: {' '.join(reply.split())[:80]!r}"))
@@ -179,12 +178,13 @@ def _ask_once(
         if len(there) == per_group:
             break
         still, pose, attributes = replies.apart(sentence)
-        prompt = {"id": "", "text": sentence, "without_pose": still, "attributes": attributes, "pose": pose}
+        id = f"{group}/{len(there):02d}"
+        prompt = {"id": id, "text": sentence, "without_pose": still, "attributes": attributes, "pose": pose}
         if reason := _refusal(draft, group, prompt, tokens):
             refused.append((sentence, reason))
         else:
             there.append(prompt)
-    made_by["rounds"][group] = turn
+    made_by["rounds"][group], made_by["date"] = turn, datetime.now(UTC).date().isoformat()
     made_by["refused"] += [{"group": group, "round": turn, "text": t[:300], "reason": why[:300]} for t, why in refused]
     why = f", {len(refused)} refused, such as: {refused[0][1]}" if refused else ""
     tell(f"group {group}, round {turn}: {len(there) - before} accepted{why}; {len(there)} of {per_group}")
@@ -195,18 +195,19 @@ def _choose_group(draft: Record, used: Counter[str], rounds: int) -> str | None:
 
     Where all groups are complete but something is said too often in one, prompts that say it are taken out of it.
     """
-    short = [name for t, p in GROUPS if len(draft["groups"][name := f"{t}_{p}"]["prompts"]) < asked_for(draft)[0]]
-    if short:
+    groups, made_by = draft["groups"], draft["made_by"]
+    if short := [name for name, own in groups.items() if len(own["prompts"]) < made_by["per_group"]]:
         return next((group for group in short if used[group] < rounds), None)
-    for surplus in coverage.surpluses(draft):
-        if used[surplus.group] < rounds:
-            pair, group = (draft["target"], draft["protected"]), draft["groups"][surplus.group]
-            saying = [p for p in group["prompts"] if surplus.what in coverage.mentioned(p, pair)][-surplus.number :]
-            group["prompts"] = [prompt for prompt in group["prompts"] if prompt not in saying]
-            turn = draft["made_by"]["rounds"].get(surplus.group, 0)
-            why = {"group": surplus.group, "round": turn, "reason": surplus.line}
-            draft["made_by"]["refused"] += [{**why, "text": prompt["text"]} for prompt in saying]
-            return surplus.group
+    for group, what, number, line in Coverage(draft).surpluses():
+        if used[group] < rounds:
+            prompts, pair = groups[group]["prompts"], (draft["target"], draft["protected"])
+            saying = [p for p in prompts if what in mentioned(p, pair)][-number:]
+            groups[group]["prompts"] = [prompt for prompt in prompts if prompt not in saying]
+            for i, prompt in enumerate(groups[group]["prompts"]):
+                prompt["id"] = f"{group}/{i:02d}"
+            why = {"group": group, "round": made_by["rounds"].get(group, 0), "reason": line}
+            made_by["refused"] += [{**why, "text": prompt["text"]} for prompt in saying]
+            return group
     return None
 
 
@@ -214,7 +215,6 @@ def _continue(partial: Path, made_by: Record) -> Record:
     """What a run before this one left. Raises AimfairError if it was made otherwise."""
     try:
         draft = json.loads(partial.read_text(encoding="utf-8"))
-        draft["made_by"].setdefault("per_group", made_by.get("per_group"))  # older drafts do not say it
         before = {key: draft["made_by"].get(key) for key in made_by}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise AimfairError(f"{partial} cannot be continued: delete it") from error
@@ -222,8 +222,3 @@ def _continue(partial: Path, made_by: Record) -> Record:
         if before[key] != value:
             raise AimfairError(f"{partial} was begun with {key} {before[key]}, not {value}: finish or delete it")
     return draft
-
-
-def _kept(draft: Record, partial: Path) -> str:
-    number = sum(len(group["prompts"]) for group in draft["groups"].values())
-    return f"{number} prompts are kept in {partial}: the same command goes on" if number else "no prompt was accepted"

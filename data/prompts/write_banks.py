@@ -198,6 +198,7 @@ def make(task: str, seed: int = 0) -> dict[str, Any]:
             "how": "sampled from a seeded grammar; no language model was asked",
             "command": "python data/prompts/write_banks.py",
             "seed": seed,
+            "per_group": PER_GROUP,
         },
         "tiny_model": {"corpus": grammar.corpus, "captions_say": list(grammar.captions_say)},
         "instruction": _instruction(grammar),
