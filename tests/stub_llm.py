@@ -25,10 +25,11 @@ def answer(text, code=200, seconds=0, longer=0, **headers):
     return text, code, seconds, longer, headers
 
 
-def completion(text, finish="stop"):
+def completion(text, finish="stop", tokens=99, **more):
     """A chat completion that says ``text``."""
-    message = {"role": "assistant", "content": text}
-    return answer(json.dumps({"choices": [{"message": message, "finish_reason": finish}]}))
+    message = {"role": "assistant", "content": text, **more}
+    choice = {"message": message, "finish_reason": finish}
+    return answer(json.dumps({"choices": [choice], "usage": {"completion_tokens": tokens}}))
 
 
 @contextmanager

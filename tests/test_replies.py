@@ -29,8 +29,6 @@ REPLIES = {
     "half of an indented JSON list": json.dumps([ONE, TWO, "Portrait face photo of a smi"], indent=1)[:-8],
     "JSON with wrong commas": f'["{ONE}" "{TWO}",]',
     "table": f"| n | prompt |\n|---|---|\n| 1 | {ONE} |\n| 2 | {TWO} |",
-    "thoughts": f"<think>Maybe:\n1. Portrait face photo of a cat.\n</think>\n1. {ONE}\n2. {TWO}",
-    "thoughts that the question began": f"Maybe:\n1. Portrait face photo of a cat.\n</think>\n1. {ONE}\n2. {TWO}",
     "no full stops": f"1. {ONE[:-1]}\n2. {TWO[:-1]}",
     "small letters": f"1. {ONE.replace('Portrait', 'portrait')}\n2. {TWO}",
     "wrapped lines": f"1. {ONE.replace(' a hat', chr(10) + '   a hat')}\n2. {TWO}",
@@ -45,9 +43,74 @@ def test_the_list_is_read_in_whatever_form_it_comes(form):
     assert replies.sentences(REPLIES[form])[-2:] == [ONE, TWO]
 
 
-@pytest.mark.parametrize("reply", ["", "  \n", "I cannot help with that.", "[]", "{", "```\n```", "<think>1. " + ONE])
+DRAFT = "Let me try:\n1. Portrait face photo of a cat with head facing the camera.\nToo long. Another?"
+ANSWER = f"1. {ONE}\n2. {TWO}"
+THOUGHTS = {
+    "think": ("<think>", "</think>"),
+    "thinking": ("<Thinking>\n", "\n</Thinking>"),
+    "with a namespace": ("<seed:think>", "</seed:think>"),
+    "reasoning": ("<reasoning>", "</reasoning>"),
+    "thought process": ("<thought_process>", "</thought_process>"),
+    "Mistral": ("[THINK]", "[/THINK]"),
+    "Kimi": ("◁think▷", "◁/think▷"),
+    "Gemma": ("<|channel>thought\n", "<channel|>"),
+    "MedGemma": ("<unused94>thought\n", "<unused95>"),
+    "Cohere": ("<|START_THINKING|>", "<|END_THINKING|><|START_RESPONSE|>"),
+    "OpenThinker": ("<|begin_of_thought|>", "<|end_of_thought|>\n<|begin_of_solution|>"),
+    "Granite": ("Here is my thought process:\n", "\nHere is my response:\n"),
+    "Ollama": ("Thinking...\n", "\n...done thinking.\n"),
+    "a page": ('<details type="reasoning" done="true">\n<summary>Thought</summary>\n', "\n</details>\n"),
+    "escaped": ("&lt;think&gt;", "&lt;/think&gt;"),
+    "Harmony": ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    "Harmony in short": ("<|channel|>analysis ", " <|channel|>final "),
+    "Harmony without its tokens": ("analysis", "assistantfinal"),
+    "Harmony in lines": ("analysis\n", "\nassistant\nfinal\n"),
+}
+"""How models mark what they say to themselves: (begin, end)."""
+
+
+@pytest.mark.parametrize("form", THOUGHTS)
+def test_only_what_was_meant_as_the_answer_counts(form):
+    begin, end = THOUGHTS[form]
+    for lists in (ANSWER, json.dumps([ONE, TWO]), f"{ANSWER}<|eot_id|>", f"{ANSWER}<|return|>"):
+        assert replies.sentences(f"{begin}{DRAFT}{end}{lists}") == [ONE, TWO]
+    assert replies.sentences(f"{begin}{DRAFT}") == []  # there is no answer yet
+    assert replies.sentences(f"{begin}{DRAFT}{end}") == []
+    if not form.startswith(("Harmony", "Granite")):  # the beginning was part of the question
+        assert replies.sentences(f"{DRAFT}{end}\n{ANSWER}") == [ONE, TWO]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"<think>{DRAFT}</think>\n1. {ONE}\n</think>\n2. {TWO}",  # an end too many swallows no sentence
+        f"{ANSWER}\n</think>",
+        f"<think>I think of <think> tags. {DRAFT}</think>\n{ANSWER}",
+        f"<think>{DRAFT}<think>{DRAFT}</think>{DRAFT}</think>\n{ANSWER}",
+        f"<think>{DRAFT}</think>\n1. {ONE}\n<think>{DRAFT}</think>\n2. {TWO}",
+        f"<think>{DRAFT}</think><answer>{ANSWER}</answer>",
+        f"<|im_start|>assistant\n1. {ONE}<|im_end|>\n2. {TWO}</s>",
+        f"1. {ONE}<end_of_turn>\n2. {TWO}<｜end▁of▁sentence｜>",
+        json.dumps({"prompts": [f"{ONE}<|eot_id|>", f"<think>{DRAFT}</think>{TWO}"]}),
+    ],
+)
+def test_marks_and_tokens_of_a_template_are_no_part_of_a_sentence(reply):
+    assert replies.sentences(reply) == [ONE, TWO]
+
+
+@pytest.mark.parametrize("reply", ["", "  \n", "I cannot help with that.", "[]", "{", "```\n```"])
 def test_where_there_is_no_list_there_is_no_sentence(reply):
     assert replies.sentences(reply) == []
+
+
+@pytest.mark.parametrize("between", ["\n", " "])
+def test_of_a_reply_that_was_cut_the_whole_sentences_are_kept(between):
+    whole = f"1. {ONE}{between}2. {TWO}"
+    assert replies.sentences(f"{whole}{between}3. Portrait face photo of a smiling", cut=True) == [ONE, TWO]
+    assert replies.sentences(f"{whole}{between}3.", cut=True) == [ONE, TWO]
+    assert replies.sentences(f"1. {ONE[:-1]}\n2. {TWO[:-1]}\n3. {ONE[:30]}", cut=True) == [ONE, TWO]
+    assert replies.sentences(f"1. {ONE[:30]}", cut=True) == []
+    assert replies.sentences(json.dumps({"prompts": [ONE, TWO, ONE]})[:-30], cut=True) == [ONE, TWO]
 
 
 def test_a_line_of_the_list_that_begins_otherwise_is_kept_to_be_refused():

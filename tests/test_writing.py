@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import sys
 
 import pytest
 import stub_llm
@@ -106,6 +107,18 @@ FORMS = {
     "fenced JSON": lambda lines: f"```json\n{json.dumps({'prompts': lines}, indent=2)}\n```",
     "half of it": lambda lines: completion(json.dumps({"prompts": [*lines, lines[0]]})[:-9], "length"),
     "in parts": lambda lines: completion([{"type": "text", "text": t} for t in numbered(lines).partition("photo")]),
+    "parts of other kinds": lambda lines: completion(
+        [
+            {"type": "thinking", "text": "1. Portrait face photo of a cat with head up."},
+            {"type": "text", "text": None},
+            7,
+        ]
+        + [{"type": "output_text", "text": numbered(lines)}]
+    ),
+    "thoughts before": lambda lines: (
+        f"<|channel|>analysis<|message|>1. {lines[0]} 2. cat<|end|>"
+        f"<|start|>assistant<|channel|>final<|message|>{numbered(lines)}"
+    ),
 }
 
 
@@ -117,13 +130,14 @@ def test_whatever_form_the_list_has(form, tmp_path):
 
 
 FAULTS = {
-    "busy": [answer("", 429), answer("oops", 500), answer("", 503), answer("", 408)],
+    "busy": [answer("", 429), answer("oops", 500), answer("", 503), answer("quota of 3 per minute", 429)],
     "a reply that breaks off": [answer('{"choices": ', longer=100)],
     "no JSON": [answer("<html>It works!</html>")],
     "nothing": [answer("")],
     "no choice": [answer('{"choices": []}')],
     "an error that says it is a success": [answer('{"error": {"message": "overloaded"}}')],
     "an empty reply": [completion(""), completion(None)],
+    "thoughts only": [completion("", reasoning_content="1. Portrait face photo of a male with head up.")],
     "a refusal": [completion("I cannot write about people.")],
     "a time-out": [answer("{}", seconds=1.5)],
     "half a reply": [completion("1. Portrait face photo of a neutral female with bangs and head turned", "length")],
@@ -137,8 +151,21 @@ def test_a_server_that_misbehaves_is_asked_again(fault, tmp_path):
         path = write(stub, tmp_path / "bank.json", timeout=0.5)
     assert len(stub.bodies) == 4 + len(first)
     assert prompts.check(prompts.read_file(path)) == []
-    unreadable = fault not in ("busy", "a time-out", "a reply that breaks off")  # the bank does not hear of those
-    assert len(refused(path)) == unreadable * len(first)
+    heard = {"busy": 0, "a time-out": 0, "a reply that breaks off": 0, "half a reply": 2}.get(fault, len(first))
+    assert len(refused(path)) == heard
+    says = {"an error that says it is a success": "overloaded", "thoughts only": "there are thoughts only"}
+    assert any(says.get(fault, "") in reason for reason in refused(path)) or not heard
+
+
+def test_of_a_reply_that_was_cut_the_rest_is_asked_for(tmp_path):
+    def answers(request, number):
+        whole = " ".join(f"{i}. {text}" for i, text in enumerate(recorded(request)[:4], 1))
+        return completion(whole[: whole.index("3.") + 40], "length", 321) if number == 0 else good(request)
+
+    with serving(answers) as stub:
+        path = write(stub, tmp_path / "bank.json")
+    assert refused(path)[0] == "the reply was cut after 321 tokens" and len(stub.bodies) == 5
+    assert "There already, write different ones" in str(stub.bodies[1]) and prompts.check(prompts.read_file(path)) == []
 
 
 def test_what_was_accepted_survives_a_server_that_dies_and_the_same_call_goes_on(tmp_path):
@@ -233,6 +260,18 @@ def test_the_key_goes_into_the_header_and_nowhere_else(tmp_path, monkeypatch):
         (answer("", 302, Location="http://127.0.0.1:1/"), "sends elsewhere: give the address itself"),
         (answer(KEY, 500), "HTTP 500 after 5 tries: try later: (key)"),
         (answer("{}", seconds=1), "did not answer within 0.2 seconds, 5 times"),
+        (
+            answer('{"error": {"message": "You exceeded your current quota"}}', 429),
+            "HTTP 429: You exceeded your current",
+        ),
+        (answer('{"error": {"message": "Jinja template: no filter"}}', 500), "HTTP 500: Jinja template: no filter"),
+        (
+            answer('{"detail": "this model\'s context length is 512"}', 400),
+            "HTTP 400: this model's context length is 512",
+        ),
+        (answer('{"error": {"message": "insufficient credits"}}'), "answers with an error: insufficient credits"),
+        (answer('{"error": "model \\"tiny\\" not found"}'), 'answers with an error: model "tiny" not found'),
+        (completion("", "length", 4096, reasoning="1. Portrait"), "4096 tokens went into thinking"),
     ],
 )
 def test_errors_say_what_to_do_and_never_the_key(given, said, tmp_path, monkeypatch):
@@ -240,6 +279,7 @@ def test_errors_say_what_to_do_and_never_the_key(given, said, tmp_path, monkeypa
     with serving([given]) as stub, pytest.raises(AimfairError) as error:
         write(stub, tmp_path / "bank.json", timeout=0.2)
     assert said in str(error.value) and "\n" not in str(error.value)
+    assert len(stub.bodies) <= (5 if "5 t" in said else 3 if "teapot" in said or "is full" in said else 1)
     shown, seen = error.value, []
     while shown is not None:
         seen.append(repr(shown))
@@ -266,12 +306,56 @@ def test_an_endpoint_is_asked_for_json_and_more_plainly_where_it_refuses(tmp_pat
     assert form["strict"] and form["schema"]["required"] == ["prompts"] and not form["schema"]["additionalProperties"]
 
 
-def test_nobody_listens(tmp_path):
+@pytest.mark.parametrize(("refuses", "kept"), [("temperature", {"seed": 7}), ("seed", {"temperature": 0.7}), ("", {})])
+def test_a_setting_that_the_endpoint_refuses_is_not_recorded_nor_sent_again(refuses, kept, tmp_path):
+    lines = []
+
+    def answers(request, number):
+        if refuses in request if refuses else {"seed", "temperature"} & set(request):
+            return answer(json.dumps({"error": {"message": f"Unsupported value: '{refuses}' is not supported"}}), 400)
+        return good(request)
+
+    with serving(answers) as stub:
+        path = write(stub, tmp_path / "bank.json", temperature=0.7, seed=7, tell=lines.append)
+    made_by = prompts.read_file(path)["made_by"]
+    assert {name: made_by[name] for name in ("temperature", "seed")} == {"temperature": None, "seed": None} | kept
+    assert len(stub.bodies) == 4 + (1 if refuses else 2)
+    assert [line for line in lines if "without effect" in line and refuses in line]
+
+
+def test_a_recorded_bank_has_no_temperature(tmp_path):
+    lines = []
+    path = writing.write_bank(TASK, "recorded", tmp_path / "copy.json", temperature=0.7, tell=lines.append)
+    assert prompts.read_file(path)["made_by"]["temperature"] is None and "without effect" in str(lines)
+
+
+def test_nobody_listens(tmp_path, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    with pytest.raises(AimfairError, match=r"cannot be reached.*refused.*no prompt was accepted"):
+    with pytest.raises(AimfairError, match=r"cannot be reached: .*refused.*no prompt was accepted"):
         writing.write_bank(TASK, "openai_compatible", tmp_path / "bank.json", model="m", url=url)
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9/")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(AimfairError, match=r"cannot be reached \(through the proxy 127.0.0.1\)") as error:
+        writing.write_bank(TASK, "openai_compatible", tmp_path / "bank.json", model="m", url="http://some.host/v1")
+    assert "secret" not in str(error.value)
+
+
+def test_without_the_client_a_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(AimfairError, match=r"pip install 'aimfair\[generate\]'"):
+        writers.connect("openai_compatible", writers.Setup(TASK, "m", url="http://some.host/v1"))
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [{"temperature": -1}, {"temperature": float("nan")}, {"timeout": 0}, {"tolerance": 2}, {"seed": -1}, {"rounds": 0}],
+)
+def test_impossible_numbers_are_refused(impossible, tmp_path):
+    with pytest.raises(AimfairError, match=f"--{next(iter(impossible))} must be at least"):
+        writing.write_bank(TASK, out=tmp_path / "bank.json", **impossible)
 
 
 @pytest.mark.parametrize(
@@ -280,6 +364,9 @@ def test_nobody_listens(tmp_path):
         ({"url": "", "model": "m"}, "which endpoint"),
         ({"url": "localhost:8000", "model": "m"}, "which endpoint"),
         ({"url": "ftp://some.host/v1", "model": "m"}, "which endpoint"),
+        ({"url": "http://some.host:port/v1", "model": "m"}, "which endpoint"),
+        ({"url": "http://some.host:99999/v1", "model": "m"}, "which endpoint"),
+        ({"url": "http://[::1/v1", "model": "m"}, "which endpoint"),
         ({"url": "http://me:secret@some.host/v1", "model": "m"}, "must hold no key or password"),
         ({"url": "http://some.host/v1?key=secret", "model": "m"}, "must hold no key or password"),
         ({"url": "http://some.host/v1"}, "which model"),

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from html import unescape
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,8 +25,27 @@ class Reply(BaseModel):
     prompts: list[str]
 
 
-_THOUGHTS = re.compile(r"<think(ing)?>.*?(</think(ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
-_END_OF_THOUGHTS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+_NAME = r"(?:\w+:)?(?:begin_of_|start_)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad|analysis)(?:_process)?"
+_MARKS = re.compile(
+    rf"(?P<end><\|?(?:/|end_(?:of_)?){_NAME}\|?>|\[/{_NAME}\]|◁/{_NAME}▷|</details>|<channel\|>|<unused95>"
+    r"|^\W*here is my response:|\.\.\.done thinking\.)"
+    rf"|(?P<begin><\|?{_NAME}\|?>|\[{_NAME}\]|◁{_NAME}▷|<details\b[^>]*>|<\|channel>\s*thought|<unused94>\s*thought"
+    r"|\A\s*thought\n|\A\s*thinking\.\.\."
+    r"|\A\W*(?:here(?:'s| is) (?:a|my) )?(?:thinking|thought|reasoning) process\W*:)",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""Where a model's thoughts begin and end, as the templates of different families mark it."""
+_CHANNELS = re.compile(
+    r"<\|channel\|>\s*(analysis|commentary|final|\w+)(.*?)(?=<\|(?:end|return|call|start|channel)\|>|\Z)", re.DOTALL
+)
+_BARE_FINAL = re.compile(r"assistant(?:\s*\n\s*)?final")
+_BARE_ANALYSIS = re.compile(r"\A\s*(?:assistant\s*)?(?:analysis|commentary)(?=\n|[^\s,.:;])")
+_SPECIAL = re.compile(
+    r"<[|｜][^<>\n]{1,40}>|<[^<>\n]{1,40}[|｜]>|</?(?:s|bos|eos|pad|unk|answer|response|output|solution)>"
+    r"|<(?:start|end)_of_\w+>|<unused\d+>|\[/?INST\]",
+    re.IGNORECASE,
+)
+"""Tokens of a template that a server left in the text."""
 _MARKER = re.compile(r"^[\s>|]*(?:[-*•–+]|\(?\d{1,3}\s?[.):|-]|#\d+)[\s|]*")
 _WRAPPING = " \t|*_`\"'“”‘’,"
 _NEXT = re.compile(rf"\s+(?:\(?\d{{1,3}}[.):]|[-*•])\s*(?=[*\"'“]*{OPENING})", re.IGNORECASE)
@@ -34,26 +54,61 @@ _POSE = re.compile(
 )
 
 
-def sentences(reply: str) -> list[str]:
+def sentences(reply: str, cut: bool = False) -> list[str]:
     """The sentences of the list in ``reply``, in their order, without numbers, quotes and other trimmings.
 
-    Lines of a list that do not begin as asked are among them, to be refused with a reason; prose around it is not.
+    cut  the reply ends before its end: a last sentence without a full stop is not whole
+
+    Lines of a list that do not begin as asked are among them, to be refused with a reason; prose around it is not, nor is
+    anything that the model said to itself.
     """
     try:
-        found = Reply.model_validate_json(reply).prompts
+        found = [answered(sentence) for sentence in Reply.model_validate_json(reply).prompts]
     except ValidationError:  # free text
-        text = _THOUGHTS.sub("", reply).replace("\r", "")
-        text = _END_OF_THOUGHTS.split(text)[-1]  # of thoughts whose beginning was part of the question
+        text = _SPECIAL.sub("\n", answered(unescape(reply))).replace("\r", "")
+        if cut:
+            text = re.sub(r"(?<=[.\"'*])\s+\(?\d{1,3}[.):]?\s*\Z", "", text)  # the number of the next one
         found = [*_in_json(text)] or [*_in_lines(text)]
         ended = [sentence.rstrip(_WRAPPING).endswith(".") for sentence in found]
-        if len(found) > 1 and all(ended[:-1]) and not ended[-1]:
+        if found and not ended[-1] and (cut or (len(found) > 1 and all(ended[:-1]))):
             found.pop()  # the reply was cut off in the middle of it
     return [tidy(sentence) for sentence in found if tidy(sentence) != "."]
 
 
+def answered(reply: str) -> str:
+    """``reply`` without what the model thought before it answered; empty where there is no answer.
+
+    Thoughts without an end go on to the end of the reply; an end without a beginning, which was part of the question, ends
+    what began with the reply.
+    """
+    if channels := _CHANNELS.findall(reply):  # OpenAI's open models
+        return "\n".join(said.split("<|message|>")[-1] for channel, said in channels if channel == "final")
+    if _BARE_FINAL.search(reply) or _BARE_ANALYSIS.match(reply):  # the same without its special tokens
+        return "\n".join(_BARE_FINAL.split(reply)[1:])
+    marks = [*_MARKS.finditer(reply)]
+    kept, place, depth, seen = "", 0, 0, False
+    for n, mark in enumerate(marks):
+        if not depth:
+            kept += reply[place : mark.start()] + "\n"
+        place = mark.end()
+        ends = sum(bool(later["end"]) for later in marks[n:])
+        if mark["begin"]:
+            depth, seen = depth + (not depth or ends > depth), True
+        elif depth:
+            depth -= 1
+        elif not seen and (reply[place:].strip() or not _is_bare_list(kept)):
+            kept, seen = "", True
+    return kept + ("" if depth else reply[place:])
+
+
+def _is_bare_list(text: str) -> bool:
+    """Whether there is nothing in a text but sentences that begin as asked."""
+    return all(re.search(rf"{OPENING}\b", line, re.IGNORECASE) for line in text.split("\n") if line.strip())
+
+
 def tidy(sentence: str) -> str:
     """One sentence on one line, with straight quotes, beginning as asked and ending in one full stop."""
-    text = " ".join(sentence.split()).translate(str.maketrans("“”‘’", "\"\"''")).strip(_WRAPPING)
+    text = " ".join(_SPECIAL.sub(" ", sentence).split()).translate(str.maketrans("“”‘’", "\"\"''")).strip(_WRAPPING)
     text = re.sub(rf"^{OPENING}\b", OPENING, text, flags=re.IGNORECASE)
     return text.rstrip(" .;,|*\"'`") + "."
 

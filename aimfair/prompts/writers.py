@@ -7,11 +7,14 @@ answers is text: reading it, checking it and asking again is done for all of the
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from aimfair import prompts
 from aimfair.environment import AimfairError
@@ -60,16 +63,25 @@ class Request:
     seed: int
 
 
+class Answer(NamedTuple):
+    """What was said; ``cut`` says why it ends too early, if it does."""
+
+    text: str
+    cut: str = ""
+
+
 @dataclass(frozen=True)
 class Writer:
     """Someone who answers: ``ask`` takes a request and returns what was said; the rest is for the bank's record.
 
-    ``ask`` raises NoReply where asking again may help, AimfairError where it does not.
+    ``ask`` raises NoReply where asking again may help, AimfairError where it does not. ``unsent`` are the settings, such as
+    "temperature" and "seed", that play no part in the answers, as far as is known by now.
     """
 
-    ask: Callable[[Request], str]
+    ask: Callable[[Request], Answer]
     model: str
     url: str = ""
+    unsent: set[str] = field(default_factory=set)
 
 
 class NoReply(AimfairError):
@@ -87,10 +99,10 @@ def recorded(setup: Setup) -> Writer:
     """The bank that is recorded already: no model is asked. ``model`` may name the file of another one."""
     record = prompts.read_file(Path(setup.model)) if setup.model else prompts.read(setup.task)
 
-    def ask(request: Request) -> str:
-        return "\n".join(f"{i}. {p['text']}" for i, p in enumerate(record["groups"][request.group]["prompts"], 1))
+    def ask(request: Request) -> Answer:
+        return Answer("\n".join(p["text"] for p in record["groups"][request.group]["prompts"]))
 
-    return Writer(ask, setup.model or setup.task)
+    return Writer(ask, setup.model or setup.task, unsent={"temperature", "seed"})
 
 
 # A model on this machine
@@ -104,33 +116,6 @@ def huggingface(setup: Setup) -> Writer:
     """
     import torch
 
-    generator = _load_model(setup)
-    name, tokenizer = setup.model, generator.tokenizer
-    if not tokenizer.chat_template:
-        raise AimfairError(
-            f"{name} has no chat template: take a model that follows instructions (often called Instruct)"
-        )
-    context = getattr(generator.model.config, "max_position_embeddings", None) or tokenizer.model_max_length
-    sampling = {} if setup.temperature is None else {"temperature": setup.temperature}
-
-    def ask(request: Request) -> str:
-        chat = [{"role": "user", "content": request.text}]
-        asked = len(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"])
-        room = min(PER_PROMPT * request.number + BESIDE, context - asked)
-        if room < PER_PROMPT:
-            raise AimfairError(f"{name} reads {context} tokens, the request alone has {asked}: take another model")
-        with torch.random.fork_rng():
-            torch.manual_seed(request.seed)
-            said = generator(chat, return_full_text=False, max_new_tokens=room, do_sample=True, **sampling)
-        text = said[0]["generated_text"]
-        cut = len(tokenizer(text, add_special_tokens=False)["input_ids"]) >= room - 1
-        return text.rpartition("\n")[0] if cut else text  # the last line is not whole
-
-    commit = getattr(generator.model.config, "_commit_hash", None)
-    return Writer(ask, f"{name}@{commit}" if commit else name)
-
-
-def _load_model(setup: Setup) -> Any:
     try:
         from transformers import pipeline
     except ImportError as error:
@@ -140,7 +125,7 @@ def _load_model(setup: Setup) -> Any:
             "which model? name a folder or a model of the Hugging Face hub, such as Qwen/Qwen3-4B-Instruct-2507"
         )
     try:
-        return pipeline(
+        generator: Any = pipeline(
             "text-generation",
             model=setup.model,
             revision=setup.revision or None,
@@ -151,103 +136,188 @@ def _load_model(setup: Setup) -> Any:
     except (OSError, ValueError, KeyError, RuntimeError, AssertionError) as error:
         why = " ".join(str(error).split())[:200]
         raise AimfairError(f"cannot load the language model {setup.model}: {why}") from error
+    name, tokenizer = setup.model, generator.tokenizer
+    if not tokenizer.chat_template:
+        raise AimfairError(
+            f"{name} has no chat template: take a model that follows instructions (often called Instruct)"
+        )
+    context = getattr(generator.model.config, "max_position_embeddings", None) or tokenizer.model_max_length
+    sampling = {"temperature": setup.temperature} if setup.temperature else {}
+
+    def ask(request: Request) -> Answer:
+        chat = [{"role": "user", "content": request.text}]
+        asked = len(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"])
+        wanted = PER_PROMPT * request.number + BESIDE
+        room = min(wanted, context - asked)
+        if room < PER_PROMPT:
+            raise AimfairError(f"{name} reads {context} tokens, the request alone has {asked}: take another model")
+        with torch.random.fork_rng():
+            torch.manual_seed(request.seed)
+            drawn = setup.temperature != 0
+            said = generator(chat, return_full_text=False, max_new_tokens=room, do_sample=drawn, **sampling)
+        text = said[0]["generated_text"]
+        if len(tokenizer(text, add_special_tokens=False)["input_ids"]) < room - 1:
+            return Answer(text)
+        why = f": {name} reads {context}, and the request has {asked}" if room < wanted else ""
+        return Answer(text, f"the reply was cut after {room} tokens{why}")
+
+    commit = getattr(generator.model.config, "_commit_hash", None)
+    return Writer(ask, f"{name}@{commit}" if commit else name)
 
 
 # A model behind an address
+
+HOPELESS = re.compile(
+    r"quota|billing|credit|balance|payment|context (length|window|size)|context is full|too (long|large)|template|jinja|"
+    r"no such model|model.*(not (found|exist)|unknown)|api.key|unauthori[sz]ed",
+    re.IGNORECASE,
+)
+"""What a server says where asking again would be in vain, whatever status it says it with; but for a limit per minute."""
 
 
 def openai_compatible(setup: Setup) -> Writer:
     """Any endpoint that speaks the chat completions of OpenAI: hosted models, vLLM, llama.cpp, Ollama, LM Studio, ...
 
-    It is asked for JSON in the form of :class:`aimfair.prompts.replies.Reply`; where it refuses that, for free text, and
-    at last without seed and temperature. Raises AimfairError for an address that is none, a missing model, an impossible key.
+    It is asked for JSON in the form of :class:`aimfair.prompts.replies.Reply`; what it refuses (that form, the temperature,
+    the seed) is not sent to it again. Raises AimfairError for an address that is none, a missing model, an impossible key.
     """
-    import openai
-
+    try:
+        import openai
+    except ImportError as error:
+        raise AimfairError("an endpoint is asked by the openai client: pip install 'aimfair[generate]'") from error
     address = _address(setup.url)
     if not setup.model:
         raise AimfairError("which model? name it as the endpoint does, with --model")
     key = os.environ.get(KEY, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise AimfairError(f"the key in {KEY} holds characters that no key has: copy it again")
+
+    def give_up_early(response: Any) -> None:
+        if response.status_code >= 400:
+            response.read()
+            if _is_hopeless(response.text):
+                response.headers["x-should-retry"] = "false"  # which the client honours
+
     client = openai.OpenAI(
         api_key=key or "none",
         base_url=address,
         max_retries=TRIES - 1,
         timeout=openai.Timeout(setup.timeout, connect=10),
-        http_client=openai.DefaultHttpxClient(follow_redirects=False),
+        http_client=openai.DefaultHttpxClient(follow_redirects=False, event_hooks={"response": [give_up_early]}),
     )
     # What this machine knows of OpenAI goes to no other address, and no redirect is followed with a key.
-    unsent = ["OpenAI-Organization", "OpenAI-Project", *([] if key else ["Authorization"])]
-    headers: Any = dict.fromkeys(unsent, openai.omit)
+    absent = ["OpenAI-Organization", "OpenAI-Project", *([] if key else ["Authorization"])]
+    headers: Any = dict.fromkeys(absent, openai.omit)
     schema = {"name": "prompts", "strict": True, "schema": Reply.model_json_schema()}
-    optional: dict[str, Any] = {} if setup.temperature is None else {"temperature": setup.temperature}
-    forms = [{"response_format": {"type": "json_schema", "json_schema": schema}, **optional}, optional, None]
+    form = {"type": "json_schema", "json_schema": schema}
+    unsent = {"temperature"} if setup.temperature is None else set()
 
-    def ask(request: Request) -> str:
+    def ask(request: Request) -> Answer:
         messages: Any = [{"role": "user", "content": request.text}]
-        options: dict[str, Any] = {} if forms[0] is None else {**forms[0], "seed": request.seed}
+        options: dict[str, Any] = {"response_format": form, "temperature": setup.temperature, "seed": request.seed}
+        options = {name: value for name, value in options.items() if name not in unsent}
         try:
             create = client.chat.completions.create
-            return _content(create(model=setup.model, messages=messages, extra_headers=headers, **options))
+            return _content(create(model=setup.model, messages=messages, extra_headers=headers, **options), key)
         except openai.APIStatusError as error:
-            if error.status_code not in (400, 422) or len(forms) == 1:
-                raise AimfairError(_refused(error, address, setup.model, key)) from None  # its text may hold the key
+            said = _said(error.body or error.response.text, key)
+            if error.status_code not in (400, 422) or not options or _is_hopeless(said):
+                refused = _refused(error.status_code, said, address, setup.model, key)
+                raise AimfairError(refused) from None  # its text may hold the key
         except openai.APITimeoutError:
             raise AimfairError(
-                f"{address} did not answer within {setup.timeout:g} seconds, {TRIES} times: try later, or a longer --timeout"
+                f"{address} did not answer within {setup.timeout:g} seconds, {TRIES} times{_proxy(address)}: try later, or "
+                "a longer --timeout"
             ) from None
         except openai.APIConnectionError as error:
-            why = _one_line(str(error.__cause__ or error), key)
-            raise AimfairError(f"{address} cannot be reached: check --url, and that the server runs ({why})") from None
+            why = _said(str(error.__cause__ or error), key)
+            raise AimfairError(
+                f"{address} cannot be reached{_proxy(address)}: check --url, and that the server runs ({why})"
+            ) from None
         except (openai.OpenAIError, ValueError):
             raise NoReply("the reply is no chat completion") from None
-        del forms[0]  # refused as it was asked: from now on the next plainer form
+        named = {name for name in options if re.search(rf"\b{name}\b", said)}
+        unsent.update(named or ({"response_format"} if "response_format" in options else set(options)))
         return ask(request)
 
-    return Writer(ask, setup.model, address)
+    return Writer(ask, setup.model, address, unsent)
 
 
 def _address(url: str) -> str:
     """``url`` as given, but for the end that is added to it. Raises AimfairError."""
-    parts = urlsplit(url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    parts = port = None
+    with suppress(ValueError):  # of a bracket that is not closed, and a port that is no number
+        parts = urlsplit(url.strip())
+        port = parts.port or 80
+    if not (parts and port) or parts.scheme not in ("http", "https") or not parts.hostname:
         raise AimfairError("which endpoint? give its address with --url, such as http://localhost:8000/v1")
     if parts.username or parts.password or parts.query:
         raise AimfairError(f"--url must hold no key or password, because it is recorded: put the key into {KEY}")
     return url.strip().rstrip("/").removesuffix("/chat/completions").rstrip("/")
 
 
-def _content(completion: Any) -> str:
-    """The text of the first choice. Raises NoReply where there is none."""
+def _content(completion: Any, key: str) -> Answer:
+    """The text of the first choice. Raises NoReply where there is none, AimfairError where there never will be one."""
+    if error := getattr(completion, "error", None):
+        said = f"the server answers with an error: {_said(error, key)}"
+        raise (AimfairError if _is_hopeless(said) else NoReply)(said)
     try:
         choice = completion.choices[0]
-        content = choice.message.content
+        content, cut = choice.message.content, choice.finish_reason == "length"
     except (AttributeError, LookupError, TypeError):  # the client does not check what a server sends
         raise NoReply("the reply is no chat completion") from None
-    if isinstance(content, list):
-        content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
-    if not isinstance(content, str) or not content.strip():
-        raise NoReply("the reply is empty")
-    cut = choice.finish_reason == "length" and not content.lstrip().startswith("{")
-    return content.rpartition("\n")[0] if cut else content  # the last line is not whole
+    used = getattr(getattr(completion, "usage", None), "completion_tokens", None)
+    tokens = f"{used} tokens" if used else "as many tokens as the server allows"
+    if isinstance(content, list):  # thoughts are parts of another type
+        parts = [
+            part for part in content if isinstance(part, dict) and part.get("type", "text") in ("text", "output_text")
+        ]
+        content = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    if isinstance(content, str) and content.strip():
+        return Answer(content, f"the reply was cut after {tokens}" if cut else "")
+    thoughts = getattr(choice.message, "reasoning_content", None) or getattr(choice.message, "reasoning", None)
+    if cut:
+        raise AimfairError(
+            f"the reply is empty: {tokens} went into thinking; allow the model more, or have it think less"
+        )
+    refusal = getattr(choice.message, "refusal", None)
+    raise NoReply(
+        f"the reply is empty{': there are thoughts only' if thoughts else ''}{f': {refusal}' if refusal else ''}"
+    )
 
 
-def _refused(error: Any, address: str, model: str, key: str) -> str:
-    """One line about an HTTP status that is not 200, with what the server says, but for the key, which some repeat."""
-    status = error.status_code
+def _is_hopeless(said: str) -> bool:
+    return bool(HOPELESS.search(said)) and not re.search(r"per[- ](minute|second|hour)", said, re.IGNORECASE)
+
+
+def _refused(status: int, said: str, address: str, model: str, key: str) -> str:
+    """One line about an HTTP status that is not 200, with what the server says."""
     if status in (401, 403):
-        return f"{address} refuses the key in {KEY}" if key else f"{address} wants a key: put it into {KEY}"
+        line = f"{address} refuses the key in {KEY}" if key else f"{address} wants a key: put it into {KEY}"
+        return line + _proxy(address)
     if 300 <= status < 400:
         return f"{address} sends elsewhere: give the address itself with --url"
-    body = error.body.get("message") if isinstance(error.body, dict) else error.body
-    said = _one_line(body if isinstance(body, str) else error.response.text, key)
-    busy = f" after {TRIES} tries: try later" if status in (408, 409, 429) or status >= 500 else ""
+    passing = (status in (408, 409, 429) or status >= 500) and not _is_hopeless(said)
+    busy = f" after {TRIES} tries: try later" if passing else ""
     hint = f": check --url, which ends in /v1 with most servers, and --model {model}" if status == 404 else ""
-    return f"{address} answers HTTP {status}{busy}{hint}" + (f": {said}" if said else "")
+    return f"{address} answers HTTP {status}{busy}{hint}{_proxy(address)}" + (f": {said}" if said else "")
 
 
-def _one_line(said: str, key: str) -> str:
+def _proxy(address: str) -> str:
+    """The proxy that stands between, which may be to blame."""
+    parts = urlsplit(address)
+    proxies = {} if proxy_bypass(parts.netloc) else getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return f" (through the proxy {urlsplit(proxy).hostname or proxy})" if proxy else ""
+
+
+def _said(body: Any, key: str) -> str:
+    """What a server says, in one line, but for the key, which some repeat."""
+    if isinstance(body, dict):
+        body = body.get("error") or body.get("message") or body.get("detail") or body
+    if isinstance(body, dict):
+        body = body.get("message") or body
+    said = str(body)
     return " ".join((said.replace(key, "(key)") if key else said).split())[:200]
 
 

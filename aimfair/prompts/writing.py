@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ SPARE = 5
 """Prompts asked for beyond those that are missing, because some are refused."""
 SHOWN = 10
 """Most refused sentences that are shown to the model again."""
+RANGES = {"per_group": (1, inf), "rounds": (1, inf), "seed": (0, inf), "tolerance": (0, 1)}
+RANGES |= {"temperature": (0, inf), "timeout": (0.001, inf)}
 
 Record = dict[str, Any]
 
@@ -59,9 +62,12 @@ def write_bank(
     Raises AimfairError where fewer than one prompt or round is asked for, the file exists, the writer cannot be asked, or
     the bank is not complete and even after ``rounds``; what was accepted is kept, and the same call goes on with it.
     """
-    for option, number in (("--per-group", per_group), ("--rounds", rounds)):
-        if number < 1:
-            raise AimfairError(f"{option} must be at least 1, got {number}")
+    given = {"per_group": per_group, "rounds": rounds, "seed": seed, "tolerance": tolerance, **setup}
+    for option, (low, high) in RANGES.items():
+        value = given.get(option)
+        if value is not None and not low <= value <= high:  # nor what is not a number
+            below = "" if high == inf else f" and at most {high:g}"
+            raise AimfairError(f"--{option.replace('_', '-')} must be at least {low:g}{below}, got {value}")
     template = prompts.read(task)
     path = Path(out) if out else default_path(task, writer, str(setup.get("model", "")))
     if path.exists():
@@ -100,6 +106,7 @@ def write_bank(
             f"the bank is not finished after {rounds} rounds per group, {len(problems)} problems, such as: {problems[0]}; "
             f"more rounds or another model may help ({kept()})"
         )
+    draft["made_by"] |= dict.fromkeys(set(draft["made_by"].get("unsent", ())) & set(made_by))  # says what was in force
     prompts.write(draft, path)
     partial.unlink(missing_ok=True)
     return path
@@ -168,10 +175,12 @@ def _ask_once(
     its_own = (seed * 4 + int(group[0]) * 2 + int(group[2])) * 1000 + turn
     found, refused = [], []
     try:
-        reply = writer.ask(Request(group, number, request_text(draft, group, number), its_own))
-        found = replies.sentences(reply)
+        reply, cut = writer.ask(Request(group, number, request_text(draft, group, number), its_own))
+        found = replies.sentences(reply, bool(cut))
         if not found:
             refused.append(("", f"no sentence in the reply: {' '.join(reply.split())[:80]!r}"))
+        if cut:
+            refused.append(("", cut))
     except NoReply as error:
         refused.append(("", str(error)))
     for sentence in found:
@@ -185,6 +194,10 @@ def _ask_once(
         else:
             there.append(prompt)
     made_by["rounds"][group], made_by["date"] = turn, datetime.now(UTC).date().isoformat()
+    if new := writer.unsent - set(made_by.setdefault("unsent", [])):
+        made_by["unsent"] = sorted(writer.unsent.union(made_by["unsent"]))
+        if given := [name for name in sorted(new) if made_by.get(name) is not None]:
+            tell(f"{' and '.join(given)}: without effect, because the writer takes no such setting")
     made_by["refused"] += [{"group": group, "round": turn, "text": t[:300], "reason": why[:300]} for t, why in refused]
     why = f", {len(refused)} refused, such as: {refused[0][1]}" if refused else ""
     tell(f"group {group}, round {turn}: {len(there) - before} accepted{why}; {len(there)} of {per_group}")
