@@ -29,7 +29,12 @@ SPARE = 5
 """Prompts asked for beyond those that are missing, because some are refused."""
 SHOWN = 10
 """Most refused sentences that are shown to the model again."""
-RANGES = {"per_group": (1, inf), "rounds": (1, inf), "seed": (0, inf), "tolerance": (0, 1)}
+RANGES: dict[str, tuple[float, float]] = {
+    "per_group": (1, inf),
+    "rounds": (1, inf),
+    "seed": (0, inf),
+    "tolerance": (0, 1),
+}
 RANGES |= {"temperature": (0, inf), "timeout": (0.001, inf)}
 
 Record = dict[str, Any]
