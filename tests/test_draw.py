@@ -187,7 +187,7 @@ def test_a_manifest_without_a_row_is_an_empty_pool_and_a_damaged_one_is_named(tm
     page, latin = b"<!DOCTYPE html>\n<html>\n", "path,prompt\na.png,h\xe9\n".encode("latin-1")
     for content in (of_another_tool, open_quote, pointer, page, latin, None):
         file.write_bytes(content) if content else (file.unlink(), file.mkdir())
-        with pytest.raises(AimfairError, match=r"manifest.csv is damaged, or not a manifest of aimfair .*mend it"):
+        with pytest.raises(AimfairError, match=r"manifest.csv .*mend it, or put it elsewhere"):
             read_manifest(tmp_path)
 
 

@@ -93,23 +93,19 @@ def read_manifest(folder: str | Path, name: str = "manifest.csv") -> pd.DataFram
 
     An older manifest has columns for its settings too. Raises AimfairError for a file that is damaged, or is no manifest.
     """
-    file = Path(folder) / name
-    texts = dict.fromkeys(("path", "prompt_id", "prompt", "face", *TEXTS), str)
-    try:
-        text = file.read_text(encoding="utf-8") if file.exists() else ""
+    file, empty = Path(folder) / name, pd.DataFrame(columns=COLUMNS)
+    if not (file.exists() and file.stat().st_size):
+        return empty
+    with reading(file, "mend it, or put it elsewhere, and what has no row is drawn again"):
+        text = file.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1]  # a killed process may have left half a row
         if not whole.strip():
-            return pd.DataFrame(columns=COLUMNS)
+            return empty
+        texts = dict.fromkeys(("path", "prompt_id", "prompt", "face", *TEXTS), str)
         unknown = {number: [""] for number in NUMBERS}
         rows = pd.read_csv(io.StringIO(whole), dtype=texts, na_values=unknown, keep_default_na=False)
         if "path" not in rows or (rows["path"] == "").any():
-            raise ValueError("not every row has a path")
-    except (OSError, ValueError) as error:  # of the encoding and of pandas too
-        reason = " ".join(str(error).split())[:150]
-        raise AimfairError(
-            f"{file} is damaged, or not a manifest of aimfair ({reason}): mend it, or put it elsewhere, and what has no "
-            "row is drawn again"
-        ) from error
+            raise ValueError("it is no manifest of aimfair: not every row has a path")
     return rows
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from aimfair import prompts
-from aimfair.environment import AimfairError
+from aimfair.environment import AimfairError, reading
 from aimfair.prompts import PER_GROUP, replies, writers
 from aimfair.prompts.coverage import TOLERANCE, Coverage, mentioned
 from aimfair.prompts.wording import Tokens, faults
@@ -231,11 +231,9 @@ def _choose_group(draft: Record, used: Counter[str], rounds: int) -> str | None:
 
 def _continue(partial: Path, made_by: Record) -> Record:
     """What a run before this one left. Raises AimfairError if it was made otherwise."""
-    try:
+    with reading(partial, "it cannot be continued: delete it"):
         draft = json.loads(partial.read_text(encoding="utf-8"))
         before = {key: draft["made_by"].get(key) for key in made_by}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise AimfairError(f"{partial} cannot be continued: delete it") from error
     for key, value in made_by.items():
         if before[key] != value:
             raise AimfairError(f"{partial} was begun with {key} {before[key]}, not {value}: finish or delete it")

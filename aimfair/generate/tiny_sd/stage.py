@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,7 @@ def train_stage(
     Returns steps, seconds and the loss along the way. Raises AimfairError when the loss is no longer finite.
     """
     batch_size = min(batch_size, n)
-    size = sum(p.numel() for p in modules.parameters())
-    file, total = folder / f"{name}.pt", steps or max(1, round(60 * minutes))
+    size, file = sum(p.numel() for p in modules.parameters()), folder / f"{name}.pt"
     parameters = [p for p in modules.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr, betas=(0.9, 0.99), weight_decay=weight_decay)
     state: dict[str, Any] = {
@@ -76,18 +76,18 @@ def train_stage(
     def spent() -> float:
         return record["step"] / steps if steps else record["seconds"] / max(60 * minutes, 1e-9)
 
-    def units() -> int:
-        return min(total, int(spent() * total))
-
     def save() -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         whole = state | {"modules": modules.state_dict(), "optimiser": optimiser.state_dict()}
         torch.save(whole, file.with_suffix(".tmp"))
         file.with_suffix(".tmp").replace(file)
 
-    def update(index: Tensor, generator: torch.Generator) -> None:
-        """One step along the clipped gradient; the average and the record follow."""
-        step = record["step"]
+    modules.train()
+    saved, step = record["seconds"], record["step"]
+    batches = takewhile(lambda _: spent() < 1, _batches(n, batch_size, seed, step))
+    what = name if steps else f"{name}, {minutes:g} minutes"
+    for index, generator in progress(batches, what, steps or None, "step", step):
+        start, step = time.perf_counter(), record["step"]
         with autocast(device):
             now = loss(index.to(device), generator)
         value = float(now.detach())
@@ -105,25 +105,10 @@ def train_stage(
         if step % 50 == 0:
             record["losses"].append(round(state["running"], 5))
         record["step"] = step + 1
-
-    def train() -> Iterator[None]:
-        """Yields once for each step, or for each second of a budget of minutes."""
-        shown, saved = units(), record["seconds"]
-        for index, generator in _batches(n, batch_size, seed, record["step"]):
-            if spent() >= 1:
-                return
-            start = time.perf_counter()
-            update(index, generator)
-            record["seconds"] += time.perf_counter() - start
-            if record["seconds"] - saved > SECONDS_BETWEEN:
-                save()
-                saved = record["seconds"]
-            yield from [None] * (units() - shown)
-            shown = units()
-
-    modules.train()
-    for _ in progress(train(), name, total, "step" if steps else "s", done=units()):
-        pass
+        record["seconds"] += time.perf_counter() - start
+        if record["seconds"] - saved > SECONDS_BETWEEN:
+            save()
+            saved = record["seconds"]
     save()
     with torch.no_grad():
         for parameter, mean in zip(parameters, average, strict=True):
