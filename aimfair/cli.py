@@ -9,7 +9,7 @@ import io
 import os
 import subprocess
 import sys
-from argparse import BooleanOptionalAction, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import groupby
@@ -514,9 +514,6 @@ def grid_report(options: Namespace) -> None:
     option("--processes", type=int, metavar="N", help="how many draw at once (one per GPU)"),
     option("--batch-size", type=int, metavar="N", help="images at a time"),
     option("--dtype", help="float32, float16 or bfloat16"),
-    option("--slicing", action=BooleanOptionalAction, help="decode one image after the other"),
-    option("--tiling", action=BooleanOptionalAction, help="decode tile by tile; shows in the pixels"),
-    option("--compile", action=BooleanOptionalAction, help="torch.compile: minutes to start, then faster"),
     option("--offload", action="store_true", help="parts of the model wait in main memory: for a small GPU"),
     option("--audit", action="store_true", help="then audit them; --seed and --runs are of the audit's training"),
     *JUDGING,
@@ -549,7 +546,7 @@ def generate(options: Namespace) -> None:
     if not options.audit and (named := [name for name, value in for_audit.items() if value]):
         another = "; another set of images is --draw 1" if "--seed" in named else ""
         raise AimfairError(f"{' and '.join(named)}: only with --audit{another}")
-    names = ("dtype", "slicing", "tiling", "compile", "offload", "batch_size")
+    names = ("dtype", "offload", "batch_size")
     compute = Compute(**{name: getattr(options, name) for name in names})
     opened = open_study(options)
     folder = Path(options.out).expanduser() if options.out else pool.pool_folder(opened.profile)

@@ -158,22 +158,17 @@ def test_a_pipeline_of_another_make_and_one_that_does_not_take_an_argument_are_r
 
 
 def test_what_is_chosen_for_a_processor_and_a_gpu():
-    assert choose(Compute(), "cpu", unet=True) == Compute("float32", slicing=False, batch_size=32)
-    assert choose(Compute(), "cuda", unet=True, side=512) == Compute("float16", slicing=False, batch_size=64)
-    large = choose(Compute(), "cuda:1", unet=False, side=1024)
-    assert large == Compute("bfloat16", slicing=True, batch_size=16)
+    assert choose(Compute(), "cpu", unet=True) == Compute("float32", batch_size=32)
+    assert choose(Compute(), "cuda", unet=True, side=512) == Compute("float16", batch_size=64)
+    assert choose(Compute(), "cuda:1", unet=False, side=1024) == Compute("bfloat16", batch_size=16)
     assert choose(Compute(), "cuda", unet=False, side=8192).batch_size == 1
-    own = Compute("float32", True, True, True, 5)
-    assert choose(own, "cuda", unet=True, side=512) == own
+    assert choose(Compute("float32", 5, True), "cuda", unet=True) == Compute("float32", 5, True)
 
 
 def test_what_is_asked_for_is_done(folder):
-    wanted = Compute(dtype="bfloat16", slicing=True, tiling=True, batch_size=7)
-    pipeline = load_pipeline(folder, compute=wanted)
+    pipeline = load_pipeline(folder, compute=Compute(dtype="bfloat16", batch_size=7))
     assert pipeline.dtype == torch.bfloat16 and pipeline.compute.batch_size == 7
-    assert pipeline.vae.use_slicing and pipeline.vae.use_tiling
-    plain = load_pipeline(folder)
-    assert not plain.vae.use_slicing and plain.compute == choose(Compute(), "cpu", unet=True)
+    assert load_pipeline(folder).compute == choose(Compute(), "cpu", unet=True)
     for wrong in ({"dtype": "float8"}, {"batch_size": 0}):
         with pytest.raises(AimfairError, match=r"dtype is one of|at least one image"):
             Compute(**wrong)

@@ -219,43 +219,34 @@ def _paint_all(
     pipeline: Any, paint: Painter, todo: Sequence[Job], wide: int
 ) -> Iterator[tuple[Sequence[Job], list[Image]]]:
     """Batches of ``wide`` jobs with their images; the last one is filled up, so that all are painted at the same size."""
-    start = 0
+    start, autoencoder = 0, pipeline.vae.dtype
     while start < len(todo):
         batch = list(todo[start : start + wide])
-        images = paint_batch(pipeline, paint, batch + batch[-1:] * (wide - len(batch)))
-        if images is not None:
+        try:
+            images = paint(batch + batch[-1:] * (wide - len(batch)))
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        else:
             start += len(batch)
             yield batch, images[: len(batch)]
-        elif wide > 1:
-            smaller = (wide + 1) // 2
-            warnings.warn(f"{wide} images at a time do not fit the memory: going on with {smaller}", stacklevel=3)
-            wide = smaller
-        else:
+            continue
+        # Outside the handler, which holds on to the tensors of the failed call, as accelerate's own search for a batch size
+        # does. Stable Diffusion XL takes float32 for the decoding and, if that fails, stays there; with offloading whatever
+        # part was at work is still on the GPU.
+        pipeline.vae.to(dtype=autoencoder)
+        pipeline.maybe_free_model_hooks()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if wide == 1:
             raise AimfairError(
-                "the memory is too small for one image at a time: images already there are kept; choose a smaller model, "
-                "--dtype float16 or --tiling, or free memory, and start again"
+                "the memory is too small for one image at a time: images already there are kept; choose a smaller model "
+                "or --dtype float16, or free memory, and start again"
             )
-
-
-def paint_batch(pipeline: Any, paint: Painter, batch: Sequence[Job]) -> list[Image] | None:
-    """The images of a batch, or None where they do not fit the memory; the pipeline can be called again.
-
-    As accelerate's ``find_executable_batch_size`` goes on; that one frees memory while the failed call still holds it.
-    """
-    autoencoder = pipeline.vae.dtype
-    try:
-        return paint(batch)
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-    # Outside the handler, which holds on to the tensors of the failed call. Stable Diffusion XL takes float32 for the
-    # decoding and, if that fails, stays there; with offloading whatever part was at work is still on the GPU.
-    pipeline.vae.to(dtype=autoencoder)
-    pipeline.maybe_free_model_hooks()
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return None
+        smaller = (wide + 1) // 2
+        warnings.warn(f"{wide} images at a time do not fit the memory: going on with {smaller}", stacklevel=3)
+        wide = smaller
 
 
 def out_of_memory(error: BaseException) -> bool:

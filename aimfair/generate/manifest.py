@@ -26,11 +26,12 @@ from aimfair.prompts import Prompt
 COLUMNS = ("path", "target", "protected", "prompt_id", "replicate", "seed", "prompt")
 """Columns of ``manifest.csv``; ``path`` is relative to it. A job with more fields than :class:`Job` has a column for each."""
 
-NUMBERS = ("steps", "guidance", "size")
-TEXTS = ("model", "revision", "scheduler", "negative_prompt", "drawn", "dtype", "arguments")
-SETTINGS = (*TEXTS[:3], *NUMBERS, *TEXTS[3:])
-"""What ``settings.json`` says of a pool, and each row of an older manifest: ``size`` is the side of the files in pixels,
-``drawn`` that of the model's own images, ``arguments`` what else the pipeline was called with."""
+SETTINGS = {
+    **{"model": str, "revision": str, "scheduler": str, "steps": int, "guidance": (int, float), "size": int},
+    **{"negative_prompt": str, "drawn": str, "dtype": str, "arguments": str},
+}
+"""What ``settings.json`` says of a pool: ``size`` is the side of the files in pixels, ``drawn`` that of the model's own
+images, ``arguments`` what else the pipeline was called with."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,7 @@ def read_manifest(folder: str | Path, name: str = "manifest.csv") -> pd.DataFram
     """One row per image of the pool in ``folder``, in the order they were drawn; empty if there is none yet.
 
     name  "black.csv" for the images that came out black, of which there are no files
-
-    An older manifest has columns for its settings too. Raises AimfairError for a file that is damaged, or is no manifest.
+    Raises AimfairError for a file that is damaged, or is no manifest.
     """
     file, empty = Path(folder) / name, pd.DataFrame(columns=COLUMNS)
     if not (file.exists() and file.stat().st_size):
@@ -101,9 +101,8 @@ def read_manifest(folder: str | Path, name: str = "manifest.csv") -> pd.DataFram
         whole = text[: text.rfind("\n") + 1]  # a killed process may have left half a row
         if not whole.strip():
             return empty
-        texts = dict.fromkeys(("path", "prompt_id", "prompt", "face", *TEXTS), str)
-        unknown = {number: [""] for number in NUMBERS}
-        rows = pd.read_csv(io.StringIO(whole), dtype=texts, na_values=unknown, keep_default_na=False)
+        texts = dict.fromkeys(("path", "prompt_id", "prompt", "face"), str)
+        rows = pd.read_csv(io.StringIO(whole), dtype=texts, keep_default_na=False)
         if "path" not in rows or (rows["path"] == "").any():
             raise ValueError("it is no manifest of aimfair: not every row has a path")
     return rows
@@ -168,20 +167,18 @@ def append(folder: Path, rows: Sequence[Mapping[str, Any]], name: str = "manifes
 def read_settings(folder: str | Path) -> dict[str, Any]:
     """How the images in ``folder`` were made, by the names of :data:`SETTINGS`; empty if there are none.
 
-    Those of an older manifest are in its rows. Raises AimfairError for a file that is damaged, and for rows that differ.
+    Raises AimfairError for a file that is damaged, and where there are images and no such file.
     """
-    file, rows = Path(folder) / "settings.json", drawn(folder)
-    if rows.empty:
+    file = Path(folder) / "settings.json"
+    if drawn(folder).empty:
         return {}
     if not file.exists():
-        told = {name: list(dict.fromkeys(rows[name].dropna())) for name in SETTINGS if name in rows}
-        if mixed := [name for name, values in told.items() if len(values) > 1 and name != "dtype"]:
-            values = " and ".join(map(repr, told[mixed[0]][:2]))
-            raise AimfairError(f"the images in {folder} were made with {mixed[0]} {values}: choose another folder")
-        return {name: ", ".join(values) if name == "dtype" else values[0] for name, values in told.items() if values}
+        raise AimfairError(
+            f"nobody knows how the images in {folder} were made, for {file.name} is gone: remove the folder"
+        )
     with reading(file, "mend it, or choose another folder for these images"):
         settings = json.loads(file.read_text(encoding="utf-8"))
-        if not all(isinstance(settings[name], str if name in TEXTS else (int, float)) for name in SETTINGS):
+        if not all(isinstance(settings[name], kind) for name, kind in SETTINGS.items()):
             raise TypeError("a value is of another kind")
     return settings
 
@@ -193,9 +190,9 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """
     with FileLock(folder / "rows.lock"):
         check_same(folder, (), settings)
-        kept = {name: value for name, value in read_settings(folder).items() if value != ""}
+        kept = read_settings(folder)
         dtypes = dict.fromkeys([*filter(None, kept.get("dtype", "").split(", ")), settings["dtype"]])
-        merged = {**settings, **kept, "dtype": ", ".join(dtypes)}
+        merged = {**settings, "dtype": ", ".join(dtypes)}
         partial = folder / "settings.partial"
         partial.write_text(json.dumps({name: merged[name] for name in SETTINGS}, indent=1) + "\n", encoding="utf-8")
         partial.replace(folder / "settings.json")
@@ -206,14 +203,13 @@ def check_same(folder: str | Path, todo: Sequence[Job], settings: Mapping[str, A
     prompt or seed.
 
     ``settings`` are all, or those that are known before a model is loaded. The number format is not compared: a pool may
-    be begun on a processor and finished on a GPU. Nor is what an older manifest does not record.
+    be begun on a processor and finished on a GPU.
     """
     kept, rows = read_settings(folder), {row["path"]: row for row in drawn(folder).to_dict("records")}
-    unknown = {name for name in ("revision", "drawn", "arguments") if kept.get(name) == ""} | {"dtype"}
     compared = [
         (f"the images in {folder} were", name, kept[name], value)
         for name, value in settings.items()
-        if name in kept and name not in unknown
+        if name in kept and name != "dtype"
     ]
     for job in todo:
         row = rows.get(job.path, {})

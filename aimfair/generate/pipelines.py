@@ -25,9 +25,6 @@ class Compute:
     """How a pipeline computes; :func:`choose` decides what is left at None."""
 
     dtype: str | None = None  # "float32", "float16" or "bfloat16"
-    slicing: bool | None = None  # the autoencoder decodes one image after the other
-    tiling: bool | None = None  # and one tile after the other, which shows where they meet: for very large images only
-    compile: bool | None = None  # torch.compile: minutes before the first batch, then faster
     batch_size: int | None = None
     offload: bool = False  # parts wait in main memory for their turn on the GPU: slower, for models larger than it
 
@@ -42,16 +39,12 @@ def choose(wanted: Compute, device: str, unet: bool, side: int = 512) -> Compute
     """``wanted`` with every gap filled for the device; ``unet`` or transformer, which draws at ``side`` pixels.
 
     A processor: float32, batches of 32. A GPU: float16 for a U-Net and bfloat16 for a transformer, which overflows in
-    float16; the autoencoder one image at a time from 768 px on, where a whole batch would need more memory than the
-    denoising; batches of 64 images at 512 px, or as many pixels in fewer images, which are halved while they do not fit.
+    float16; batches of 64 images at 512 px, or as many pixels in fewer images, which are halved while they do not fit.
     """
     gpu = torch.device(device).type != "cpu"
-    defaults: dict[str, Any] = {
-        "dtype": "float32" if not gpu else "float16" if unet else "bfloat16",
-        "slicing": gpu and side >= 768,
-        "batch_size": max(1, min(GPU_BATCH, GPU_BATCH * 512**2 // side**2)) if gpu else BATCH,
-    }
-    return replace(wanted, **{name: value for name, value in defaults.items() if getattr(wanted, name) is None})
+    dtype = "float32" if not gpu else "float16" if unet else "bfloat16"
+    most = max(1, min(GPU_BATCH, GPU_BATCH * 512**2 // side**2)) if gpu else BATCH
+    return replace(wanted, dtype=wanted.dtype or dtype, batch_size=wanted.batch_size or most)
 
 
 def load_pipeline(
@@ -164,17 +157,14 @@ def set_up(pipeline: Any, wanted: Compute) -> Any:
             "and this one draws in another way"
         )
     device = str(pipeline._execution_device)  # where it computes: with offloading, pipeline.device is the processor
-    compute = choose(wanted, device, unet is not None, side_of(pipeline) or 1024)
-    for switch, method in ((compute.slicing, "enable_slicing"), (compute.tiling, "enable_tiling")):
-        if switch and hasattr(pipeline.vae, method):
-            getattr(pipeline.vae, method)()
-    if unet is not None and torch.device(device).type != "cpu":
-        network.to(memory_format=torch.channels_last)
-        pipeline.vae.to(memory_format=torch.channels_last)
-    if compute.compile:  # in place, so that the parts stay what they are; one shape, because batches are filled up
-        network.compile(dynamic=False)
-        pipeline.vae.decoder.compile(dynamic=False)
-    pipeline.compute = compute
+    side = side_of(pipeline) or 1024
+    if torch.device(device).type != "cpu":
+        if side >= 768 and hasattr(pipeline.vae, "enable_slicing"):  # decoding a whole batch would need the most memory
+            pipeline.vae.enable_slicing()
+        if unet is not None:
+            network.to(memory_format=torch.channels_last)
+            pipeline.vae.to(memory_format=torch.channels_last)
+    pipeline.compute = choose(wanted, device, unet is not None, side)
     return pipeline
 
 
