@@ -26,7 +26,7 @@ from aimfair.prompts import Prompt
 COLUMNS = ("path", "target", "protected", "prompt_id", "replicate", "seed", "prompt")
 """Columns of ``manifest.csv``; ``path`` is relative to it. A job with more fields than :class:`Job` has a column for each."""
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     **{"model": str, "revision": str, "scheduler": str, "steps": int, "guidance": (int, float), "size": int},
     **{"negative_prompt": str, "drawn": str, "dtype": str, "arguments": str},
 }
