@@ -13,7 +13,7 @@ from small_grid import SMALL, draw_pool
 from test_judges import NAMES, clip, empty_home, judge  # noqa: F401
 from toys import toy_faces
 
-from aimfair import cli, models, plots, prompts, study
+from aimfair import cli, methods, models, plots, prompts, study
 from aimfair.audit import datasheet, judges, measures, nuisances
 from aimfair.audit.report import examine
 from aimfair.datasets import faceworld
@@ -21,7 +21,7 @@ from aimfair.environment import AimfairError, home
 from aimfair.faces import FaceSet
 from aimfair.metrics import published_report
 from aimfair.study import profiles
-from aimfair.study.audit import inspect_pool, mentions
+from aimfair.study.audit import mentions
 
 
 @pytest.fixture(scope="module")
@@ -223,12 +223,15 @@ def test_what_a_written_bank_declares_is_said(tmp_path, monkeypatch):
 # What can be said of a pool without showing a face
 
 
+(inspection,) = (module for module in methods.modules() if module.__name__.endswith("inspection"))
+
+
 def inspected(pool, **changes):
     validation = toy_faces((5,) * 4, 2)
     of_study = {"device": "cpu", "data_root": "", "split": {}, "faces": lambda split: validation, "pool": pool}
     of_study["biased_model"] = lambda seed: models.build("resnet18-slim", seed)
     profile = profiles.load("utkface", generator="folder:somewhere", **changes)
-    return inspect_pool(SimpleNamespace(profile=profile, **of_study), 1)
+    return inspection.inspect_pool(SimpleNamespace(profile=profile, **of_study), 1)
 
 
 def test_faces_from_elsewhere_are_judged_by_the_shipped_judge_alone():

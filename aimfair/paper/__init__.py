@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aimfair.environment import AimfairError, home
+from aimfair.environment import AimfairError, home, reading
 from aimfair.metrics import CELLS, FairnessReport, published_report
 
 TEST_COUNTS: dict[tuple[str, str, str], tuple[int, int, int, int]] = {
@@ -37,7 +37,8 @@ def results(path: Path | None = None) -> pd.DataFrame:
     path = path or home() / "data" / "paper" / "aimfair_results.csv"
     if not path.is_file():
         raise AimfairError(f"the paper's results are not at {path}: run from a clone of the repository")
-    return pd.read_csv(path).fillna({"setting": ""})
+    with reading(path):
+        return pd.read_csv(path).fillna({"setting": ""})
 
 
 def row(table: int, method: str, target: str = "Smiling", protected: str = "Male", setting: str = "") -> dict[str, Any]:

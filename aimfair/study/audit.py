@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from aimfair import prompts
-from aimfair.audit import judges, measures, nuisances, report
-from aimfair.environment import AimfairError, home, reading
-from aimfair.faces import GROUPS, FaceSet
+from aimfair.audit import judges, nuisances, report
+from aimfair.environment import AimfairError, home
 from aimfair.generate import corpora
 from aimfair.generate.classifier import Classifier, Judge, load_classifier
-from aimfair.generate.pipelines import load_pipeline
-from aimfair.generate.tiny_sd import autoencoder
 from aimfair.prompts import coverage, wording
 from aimfair.study.corpus import NoCorpus, load_corpus
-from aimfair.study.pool import is_tiny, model_of, pool_catalogue, pool_folder, take_faces
+from aimfair.study.pool import pool_catalogue, pool_folder, take_faces
 from aimfair.study.profiles import Profile
 
 SHIPPED = {"faceworld": "judge.safetensors", "fairface": "judge-fairface.safetensors"}
 """Corpus -> the judge of it in ``data/tiny-sd``. Each looks at 64 px, to which it resizes what it is shown."""
-
-RECONSTRUCTED = 1000
-"""Faces that are passed through the autoencoder."""
 
 MADE = ("model", "revision", "scheduler", "steps", "guidance", "drawn", "size", "negative_prompt", "arguments")
 """Columns of a manifest that a datasheet lists."""
@@ -184,77 +175,3 @@ def _made(study: Any, manifest: pd.DataFrame, judge: Judge, clip: str) -> dict[s
         made["selected from a larger pool by the rule"] = f"{p.selection} (seed {study.seed})"
     made["judge"] = f"classifier, trained on {p.corpus or p.dataset}" if isinstance(judge, Classifier) else "CLIP"
     return made | ({"CLIP": clip} if clip else {})
-
-
-def inspect_pool(study: Any, seed: int) -> dict[str, Any]:
-    """What can be said of a study's generator and pool without showing a face, so that it can be published.
-
-    training   the generator's training record: images, minutes, steps, threads, sizes; {} where it is none of this book's
-    judged     where the judge looked -> per cent right per label: "faces kept back" of the corpus, the same
-               "through the autoencoder", the "validation faces" of the classifier, the "synthetic faces"
-    groups     the audit of the pool, a row per group
-    probe      how often, in per cent, a linear probe on the features of the seed's biased model tells synthetic from
-               validation faces; the pool is the same for all seeds, so the first one's serves them all
-    unjudged   why there is no judge, hence nothing judged; empty where there is one
-    sets       faces per group of "train", "validation", "test" and of the "synthetic pool"
-    corpus     faces of the corpus
-
-    Of a generator of this book's own, whose corpus is at hand, the judge is a classifier of that corpus, and is judged by
-    what was kept back of it (:func:`aimfair.audit.judges.train_corpus_judge`). Of any other model, and of images made
-    elsewhere, it is the one that :func:`judge_of` finds; it looks at the faces alone.
-    """
-    p, pool, validation = study.profile, study.pool, study.faces("validation")
-    names = {"target": p.target, "protected": p.protected}
-    record, unjudged = _training_record(p), ""
-    judged: dict[str, dict[str, float]] = {}
-    groups = [{"target": t, "protected": s, "faces": n} for (t, s), n in zip(GROUPS, pool.counts(), strict=True)]
-    try:
-        judge: Judge | None = None
-        with suppress(NoCorpus):
-            if record and p.corpus not in ("", "faceworld"):
-                judge, judged = _judge_with_bounds(study, names)
-        judge = judge or judge_of(p, study.device, study.data_root)  # FaceWorld's generator has its shipped judge
-        judged["validation faces"] = judges.agreement(judge, validation, names)
-        judged["synthetic faces"] = judges.agreement(judge, pool, names)
-        groups = judges.agreement_by_group(judge, pool, names).to_dict("records")
-    except NoJudge as error:
-        unjudged = str(error)
-    sets = {split: study.faces(split).counts() for split in ("train", "validation", "test")}
-    return {
-        "training": record,
-        "judged": judged,
-        "groups": groups,
-        "probe": measures.probe(study.biased_model(seed), validation, pool, study.device),
-        "unjudged": unjudged,
-        "sets": sets | {"synthetic pool": pool.counts()},
-        "corpus": len(study.split.get("corpus", ())) or record.get("images", 0),
-    }
-
-
-def _training_record(profile: Profile) -> dict[str, Any]:
-    """The training record of a generator of this book's own, without its loss curves; {} of any other."""
-    path = Path(model_of(profile), "training.json") if is_tiny(profile) else None
-    if path is None or not path.exists():
-        return {}
-    with reading(path):
-        record = dict(json.loads(path.read_text()))
-    for stage in record.values():
-        if isinstance(stage, dict):
-            stage.pop("losses", None)
-    return record
-
-
-def _judge_with_bounds(study: Any, names: dict[str, str]) -> tuple[Judge, dict[str, dict[str, float]]]:
-    """A judge trained on the corpus; how often it is right on what was kept back, as it is and through the autoencoder."""
-    profile, device = study.profile, study.device
-    corpus = load_corpus(profile, study.data_root)
-    judge, held = judges.train_corpus_judge(corpus, device)
-    target, protected = (corpus.labels[held, corpus.names.index(name)] for name in names.values())
-    kept = FaceSet(corpus.images[held], target, protected, held.numpy().astype(str))
-    vae = load_pipeline(model_of(profile), device).vae
-    some = kept.subset(torch.arange(min(RECONSTRUCTED, len(kept))))
-    again = FaceSet(autoencoder.reconstruct(vae, some.images, device), some.target, some.protected, some.names)
-    return judge, {
-        "faces kept back": judges.agreement(judge, kept, names),
-        "through the autoencoder": judges.agreement(judge, again, names),
-    }

@@ -13,7 +13,6 @@ from aimfair import gradients, methods, models, repairing
 from aimfair.audit import features
 from aimfair.environment import AimfairError
 from aimfair.study import search
-from aimfair.study.audit import inspect_pool
 
 MAJORITIES = (0.45, 0.40, 0.35, 0.30)
 """Share of each majority group at the assumed bias ratios 1:9, 2:8, 3:7 and 4:6 of Table 6."""
@@ -82,7 +81,6 @@ def feature_map(study: Any, seed: int, of: str) -> dict[str, Any]:
 
 MEASUREMENTS: dict[str, Measurement] = {
     "gradient-gaps": gradient_gaps,
-    "inspection": inspect_pool,
     "feature-map": feature_map,
 }
 """The library's own measurements. Their names are those of the runs, where trainings have the name of a method."""
