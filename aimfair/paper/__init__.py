@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aimfair.environment import AimfairError, home, reading
+from aimfair import environment
+from aimfair.environment import AimfairError, home
 from aimfair.metrics import CELLS, FairnessReport, published_report
 
 TEST_COUNTS: dict[tuple[str, str, str], tuple[int, int, int, int]] = {
@@ -37,7 +38,7 @@ def results(path: Path | None = None) -> pd.DataFrame:
     path = path or home() / "data" / "paper" / "aimfair_results.csv"
     if not path.is_file():
         raise AimfairError(f"the paper's results are not at {path}: run from a clone of the repository")
-    with reading(path):
+    with environment.reading(path):
         return pd.read_csv(path).fillna({"setting": ""})
 
 
