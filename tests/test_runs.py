@@ -1,6 +1,8 @@
 """Runs on disk: identity, atomicity, two writers, damage, publishing."""
 
 import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pandas as pd
@@ -153,6 +155,56 @@ def test_another_folder_for_runs_can_be_named(tmp_path, monkeypatch):
     assert runs.default_root() == tmp_path
     monkeypatch.delenv("AIMFAIR_RUNS")
     assert runs.default_root().parts[-2:] == ("data", "runs")
+
+
+def _publish_and_die(mine, out, writes):
+    """As a kill -9 in the middle: after so many files the next one is written aside, and never named."""
+    real, names = os.replace, []
+
+    def replace(aside, path):
+        if len(names) == writes:
+            os.kill(os.getpid(), signal.SIGKILL)
+        names.append(path)
+        real(aside, path)
+
+    os.replace = replace
+    runs.publish(list(runs.all_runs(mine)), out, "toy")
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_publishing_that_is_killed_loses_nothing_and_is_done_again(tmp_path, writes):
+    for method in ("erm", "jtt"):
+        for seed in (100, 200):
+            runs.store(tmp_path / "runs", config(seed, method), predictions(seed=seed), {})
+    killed = multiprocessing.get_context("fork").Process(
+        target=_publish_and_die, args=(tmp_path / "runs", tmp_path / "out", writes)
+    )
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    mine = list(runs.all_runs(tmp_path / "runs"))
+    runs.publish(mine, tmp_path / "out", "toy")
+    assert runs.publish(mine, tmp_path / "out", "toy") == []
+    for run in mine:
+        found = runs.find_published(tmp_path / "out", "toy", run.config)
+        assert found.report() == run.report() and found.report("validation") == run.report("validation")
+
+
+def _publish_one(seed, mine, out):
+    runs.publish([runs.find(mine, config(seed))], out, "toy")
+
+
+def test_two_that_publish_at_once_keep_both_their_runs(tmp_path):
+    seeds = range(100, 700, 100)
+    for seed in seeds:
+        runs.store(tmp_path / "runs", config(seed), predictions(seed=seed), {})
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_publish_one, args=(s, tmp_path / "runs", tmp_path / "out")) for s in seeds]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert all(runs.is_published(tmp_path / "out", "toy", config(seed)) for seed in seeds)
 
 
 def test_headline_numbers_follow_from_the_published_predictions_by_other_code():

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 from torch import nn
 
 from aimfair import models
@@ -194,19 +195,23 @@ def publish(runs: Iterable[Run], root: Path, profile: str, logits: Collection[st
     Raises AimfairError where a run predicts other faces than those of the profile.
     """
     folder = root / profile
+    # Two that publish at once would give their batches the same number. The lock is no file that git would see.
+    lock = FileLock(Path(tempfile.gettempdir(), f"aimfair-{run_id({'publishes': str(folder.resolve())})}.lock"))
+    with lock:
+        return _publish([run for run in runs if not is_published(root, profile, run.config)], folder, logits)
+
+
+def _publish(runs: list[Run], folder: Path, logits: Collection[str]) -> list[Path]:
     listed = folder / "faces.parquet"
-    faces = _faces(listed) if listed.exists() else None
+    faces, written = _faces(listed) if listed.exists() else None, []
     new: dict[str, dict[str, dict[str, Any]]] = {}
     for run in runs:
-        if is_published(root, profile, run.config):
-            continue
         if len(run.predictions):
             mine = run.predictions[FACES].reset_index(drop=True)
             faces = mine if faces is None else faces
             if not mine.equals(faces):
                 raise AimfairError(f"run {run.id} predicts other faces than {folder}: publish it under another profile")
         new.setdefault(run.config["method"], {})[run.id] = _pack(run, run.id in logits)
-    written = []
     if new:
         folder.mkdir(parents=True, exist_ok=True)
     if faces is not None and not listed.exists():
