@@ -84,7 +84,10 @@ def train_oracle(bench: Bench, hyper: Mapping[str, Any], what: str, **how: Any) 
         weight_decay=hyper["weight_decay"],
         select="validation-worst-group",
     )
-    return from_scratch(replace(bench, pretraining=schedule), what, **how)
+    fitted = from_scratch(replace(bench, pretraining=schedule), what, **how)
+    if min(bench.train.counts()) == 0:
+        fitted.scores["note"] = f"a group has no training face, and so no part in it: counts {bench.train.counts()}"
+    return fitted
 
 
 def fit_group_dro(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
@@ -98,17 +101,12 @@ def fit_group_dro(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     loss = GroupDRO(bench.train.groups, hyper["eta"], hyper["adjustment"])
     fitted = train_oracle(bench, hyper, "Group DRO", loss=loss, order=balanced_order(bench.train.groups))
     fitted.scores["group_weights"] = [round(weight, 5) for weight in loss.q.tolist()]
-    if min(bench.train.counts()) == 0:
-        fitted.scores["note"] = f"a group has no training face, its weight is 0: counts {bench.train.counts()}"
     return fitted
 
 
 def fit_balanced(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
     """ERM whose steps draw every group equally often, with replacement (RWG); see :func:`train_oracle`."""
-    fitted = train_oracle(bench, hyper, "balanced sampling", order=balanced_order(bench.train.groups))
-    if min(bench.train.counts()) == 0:
-        fitted.scores["note"] = f"balanced over the groups that occur: counts {bench.train.counts()}"
-    return fitted
+    return train_oracle(bench, hyper, "balanced sampling", order=balanced_order(bench.train.groups))
 
 
 def fit_subsampled(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:

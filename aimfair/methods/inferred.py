@@ -51,11 +51,11 @@ def multiplicities(errors: Tensor, upweight: int) -> Tensor:
     """(N,) how often each sample occurs: once, and in the error set ``upweight`` times, so that 1 is ERM.
 
     That is the paper's lambda; the released code adds lambda copies of the errors to the training set. Raises AimfairError
-    unless ``upweight`` is a whole number >= 1.
+    for less than 1.
     """
-    if upweight != int(upweight) or upweight < 1:
-        raise AimfairError(f"JTT's upweight must be a whole number >= 1, got {upweight}")
-    return torch.where(errors, int(upweight), 1)
+    if upweight < 1:
+        raise AimfairError(f"JTT's upweight must be at least 1, got {upweight}")
+    return torch.where(errors, upweight, 1)
 
 
 def fit_jtt(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
