@@ -155,7 +155,8 @@ def fit(bench: Bench, hyper: Mapping[str, Any]) -> Fitted:
 
     cut         where a guess begins. "share": in each class of the target as many real faces as the study assumes, those
                 of whom the teacher is surest; "half": at a probability of .5; "confusion": as many as the teacher says
-                at .5, corrected by how often it errs on synthetic faces held out, so that no share is assumed
+                at .5, corrected by how often it errs on synthetic faces held out, so that no share is assumed; where
+                it reads all of those rightly, that is "half"
     reestimate  batch-norm statistics of the teacher from the real training faces, without labels
     soft        draw by the probabilities of both groups in place of the likelier one; for "sampling" alone
     balance     "sampling" draws (target, guess) groups alike, with replacement, an epoch as long as ERM's; "group-dro"
