@@ -138,15 +138,11 @@ def test_a_broken_image_is_named_or_leaves_with_its_labels(celeba, damage):
 
 def test_damaged_containers_are_named(celeba):
     path = celeba / "img_align_celeba.zip"
-    sound = path.read_bytes()
-    content = bytearray(sound)
+    content = bytearray(path.read_bytes())
     content[content.index(b"\xff\xd8") + 30] ^= 0xFF  # now the checksum is wrong
     path.write_bytes(content)
     with pytest.raises(AimfairError, match=r"000001\.jpg is damaged inside the archive"):
         load("celeba", celeba).read(np.array([0]), 8)
-    path.write_bytes(sound[:-200])
-    with pytest.raises(AimfairError, match="cannot be read .*zip file.*fetch it again"):
-        load("celeba", celeba)
     path.unlink()
     for name, content in celeba_files().items():
         write(celeba / "img_align_celeba" / name, content)
@@ -368,12 +364,6 @@ def test_celeba_layouts_agree(tmp_path, layout):
     assert faces.attributes["split"].tolist() == [splits[i % 3] for i in range(8)]
 
 
-def test_celeba_faces_carry_their_own_labels(celeba):
-    faces = load("celeba", celeba).faces([6, 1, 4], "Smiling", "Male", 8)
-    assert [number_of(image) for image in faces.images] == [6, 1, 4]
-    assert faces.target.tolist() == [1, 0, 0] and faces.protected.tolist() == [0, 1, 0]
-
-
 def test_without_a_partition_the_official_ids_decide(celeba):
     (celeba / PARTITION).unlink()
     table = load("celeba", celeba).attributes
@@ -558,7 +548,6 @@ def test_fairface_reports_what_does_not_match(tmp_path):
         ("file,age,gender\ntrain/1.jpg,3-9,Male\n", "line 1: no column race"),
         (fairface_list([*TRAIN, ("train/3.jpg", "3-9", "male?", "White")]), "line 4"),
         (fairface_list([*TRAIN, TRAIN[0]]), "train/1.jpg is listed twice"),
-        ("", "is empty: mend it"),
     ],
 )
 def test_a_malformed_fairface_list_is_located(tmp_path, text, said):

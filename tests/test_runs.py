@@ -87,13 +87,6 @@ def test_two_processes_that_finish_the_same_run_leave_one_whole_result(tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_damaged_run_is_named(tmp_path):
-    stored = runs.store(tmp_path, config(), predictions(), {})
-    (stored.folder / "predictions.parquet").write_bytes(b"PAR1 cut off")
-    with pytest.raises(AimfairError, match=rf"{stored.id}.* cannot be read .*: delete .* and run again"):
-        runs.find(tmp_path, config())
-
-
 def test_published_runs_keep_every_decision_and_grow_by_batches(tmp_path):
     shipped = tmp_path / "published"
     stored = [runs.store(tmp_path / "runs", config(seed=s), predictions(seed=s), {"gap": 1 / 3}) for s in (100, 200)]
