@@ -8,6 +8,7 @@ from aimfair.book.notebook import read
 from aimfair.environment import home
 
 CHAPTERS = ["01", "02", "03", "04", "05", "06", "07"]
+PAGES = ["book/glossary.md", "book/solutions.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 SENTENCE, PARAGRAPH = 35, 110
 EXCEPTIONS: dict[str, str] = {}  # first words of a long sentence or paragraph: why it may be long
 
@@ -24,7 +25,6 @@ def texts(path):
 def paragraphs(text):
     """Paragraphs and list items of prose: no code, mathematics, tables, headings or options; a role is a word."""
     text = re.sub(r"^(`{3,}|:{3,})\{?(math|code|python|bash|text|console|json)\b.*?^\1", "", text, flags=re.M | re.S)
-    text = re.sub(r"^(`{3,})\s*$.*?^\1\s*$", "", text, flags=re.M | re.S) if "```{" not in text else text
     text = re.sub(r"^(`{3,}|:{3,}|:[\w-]+:|#|\||\$\$).*$", "", text, flags=re.M)
     text = re.sub(r"\{[\w:]+\}`[^`]*`|`[^`]*`|\$[^$]+\$", "word", text)
     text = re.sub(r"^\s*([-*]|\d+\.|\(\w\))\s+", "\n\n", text, flags=re.M)
@@ -45,6 +45,11 @@ def too_long(path):
     return [(words(s), s) for s in long if not any(s.startswith(start) for start in EXCEPTIONS)]
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_has_no_long_sentence_or_paragraph(name):
+    assert too_long(home() / name) == []
+
+
 @pytest.mark.parametrize("number", CHAPTERS)
 def test_a_chapter_has_no_long_sentence_or_paragraph(number):
     (path,) = (home() / "notebooks").glob(f"{number}_*.ipynb")
@@ -59,3 +64,9 @@ def test_a_long_sentence_is_seen_and_what_is_no_prose_is_not(tmp_path):
     assert [count for count, _ in too_long(page)] == [36]
     page.write_text("```{admonition} A\n" + "A b c d e f g h i j. " * 12 + "\n```\n")
     assert [count for count, _ in too_long(page)] == [120]
+
+
+def test_the_code_of_the_solutions_runs():
+    blocks = re.findall(r"^```python\n(.*?)^```", (home() / "book" / "solutions.md").read_text(), re.M | re.S)
+    assert len(blocks) >= 10
+    exec("\n".join(blocks), {"__name__": "solutions"})
