@@ -342,7 +342,7 @@ def test_a_cluster_that_cannot_be_had_is_named(pool, tmp_path, where, says):
 
 SBATCH = """#!/bin/sh
 cp "$1" "{folder}/job.sh"  # the original is deleted as soon as it is submitted
-setsid sh "{folder}/job.sh" > "{folder}/job.log" 2>&1 &
+setsid taskset -c {core} sh "{folder}/job.sh" > "{folder}/job.log" 2>&1 &  # threads on a busy machine wait for each other
 echo "Submitted batch job $!"
 """
 SCANCEL = """#!/bin/sh
@@ -355,7 +355,7 @@ def test_slurm_jobs_are_workers(pool, tmp_path, monkeypatch):
     import dask
 
     for name, script in (("sbatch", SBATCH), ("scancel", SCANCEL)):  # a Slurm that starts jobs on this machine
-        (tmp_path / name).write_text(script.format(folder=tmp_path))
+        (tmp_path / name).write_text(script.format(folder=tmp_path, core=min(os.sched_getaffinity(0))))
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     here = machine(tmp_path / "runs", dask="slurm", workers=1)
