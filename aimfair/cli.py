@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import argparse
 import csv
+import errno
 import inspect
 import io
 import os
+import re
+import signal
 import subprocess
 import sys
+import threading
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import yaml
-
-from aimfair.environment import AimfairError, child_environment, cores, home
+from aimfair.environment import NOT_WRITABLE, AimfairError, cores, home
 
 # The library is imported inside the functions: `aimfair --help` must not wait for torch.
 
@@ -103,12 +106,10 @@ def parse_pairs(given: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not (equals and name.isidentifier()):
             raise AimfairError(f"{text!r} is not of the form name=value")
-        try:
-            found[name] = yaml.safe_load(value) if value else value
-            if isinstance(found[name], str):
-                found[name] = float(found[name])  # YAML takes 1e-3 for text
-        except (ValueError, yaml.YAMLError):
-            found[name] = value
+        found[name] = {"true": True, "false": False}.get(value.lower(), value)
+        for kind in (float, int):
+            with suppress(ValueError):
+                found[name] = kind(value)
     return found
 
 
@@ -146,6 +147,13 @@ def split_parameters(options: Namespace) -> tuple[dict[str, Any], dict[str, Any]
 
     given = read_parameters(options) | {"reuse": getattr(options, "reuse", True)}
     common = {name: given.pop(name) for name in list(given) if name in profiles.COMMON}
+    typed = {"generator": f"--model {getattr(options, 'model', '')}", "draw": f"--draw {given.get('draw')}"}
+    typed |= {text.partition("=")[0]: f"-p {text}" for text in options.parameters}
+    try:
+        profiles.load(options.profile, **given)
+    except AimfairError as error:  # names a wrong value as it was typed
+        place = re.compile(rf"^parameter(?=: (?:unknown key ')?({'|'.join(typed)})\b)", re.MULTILINE)
+        raise AimfairError(place.sub(lambda found: typed[found[1]], str(error))) from error
     return given, common
 
 
@@ -925,7 +933,7 @@ def refresh(options: Namespace) -> None:
 
 
 @command("test")
-def test(options: Namespace) -> int:
+def test(options: Namespace) -> None:
     """Run all tests: the library, every notebook against its stored outputs, the book. Arguments go to pytest.
 
     $ aimfair test -k gradients -x -n 0
@@ -933,16 +941,23 @@ def test(options: Namespace) -> int:
     Files are shared out among as many processes as there are cores, four at most; -n 0 keeps them in one."""
     print("Running the tests: the library, the notebooks, the book. This takes about eight minutes.", flush=True)
     shared_out = ["-n", str(min(4, cores())), "--dist", "loadfile"]
-    with child_environment(OMP_NUM_THREADS="1"):  # threads of several processes get in each other's way
-        return subprocess.call([sys.executable, "-m", "pytest", *shared_out, *options.arguments], cwd=home())
+    os.environ["OMP_NUM_THREADS"] = "1"  # threads of several processes get in each other's way
+    become("pytest", *shared_out, *options.arguments)
 
 
 @command("lab")
-def lab(options: Namespace) -> int:
+def lab(options: Namespace) -> None:
     """Open JupyterLab on the notebooks. Arguments go to JupyterLab.
 
     $ aimfair lab --no-browser --port 8890"""
-    return subprocess.call([sys.executable, "-m", "jupyterlab", "notebooks", *options.arguments], cwd=home())
+    become("jupyterlab", "notebooks", *options.arguments)
+
+
+def become(module: str, *arguments: str) -> None:
+    """Go on as another program in the checkout, which then gets the signals and says how it ended."""
+    os.chdir(home())
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -966,6 +981,25 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+@contextmanager
+def stopping() -> Iterator[None]:
+    """SIGTERM (a job's time limit) and SIGHUP (a closed terminal) end a command as Ctrl-C does, its children included."""
+
+    def stop(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    here = threading.current_thread() is threading.main_thread()
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if here and hasattr(signal, name)]
+    caught = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores SIGHUP
+    for number in caught:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 for what the user can mend, 130 after Ctrl-C, 141 where
     nobody reads the output to its end."""
@@ -978,8 +1012,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if more and options.command not in (test, lab):
         top.error(f"{' '.join(more)}: not an option of this command; see --help")
     try:
-        status = options.command(options) or 0
-        sys.stdout.flush()
+        with stopping():
+            status = options.command(options) or 0
+            sys.stdout.flush()
         return status
     except AimfairError as error:
         print(f"\naimfair: {error}" if sys.stdout.isatty() else f"aimfair: {error}", file=sys.stderr)
@@ -987,6 +1022,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # who reads our output, such as head, has seen enough; nothing more can be said to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
+    except OSError as error:
+        if error.errno not in (*NOT_WRITABLE, errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"aimfair: {error.filename or 'cannot write'}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stopped:
         print("\nStopped. What was finished is kept: the same command goes on from there.", file=sys.stderr)
-        return 130
+        return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from uuid import uuid4
+
+from filelock import FileLock
+
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Errors of a place that may not be written."""
 
 
 class AimfairError(Exception):
@@ -63,6 +71,48 @@ def reading(path: str | Path, then: str = "fetch it again") -> Iterator[None]:
         reason = "it is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else reason
         reason = reason or " ".join(str(error).split())[:200] or type(error).__name__
         raise AimfairError(f"{path} cannot be read ({reason}): {then}") from error
+
+
+@contextmanager
+def aside(path: str | Path, then: str = "free space, or name another place") -> Iterator[Path]:
+    """A hidden name beside ``path`` to write a file or a folder to: it becomes ``path`` when it is whole, and is removed
+    when it is not. Its files get the modes that the umask gives, whichever library wrote them.
+
+    then  what to do where nothing can be written
+    Raises AimfairError for a full disk, a place that is read-only, a folder that may not be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        mask = os.umask(0)
+        os.umask(mask)
+        for each in (partial, *partial.rglob("*")):
+            each.chmod((0o777 if each.is_dir() else 0o666) & ~mask)
+        partial.replace(path)
+    except OSError as error:
+        raise AimfairError(f"cannot write {path} ({error.strerror or error}): {then}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):
+            partial.unlink()
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """One process at a time. In a place that is read-only nobody writes, so there nobody waits."""
+    lock = FileLock(path, is_singleton=True)  # who holds it may ask for it again
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def recognise(start: bytes) -> str:

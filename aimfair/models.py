@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from aimfair.environment import AimfairError, reading
+from aimfair.environment import AimfairError, aside, reading
 from aimfair.faces import Batches, FaceSet
 
 
@@ -152,15 +152,14 @@ def halve(model: nn.Module) -> nn.Module:
 
 def save(model: nn.Module, path: Path, about: Mapping[str, str] | None = None) -> None:
     """Write weights in half precision as safetensors, at once or not at all; ``about`` goes into the header."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as serialise
 
     tensors = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in model.state_dict().items()
     }
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, dict(about) if about else None)
-    partial.replace(path)
+    with aside(path) as partial:
+        partial.write_bytes(serialise(tensors, dict(about) if about else None))
 
 
 def head(model: nn.Module) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from aimfair.environment import AimfairError, reading
+from aimfair.environment import AimfairError, aside, reading
 from aimfair.faces import GROUPS
 
 Labels = ArrayLike
@@ -139,15 +138,8 @@ def split_hash(names: Mapping[str, Sequence[str] | np.ndarray]) -> str:
 def write_split(path: str | Path, names: Mapping[str, Sequence[str] | np.ndarray]) -> str:
     """Write the names of each split to a CSV whose first line is the sha256 of the rest; returns that hash."""
     path, digest = Path(path), split_hash(names)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(f"# sha256 {digest}\n".encode() + _listed(names))
-        os.replace(temporary, path)
-    except OSError as error:
-        raise AimfairError(f"the split cannot be written to {path} ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with aside(path) as partial:
+        partial.write_bytes(f"# sha256 {digest}\n".encode() + _listed(names))
     return digest
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aimfair.augment import augment
-from aimfair.environment import AimfairError, Diverged, keep_memory
+from aimfair.environment import AimfairError, Diverged, aside, keep_memory
 from aimfair.faces import Batches, FaceSet
 from aimfair.models import decide, evaluate, evaluate_batches, logits_of
 from aimfair.progress import progress
@@ -336,7 +336,7 @@ class Checkpoint:
 
     def save(self, history: History, best: State) -> None:
         """Write the state after a completed epoch; the file appears whole or not at all."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         parts: dict[str, Mapping[str, Tensor]] = {
             "model": self.model.state_dict(),
@@ -350,11 +350,11 @@ class Checkpoint:
             },
         }
         tensors = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
         about = {"settings": json.dumps(self.settings), "history": json.dumps(asdict(history))}
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial, about)
-        partial.replace(self.path)
+        with aside(self.path) as partial:  # bytes written by Python: safetensors has errors and modes of its own
+            partial.write_bytes(
+                save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, about)
+            )
 
     def load(self, device: str) -> tuple[History, State]:
         """Put the saved state back; returns the history and the best weights.

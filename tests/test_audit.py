@@ -115,7 +115,7 @@ def test_the_datasheet_says_what_was_found_and_the_sheet_marks_it(judge, faces, 
     assert len(pd.read_csv(tmp_path / "out" / "audit.csv")) == 10
     clean = faces.subset(np.flatnonzero(~found.wrong.any(1)))
     assert "In group" not in told(examined(clean, judge))
-    with pytest.raises(AimfairError, match="cannot write to .* name another folder with --out"):
+    with pytest.raises(AimfairError, match="cannot write .* name another folder with --out"):
         datasheet.write(found, sheet, tmp_path / "out" / "audit.csv")
 
 

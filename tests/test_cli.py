@@ -1,5 +1,6 @@
 """The command line: it teaches, it refuses in one line, it passes on what it was told."""
 
+import errno
 import io
 import os
 import signal
@@ -62,8 +63,14 @@ def test_what_the_user_can_mend_is_one_line_and_status_2(capsys):
         (["run", "erm", "--profile", "smoke", "-p", "target=Male"], "protected must be another attribute than target"),
         (["measure", "gradient-gaps", "erm"], "measurement gradient-gaps: got an unexpected keyword argument 'of'"),
         (["measure", "feature-map"], "measurement feature-map: missing a required argument: 'of'"),
-        (["run", "erm", "-p", "train_images=many"], "train_images must be a valid integer"),
-        (["run", "erm", "-p", "train_image=3"], "unknown key 'train_image'"),
+        (["run", "erm", "-p", "train_images=many"], "-p train_images=many: train_images must be a number, got 'many'"),
+        (["run", "erm", "-p", "seeds=yes"], "-p seeds=yes: seeds must be a number, got 'yes'"),
+        (["generate", "-p", "pretrain_lr=1e999"], "-p pretrain_lr=1e999: pretrain_lr must be text or a finite"),
+        (["generate", "--draw", "-1"], "--draw -1: draw must be greater than or equal to 0"),
+        (["grid", "status", "-p", "steps=12:30"], "-p steps=12:30: steps must be a number, got '12:30'"),
+        (["book", "-p", "train_images=2.5"], "train_images must be"),
+        (["run", "erm", "-p", "train_image=3"], "-p train_image=3: unknown key 'train_image'"),
+        (["run", "erm", "--runs", "/proc/none"], "cannot write to /proc/none"),
         (["run", "erm", "--device", "tpu"], "device"),
         (["train-sd", "--out", "data/prompts"], "data/prompts exists: name another folder with --out"),
     ):
@@ -127,6 +134,23 @@ def test_what_a_method_noted_is_kept_with_its_run_and_told(tmp_path, capsys):
         assert "note: a group has no training face, its weight is 0: counts (0, 20, 20, 0)" in line
 
 
+def test_a_terminal_that_cannot_show_a_character_shows_another():
+    table = "from aimfair import cli\ncli.COMMANDS['lab'][0].__globals__['become'] = lambda *_: print('\u2265 5 ± 1')\ncli.main(['lab'])"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run([sys.executable, "-c", table], capture_output=True, text=True, env=environment)
+    assert (shown.returncode, shown.stdout) == (0, "? 5 ? 1\n")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_place_that_cannot_be_written_is_named_in_one_line(number, monkeypatch, capsys):
+    def refuse(_):
+        raise OSError(number, os.strerror(number), "some/where")
+
+    monkeypatch.setattr(cli, "read_bank", refuse)
+    assert cli.main(["prompts", "check", "x"]) == 2
+    assert capsys.readouterr().err == f"aimfair: some/where: {os.strerror(number)}\n"
+
+
 def test_an_unknown_command_or_option_is_refused():
     for arguments in (["bok"], ["book", "--profil", "demo", "--colour"]):
         with pytest.raises(SystemExit) as left:
@@ -157,7 +181,20 @@ def test_tests_are_run_in_the_checkout_whatever_the_folder(tmp_path):
     assert done.returncode == 0 and "1 passed" in done.stdout
 
 
-def test_ctrl_c_ends_in_one_line_and_leaves_no_kernel(tmp_path):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_stops_a_command_as_ctrl_c_does(name, monkeypatch, capsys):
+    number = getattr(signal, name)
+    monkeypatch.setattr(cli, "read_bank", lambda _: os.kill(os.getpid(), number))
+    assert cli.main(["prompts", "check", "x"]) == 128 + number
+    assert capsys.readouterr().err.strip().startswith("Stopped.")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    with cli.stopping():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.signal(signal.SIGHUP, before) is signal.SIG_IGN
+
+
+def test_a_stopped_book_ends_in_one_line_and_leaves_no_kernel(tmp_path):
     notebook = chapter(
         new_code_cell(
             f"import os, pathlib, time\npathlib.Path({str(tmp_path)!r}, 'pid').write_text(str(os.getpid()))\ntime.sleep(120)"
@@ -171,21 +208,20 @@ def test_ctrl_c_ends_in_one_line_and_leaves_no_kernel(tmp_path):
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job of a shell ignores Ctrl-C
     )
     pid = tmp_path / "pid"
     while not (pid.exists() and pid.read_text()) and running.poll() is None:
         time.sleep(0.2)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(signal.SIGTERM)
     _, said = running.communicate(timeout=300)
-    assert running.returncode == 130
+    assert running.returncode == 128 + signal.SIGTERM
     assert said.strip() == "Stopped. What was finished is kept: the same command goes on from there."
     for _ in range(100):  # the kernel is given the time to go
         if not alive(int(pid.read_text())):
             break
         time.sleep(0.2)
     assert not alive(int(pid.read_text()))
-    assert not list((tmp_path / "data").rglob("*.ipynb"))
+    assert [path.name for path in (tmp_path / "data").rglob("*") if path.is_file()] == ["01_a.log"]
 
 
 def alive(pid):

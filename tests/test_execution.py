@@ -4,6 +4,7 @@ import json
 import os
 import re
 
+import nbformat
 import pytest
 from nbformat.v4 import new_code_cell
 from small_book import chapter, executed, write
@@ -53,6 +54,37 @@ def test_wrong_parameters_are_refused_before_anything_starts(tmp_path, given, sa
 
 def test_declared_parameters_and_fields_of_the_profile_are_taken(tmp_path):
     check_parameters(small(tmp_path), {"seed": 3, "shift": 1, "train_images": 800, "minority": 0.25})
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        ("int | None", (3, None), "3"),
+        ("Optional[int]", (3, None), "3"),
+        ("Literal['a', 'b']", ("a",), "c"),
+        ("list[str]", (["a"],), "a"),
+        ("np.ndarray", ([1], "a"), ...),
+    ],
+)
+def test_a_parameter_may_be_of_any_type(tmp_path, kind, good, bad):
+    path = small(tmp_path)
+    notebook = read(path)
+    notebook.cells[1].source += f"\nx: {kind} = None"
+    nbformat.write(notebook, path)
+    for value in good:
+        check_parameters(path, {"x": value})
+    if bad is not ...:
+        with pytest.raises(AimfairError, match="parameter x must be "):
+            check_parameters(path, {"x": bad})
+
+
+def test_a_notebook_without_a_kernelspec_runs(tmp_path):
+    path = small(tmp_path, "print(seed)")
+    notebook = read(path)
+    notebook.metadata = nbformat.from_dict({})
+    nbformat.write(notebook, path)
+    execute(path, tmp_path / "out" / "00_small.ipynb", {"seed": 7})
+    assert code_cells(read(tmp_path / "out" / "00_small.ipynb"))[-1].outputs[0].text == "7\n"
 
 
 def test_a_finished_run_is_stamped_and_recognised(tmp_path):

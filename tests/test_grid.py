@@ -481,6 +481,7 @@ def test_differences_are_exported_where_there_are_any(tmp_path):
         tables.text(summary.drop(columns=["difference"], level=1), ".tex", differences=True)
     with pytest.raises(AimfairError, match=r"cannot be written as '.xlsx': the suffix must be one of .csv, .tex, .md"):
         tables.export(summary, tmp_path / "t.xlsx")
+    (tmp_path / "none").touch()
     with pytest.raises(AimfairError, match=r"cannot write .*none/t.md"):
         tables.export(summary, tmp_path / "none" / "t.md")
 

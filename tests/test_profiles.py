@@ -74,6 +74,9 @@ def test_an_assumption_changes_the_study_only_where_it_is_not_the_truth():
         ({"traim_images": 5}, "unknown key 'traim_images'; allowed are: profile, dataset"),
         ({"train_images": "many"}, "train_images"),
         ({"train_images": True}, "train_images"),
+        ({"train_images": "400"}, "train_images must be a number, got '400'"),
+        ({"minority": "0.1"}, "minority must be a number, got '0.1'"),
+        ({"target": 1}, "target"),
         ({"train_images": 0}, "train_images"),
         ({"minority": 1.5}, "minority"),
         ({"assumed_minority": -0.1}, "assumed_minority"),
@@ -92,7 +95,7 @@ def test_an_assumption_changes_the_study_only_where_it_is_not_the_truth():
 def test_a_mistake_is_one_line_that_names_it(changes, name):
     with pytest.raises(AimfairError) as error:
         profiles.load("demo", **changes)
-    assert str(error.value).startswith(f"demo.yaml: {name}") and "\n" not in str(error.value)
+    assert str(error.value).startswith((f"parameter: {name}", f"demo.yaml: {name}")) and "\n" not in str(error.value)
 
 
 def test_all_mistakes_of_a_file_are_told_at_once(tmp_path):
@@ -105,21 +108,22 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path):
 
 def test_numbers_are_taken_as_they_are_meant(tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text("pretrain_lr: 1e-3\nguidance: 4\n")  # YAML takes the first for text
-    p = profiles.load(str(file))
-    assert (p.pretrain_lr, p.guidance, type(p.guidance)) == (0.001, 4.0, float)
+    file.write_text("pretrain_lr: 1e-3\nguidance: 4\ntrain_images: 1E3\n")  # YAML takes two of them for text
+    p = profiles.load(str(file), minority="+5.e-1")
+    assert (p.pretrain_lr, p.guidance, type(p.guidance), p.minority) == (0.001, 4.0, float, 0.5)
+    assert p.train_images == 1000 and type(p.train_images) is int
 
 
 def test_the_schema_for_editors_is_current(tmp_path, monkeypatch):
     shipped = json.loads((profiles.folder() / "schema.json").read_text())
     monkeypatch.setattr(profiles, "folder", lambda: tmp_path)
     assert json.loads(profiles.write_schema().read_text()) == shipped
-    assert {*profiles.FIELDS, *profiles.COMMON} == shipped["properties"].keys()
+    assert profiles.FIELDS.keys() == shipped["properties"].keys()
 
 
 def test_files_of_ones_own(tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text("train_images: 100\nseed: 3\n")
+    file.write_text("train_images: 100\n")
     assert profiles.load(str(file)).profile == "mine"
     file.write_text("- a\n- list\n")
     with pytest.raises(AimfairError, match="one flat mapping"):
@@ -129,6 +133,30 @@ def test_files_of_ones_own(tmp_path):
         profiles.load(str(file))
     with pytest.raises(AimfairError, match=r"no profile 'dmeo'; there are: .*demo"):
         profiles.load("dmeo")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("seed: 300", "seed: not of a profile, but of a run"),
+        ("reuse: false\ndevice: cpu", "device, reuse: not of a profile"),
+        ("runs_root: x", "runs_root: not of a profile"),
+        ("1: 2", "unknown key '1'"),
+        ("true: 2", "unknown key 'True'"),
+        ("null: 2", "unknown key 'None'"),
+        ("2020-01-01: 2", "unknown key '2020-01-01'"),
+        ("minority: 0.5\nminority: 0.1", "given twice: minority"),
+        ("train_images: '400'", "train_images must be a number, got '400'"),
+        ("minority: ' 0.1'", "minority must be a number"),
+        ("steps: [2]", "steps must be a valid integer, got [2]"),
+        ("steps:", "steps must be a valid integer, got None"),
+    ],
+)
+def test_every_key_of_a_file_is_honoured_or_refused(tmp_path, text, says):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(AimfairError) as error:
+        profiles.load(str(tmp_path / "mine.yaml"))
+    assert str(error.value).startswith(f"mine.yaml: {says}") and "\n" not in str(error.value)
 
 
 def test_a_notebook_takes_fields_however_papermill_injected_them():

@@ -15,7 +15,7 @@ from torch import Tensor
 from aimfair import stats
 from aimfair.audit import nuisances
 from aimfair.audit.report import ALL, PoolAudit
-from aimfair.environment import AimfairError
+from aimfair.environment import aside
 from aimfair.faces import FaceSet
 from aimfair.progress import in_words
 
@@ -47,14 +47,14 @@ def write(found: PoolAudit, sheet: Any, out: Path) -> list[Path]:
         "nuisances.csv": found.nuisances,
         "duplicates.csv": found.duplicates,
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, table in parts.items():
-            table.to_csv(out / name, index=False, float_format="%.4f", lineterminator="\n")
-        sheet.savefig(out / "contact-sheet.png", dpi=150)
-        (out / "datasheet.md").write_text(page(found), encoding="utf-8")
-    except OSError as error:
-        raise AimfairError(f"cannot write to {out} ({error.strerror}): name another folder with --out") from error
+    then = "name another folder with --out"
+    for name, table in parts.items():
+        with aside(out / name, then) as partial:
+            table.to_csv(partial, index=False, float_format="%.4f", lineterminator="\n")
+    with aside(out / "contact-sheet.png", then) as partial:
+        sheet.savefig(partial, dpi=150, format="png")
+    with aside(out / "datasheet.md", then) as partial:
+        partial.write_text(page(found), encoding="utf-8")
     return [out / name for name in (*parts, "contact-sheet.png", "datasheet.md")]
 
 

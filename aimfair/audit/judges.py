@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
 from torch import Tensor
 from torch.nn import functional as F
 
-from aimfair.environment import AimfairError, home, reading
+from aimfair.environment import AimfairError, home, locked, reading
 from aimfair.faces import GROUPS, FaceSet
 from aimfair.generate.classifier import Classifier, Judge, load_classifier, train_classifier
 from aimfair.generate.corpora import Corpus
@@ -67,8 +66,7 @@ def agreement_by_group(judge: Judge, faces: FaceSet, names: Mapping[str, str]) -
 def kept_judge(name: str, train: Callable[[], Classifier], device: str = "cpu") -> Classifier:
     """The judge ``name`` of ``data/cache``; trained and kept there if it is missing, by one process while others wait."""
     path = home() / "data" / "cache" / f"judge-{name}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
+    with locked(f"{path}.lock"):
         if not path.exists():
             train().save(path)
     return load_classifier(path, device)

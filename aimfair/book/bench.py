@@ -18,7 +18,7 @@ import torch
 
 from aimfair import models
 from aimfair.augment import augment
-from aimfair.environment import AimfairError, keep_memory
+from aimfair.environment import AimfairError, aside, keep_memory
 from aimfair.faces import FaceSet
 from aimfair.gradients import mean_gradients
 from aimfair.training import binary_cross_entropy, set_mode
@@ -159,9 +159,7 @@ def record(rows: Sequence[Row], device: str, path: Path) -> None:
         if not all(entry.keys() == {"machine", "date", "rows"} for entry in kept):
             raise ValueError("entries of another kind")
         new = {"machine": machine(device), "date": date.today().isoformat(), "rows": list(rows)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps([*kept, new], indent=1) + "\n")
-    except OSError as error:
-        raise AimfairError(f"cannot write {path} ({error.strerror}): name another file with --record") from error
+        with aside(path, "name another file with --record") as partial:
+            partial.write_text(json.dumps([*kept, new], indent=1) + "\n")
     except (ValueError, AttributeError, TypeError) as error:
         raise AimfairError(f"{path} holds no measurements of aimfair bench: name another file with --record") from error

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from aimfair.book.notebook import code_cells, faults, read, tidy, write
-from aimfair.environment import AimfairError, choose_device, device_name, home
+from aimfair.environment import AimfairError, aside, choose_device, device_name, home
 from aimfair.progress import FILE
 from aimfair.study import profiles
 
@@ -55,8 +56,13 @@ def check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
 
     Besides what the notebook declares, the common parameters and the fields of a profile are known everywhere.
     """
-    declared = {name: eval(kind, vars(builtins).copy()) for name, kind in notebook_parameters(path).items()}
-    known = profiles.FIELDS | profiles.COMMON | declared
+    known = profiles.FIELDS | profiles.COMMON
+    declared = notebook_parameters(path)
+    for name, kind in declared.items():
+        try:
+            known = known | {name: eval(kind, vars(builtins) | vars(typing))}
+        except NameError:  # a type that the notebook imports
+            known = known | {name: Any}
     for name, value in parameters.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -130,7 +136,17 @@ def execute(
     partial, kept = out.with_name(f".{out.stem}.{os.getpid()}.ipynb"), out.with_name(f"{out.stem}.failed.ipynb")
     log, doing = out.with_suffix(".log"), out.with_suffix(".progress")
     command = [sys.executable, "-m", "papermill", str(notebook), str(partial)]
-    command += ["--cwd", str(notebook.parent), "--kernel", "python3", "--no-progress-bar", "--start-timeout", "180"]
+    command += [
+        "--cwd",
+        str(notebook.parent),
+        "--kernel",
+        "python3",
+        "--language",
+        "python",
+        "--no-progress-bar",
+        "--start-timeout",
+        "180",
+    ]
     command += ["-y", yaml.safe_dump(dict(parameters), sort_keys=False)] if parameters else []
     command += ["--execution-timeout", str(int(timeout))] if timeout else []
     surroundings = os.environ | {
@@ -157,7 +173,8 @@ def execute(
     stamp = Stamp(notebook.name, dict(parameters), parameters_hash(parameters), before, seconds, device, date)
     out.with_suffix(".json").unlink(missing_ok=True)  # never an old stamp beside a new notebook
     partial.replace(out)
-    out.with_suffix(".json").write_text(json.dumps(asdict(stamp), indent=1) + "\n")
+    with aside(out.with_suffix(".json")) as record:
+        record.write_text(json.dumps(asdict(stamp), indent=1) + "\n")
     kept.unlink(missing_ok=True)
     return stamp
 

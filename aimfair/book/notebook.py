@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from aimfair.environment import AimfairError
+from aimfair.environment import AimfairError, aside
 
 
 def read(path: Path) -> NotebookNode:
@@ -105,7 +104,5 @@ def _number_styled_tables(notebook: NotebookNode) -> None:
 
 def write(notebook: NotebookNode, path: Path) -> None:
     """Write a notebook as Jupyter does, under a temporary name that is renamed at the end."""
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.ipynb")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, partial)
-    partial.replace(path)
+    with aside(path) as partial:
+        nbformat.write(notebook, partial)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pandas as pd
 from filelock import FileLock
 
-from aimfair.environment import AimfairError, reading
+from aimfair.environment import AimfairError, aside, reading
 from aimfair.faces import GROUPS
 from aimfair.prompts import Prompt
 
@@ -136,9 +136,8 @@ def tidy(folder: Path, todo: Sequence[Job]) -> None:
     names = list(dict.fromkeys([*COLUMNS, *more, *rows]))
     tables = {"manifest.csv": rows, "black.csv": read_manifest(folder, "black.csv").head(None if len(rows) else 0)}
     for name, table in tables.items():
-        partial = folder / f"{name}.partial"
-        table.reindex(columns=names).to_csv(partial, index=False, lineterminator="\n")
-        partial.replace(folder / name)
+        with aside(folder / name) as partial:
+            table.reindex(columns=names).to_csv(partial, index=False, lineterminator="\n")
 
 
 def append(folder: Path, rows: Sequence[Mapping[str, Any]], name: str = "manifest.csv") -> None:
@@ -193,9 +192,8 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         kept = read_settings(folder)
         dtypes = dict.fromkeys([*filter(None, kept.get("dtype", "").split(", ")), settings["dtype"]])
         merged = {**settings, "dtype": ", ".join(dtypes)}
-        partial = folder / "settings.partial"
-        partial.write_text(json.dumps({name: merged[name] for name in SETTINGS}, indent=1) + "\n", encoding="utf-8")
-        partial.replace(folder / "settings.json")
+        with aside(folder / "settings.json") as partial:
+            partial.write_text(json.dumps({name: merged[name] for name in SETTINGS}, indent=1) + "\n", encoding="utf-8")
 
 
 def check_same(folder: str | Path, todo: Sequence[Job], settings: Mapping[str, Any]) -> None:

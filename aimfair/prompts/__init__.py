@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from aimfair.environment import AimfairError, home, reading
+from aimfair.environment import AimfairError, aside, home, reading
 from aimfair.faces import GROUPS
 from aimfair.prompts.coverage import TOLERANCE, Coverage
 from aimfair.prompts.replies import OPENING, listing
@@ -170,13 +169,8 @@ def write(record: Mapping[str, Any], path: Path) -> Path:
     """Write the record of a bank, one prompt a line; the file is there whole or not at all."""
     text = json.dumps(record, indent=1, ensure_ascii=False)
     one_line_each = re.sub(r"\{\s+\"id\"[^{}]*\}", lambda prompt: " ".join(prompt[0].split()), text)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(one_line_each + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise AimfairError(f"cannot write {path}: {error.strerror or error}") from error
+    with aside(path) as partial:
+        partial.write_text(one_line_each + "\n", encoding="utf-8")
     return path
 
 

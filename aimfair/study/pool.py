@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from aimfair import datasets, prompts
 from aimfair.datasets import Catalogue
 from aimfair.datasets import folder as image_folder
-from aimfair.environment import AimfairError, home, reading, resolve
+from aimfair.environment import AimfairError, home, locked, reading, resolve
 from aimfair.faces import FaceSet, group_index
 from aimfair.generate import draw, edit, manifest, pipelines, presets, tiny_sd
 from aimfair.generate.manifest import AnyJob, Job
@@ -73,19 +72,13 @@ def pool_catalogue(profile: Profile, device: str = "cpu", data_root: str = "", o
     """
     folder = pool_folder(profile)
     if not is_made_elsewhere(profile):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with pool_lock(profile):
+        with locked(f"{folder}.lock"):  # one process draws the pool, while all others that want it wait
             draw_pool(profile, folder, device, data_root)
     found = datasets.load("folder", str(folder), target=profile.target, protected=profile.protected, on_error=on_error)
     if not (folder / "settings.json").exists():
         return found
     settings = {name: value for name, value in manifest.read_settings(folder).items() if value != ""}
     return replace(found, attributes=found.attributes.assign(**settings))
-
-
-def pool_lock(profile: Profile) -> FileLock:
-    """Held by the process that draws the pool, while all others that want it wait; who holds it may ask for the pool."""
-    return FileLock(f"{pool_folder(profile)}.lock", is_singleton=True)
 
 
 def take_faces(profile: Profile, catalogue: Catalogue) -> FaceSet:
@@ -179,8 +172,7 @@ def edited_faces(
     made = f"{profile.image_size}-{profile.steps}-{profile.guidance:g}"
     name = f"edited-{profile.dataset}-{_in_a_name(profile.generator)}-{made}"
     folder = home() / "data" / "synthetic" / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with locked(f"{folder}.lock"):
         if missing_images(profile, todo, folder):
             pipeline = pipelines.load_pipeline(generator(profile, device, data_root), device)
             edit.edit(pipeline, faces, todo, folder, **_settings(profile))
@@ -190,8 +182,7 @@ def edited_faces(
 def generator(profile: Profile, device: str, data_root: str) -> str:
     """The profile's text-to-image pipeline; a tiny one is first trained on the profile's external corpus if missing."""
     if will_be_trained(profile):
-        (home() / profile.generator).parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{home() / profile.generator}.lock"):  # pools of several prompt variants share one training
+        with locked(f"{home() / profile.generator}.lock"):  # pools of several prompt variants share one training
             if will_be_trained(profile):
                 return str(train_generator(profile, device, data_root))
     return model_of(profile)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from aimfair import datasets
 from aimfair.audit import selection
-from aimfair.environment import AimfairError, home, reading
+from aimfair.environment import AimfairError, aside, home, reading
 from aimfair.generate import presets
 from aimfair.models import BACKBONES, IMAGE_SIZES
 from aimfair.prompts import VARIANTS
@@ -116,7 +117,11 @@ class Profile:
 
     @field_validator("*", mode="before")
     @classmethod
-    def _plain(cls, value: Any) -> Any:
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str) and FIELDS[info.field_name] in (int, float):
+            if not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", value):
+                raise ValueError("must be a number")
+            value = float(value)  # YAML takes 1e-3 for text
         if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
             raise ValueError("must be text or a finite number")
         return value
@@ -200,10 +205,10 @@ def available() -> list[str]:
 def write_schema() -> Path:
     """Write the JSON schema by which editors check profiles, ``notebooks/profiles/schema.json``; returns its path."""
     schema = TypeAdapter(Profile).json_schema()
-    schema["properties"] |= {name: TypeAdapter(kind).json_schema() for name, kind in COMMON.items()}
     schema.pop("required")  # the name of the file stands for the name of the profile
     path = folder() / "schema.json"
-    path.write_text(json.dumps(schema, indent=1) + "\n")
+    with aside(path) as partial:
+        partial.write_text(json.dumps(schema, indent=1) + "\n")
     return path
 
 
@@ -218,29 +223,41 @@ def load(name: str, **changes: Any) -> Profile:
     if not path.exists():
         raise AimfairError(f"no profile {name!r}; there are: {', '.join(available())}, or give the path of a YAML file")
     with reading(path, "mend it, as YAML in UTF-8"):
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
+        text = path.read_text(encoding="utf-8-sig")
+        content, tree = yaml.safe_load(text) or {}, yaml.compose(text)
     if not isinstance(content, dict):
         raise AimfairError(f"{path} must hold one flat mapping of names to values")
-    own = {k: v for k, v in content.items() if k not in COMMON or k == "profile"}
-    return _made({"profile": path.stem} | with_preset(own) | with_preset(changes), path.name)
+    own = {str(name): value for name, value in content.items()}  # YAML takes 1 and true for no text
+    names = [key.value for key, _ in tree.value] if tree else []
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise AimfairError(f"{path.name}: given twice: {', '.join(sorted(twice))}")
+    if common := own.keys() & COMMON.keys() - {"profile"}:
+        raise AimfairError(
+            f"{path.name}: {', '.join(sorted(common))}: not of a profile, but of a run: options of the command line, "
+            "parameters of a notebook"
+        )
+    values = {"profile": path.stem} | with_preset(own) | with_preset(changes)
+    return _made(values, lambda name: "parameter" if name in changes else path.name)
 
 
 def changed(profile: Profile, /, **changes: Any) -> Profile:
     """``profile`` with some fields changed; otherwise as :func:`load`."""
-    return _made(asdict(profile) | with_preset(changes), profile.profile)
+    return _made(asdict(profile) | with_preset(changes), lambda name: profile.profile)
 
 
-def _made(values: Mapping[str, Any], where: str) -> Profile:
+def _made(values: Mapping[str, Any], place: Callable[[str], str]) -> Profile:
     try:
         return Profile(**values)
     except ValidationError as error:
-        raise AimfairError("\n".join(f"{where}: {_mistake(each)}" for each in error.errors())) from error
+        raise AimfairError(
+            "\n".join(f"{place(each['loc'][0])}: {_mistake(each)}" for each in error.errors())
+        ) from error
 
 
 def _mistake(error: Mapping[str, Any]) -> str:
     name = error["loc"][0]
     if error["type"] == "unexpected_keyword_argument":
-        return f"unknown key {name!r}; allowed are: {', '.join([*FIELDS, *(c for c in COMMON if c not in FIELDS)])}"
+        return f"unknown key {name!r}; allowed are: {', '.join(FIELDS)}"
     said = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     return f"{name} {said}, got {error['input']!r}"
 

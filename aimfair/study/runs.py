@@ -14,8 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -28,7 +26,7 @@ from filelock import FileLock
 from torch import nn
 
 from aimfair import models
-from aimfair.environment import AimfairError, home, reading, resolve
+from aimfair.environment import AimfairError, aside, home, reading, resolve
 from aimfair.metrics import FairnessReport, fairness_report
 from aimfair.training import History
 
@@ -109,23 +107,18 @@ class Run:
 
 def store(root: Path, config: Config, predictions: pd.DataFrame, scores: Config, model: nn.Module | None = None) -> Run:
     """Write a run and return it as found. If another process finished the same run first, its result stands."""
-    folder, partial = root / run_id(config), None
+    folder = root / run_id(config)
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=root))
-        (partial / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True))
-        (partial / "scores.json").write_text(json.dumps(scores))
-        predictions[[*FACES, "logit"]].to_parquet(partial / "predictions.parquet", index=False)
-        if model is not None:
-            models.save(model, partial / "model.safetensors")
-        os.rename(partial, folder)
-    except OSError as error:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
+        with aside(folder, "free space, or name another folder with --runs") as partial:
+            partial.mkdir()
+            (partial / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True))
+            (partial / "scores.json").write_text(json.dumps(scores))
+            predictions[[*FACES, "logit"]].to_parquet(partial / "predictions.parquet", index=False)
+            if model is not None:
+                models.save(model, partial / "model.safetensors")
+    except AimfairError:
         if not folder.exists():
-            raise AimfairError(
-                f"cannot write run {folder}: {error.strerror}; free space, or name another folder with --runs"
-            ) from error
+            raise
     return load(folder)
 
 
@@ -227,9 +220,8 @@ def _batches(folder: Path, method: str = "*") -> list[Path]:
 
 
 def _write(table: pd.DataFrame, path: Path) -> Path:
-    aside = path.with_name(f".{path.name}")
-    table.to_parquet(aside, index=False, compression="zstd", compression_level=19)
-    os.replace(aside, path)
+    with aside(path) as partial:
+        table.to_parquet(partial, index=False, compression="zstd", compression_level=19)
     return path
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from aimfair import methods, metrics
-from aimfair.environment import AimfairError
+from aimfair.environment import AimfairError, aside
 from aimfair.progress import in_words
 from aimfair.stats import holm, interval, paired_difference
 from aimfair.study import profiles
@@ -294,10 +294,8 @@ def export(summary: pd.DataFrame, path: str | Path, differences: bool = False) -
     See :func:`text`. Raises AimfairError for another suffix or a file that cannot be written.
     """
     path = Path(path)
-    try:
-        path.write_text(text(summary, path.suffix, differences), encoding="utf-8")
-    except OSError as error:
-        raise AimfairError(f"cannot write {path}: {error.strerror}") from error
+    with aside(path) as partial:
+        partial.write_text(text(summary, path.suffix, differences), encoding="utf-8")
     return path
 
 

@@ -8,7 +8,6 @@ comes out is a folder that ``StableDiffusionPipeline.from_pretrained`` loads.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from aimfair.environment import AimfairError
+from aimfair.environment import AimfairError, aside
 from aimfair.generate.tiny_sd import autoencoder
 from aimfair.generate.tiny_sd.stage import LR, train_stage
 
@@ -85,7 +84,6 @@ def train(
     text_encoder, unet = build(len(tokenizer), size // 8, seed)
     shared |= {"batch_size": batch_size, "steps": second}
     record = train_unet(text_encoder, unet, tokenizer, latents, captions, **shared)
-    save(folder / "pipeline", vae, text_encoder, tokenizer, unet)
     scalars = [sum(p.numel() for p in part.parameters()) for part in (vae, unet, text_encoder)]
     settings = {
         "about": about,
@@ -101,9 +99,9 @@ def train(
         "autoencoder": vae_record | {"scalars": scalars[0]},
         "unet": record | {"scalars": scalars[1], "text_encoder_scalars": scalars[2]},
     }
-    (folder / "pipeline" / "training.json").write_text(json.dumps(settings, indent=1) + "\n")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(folder / "pipeline", out)
+    with aside(out) as partial:
+        save(partial, vae, text_encoder, tokenizer, unet)
+        (partial / "training.json").write_text(json.dumps(settings, indent=1) + "\n")
     shutil.rmtree(folder)
     return out
 

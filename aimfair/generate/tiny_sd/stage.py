@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aimfair.environment import AimfairError
+from aimfair.environment import AimfairError, aside
 from aimfair.generate.classifier import autocast
 from aimfair.progress import progress
 
@@ -77,10 +77,9 @@ def train_stage(
         return record["step"] / steps if steps else record["seconds"] / max(60 * minutes, 1e-9)
 
     def save() -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
         whole = state | {"modules": modules.state_dict(), "optimiser": optimiser.state_dict()}
-        torch.save(whole, file.with_suffix(".tmp"))
-        file.with_suffix(".tmp").replace(file)
+        with aside(file) as partial:
+            torch.save(whole, partial)
 
     modules.train()
     saved, step = record["seconds"], record["step"]
