@@ -70,7 +70,7 @@ def test_what_the_user_can_mend_is_one_line_and_status_2(capsys):
         (["grid", "status", "-p", "steps=12:30"], "-p steps=12:30: steps must be a number, got '12:30'"),
         (["book", "-p", "train_images=2.5"], "train_images must be"),
         (["run", "erm", "-p", "train_image=3"], "-p train_image=3: unknown key 'train_image'"),
-        (["run", "erm", "--runs", "/proc/none"], "cannot write to /proc/none"),
+        (["run", "erm", "--no-reuse", "--runs", "/proc/none"], "cannot write to /proc/none"),
         (["run", "erm", "--device", "tpu"], "device"),
         (["train-sd", "--out", "data/prompts"], "data/prompts exists: name another folder with --out"),
     ):
