@@ -118,7 +118,7 @@ class Profile:
     @field_validator("*", mode="before")
     @classmethod
     def _plain(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, str) and FIELDS[info.field_name] in (int, float):
+        if isinstance(value, str) and FIELDS[str(info.field_name)] in (int, float):
             if not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", value):
                 raise ValueError("must be a number")
             value = float(value)  # YAML takes 1e-3 for text
@@ -250,7 +250,7 @@ def _made(values: Mapping[str, Any], place: Callable[[str], str]) -> Profile:
         return Profile(**values)
     except ValidationError as error:
         raise AimfairError(
-            "\n".join(f"{place(each['loc'][0])}: {_mistake(each)}" for each in error.errors())
+            "\n".join(f"{place(str(each['loc'][0]))}: {_mistake(each)}" for each in error.errors())
         ) from error
 
 
