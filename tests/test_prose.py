@@ -8,7 +8,14 @@ from aimfair.book.notebook import read
 from aimfair.environment import home
 
 CHAPTERS = ["01", "02", "03", "04", "05", "06", "07"]
-PAGES = ["book/glossary.md", "book/solutions.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+PAGES = [
+    "book/how-to-run.md",
+    "book/your-own-method.md",
+    "book/glossary.md",
+    "book/solutions.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+]
 SENTENCE, PARAGRAPH = 35, 110
 EXCEPTIONS: dict[str, str] = {}  # first words of a long sentence or paragraph: why it may be long
 
