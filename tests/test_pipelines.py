@@ -1,6 +1,7 @@
 """Presets and pipelines: what each asks of diffusers exists there; how a pipeline is loaded, placed, set up and called."""
 
 import inspect
+import json
 import re
 import shutil
 from contextlib import nullcontext
@@ -12,15 +13,18 @@ import huggingface_hub
 import pytest
 import tiny_pipelines
 import torch
+import transformers
 from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+from safetensors.torch import load_file, save_file
 from tiny_pipelines import BANK, PAIR, SETTINGS, alike, pictures, stable_diffusion
 
 from aimfair.environment import AimfairError
-from aimfair.generate import draw, pipelines, presets
+from aimfair.generate import draw, pipelines, presets, tiny_sd
 from aimfair.generate.draw import generate
 from aimfair.generate.manifest import jobs, read_settings
-from aimfair.generate.pipelines import Compute, choose, known_settings, load_pipeline
+from aimfair.generate.pipelines import Compute, choose, known_settings, load_pipeline, settings_of
 from aimfair.generate.presets import Preset
+from aimfair.study import profiles
 
 NAMES = presets.available()
 
@@ -128,6 +132,88 @@ def test_what_cannot_be_loaded_is_refused_in_a_line(name, message, folder, tmp_p
     assert "\n" not in str(caught.value)
 
 
+def weights_of(copy, part):
+    return next((copy / part).glob("*.safetensors"))
+
+
+def rewrite(copy, part, change):
+    file = weights_of(copy, part)
+    save_file(change(load_file(file)), file, {"format": "pt"})
+
+
+def without_files(copy, part, *names):
+    for file in (copy / part).iterdir() if not names else [copy / part / name for name in names]:
+        file.unlink()
+
+
+WORDS = ("tokenizer.json", "vocab.json", "merges.txt")
+NOT_WHOLE = {
+    "tensors under other names": lambda c: rewrite(c, "text_encoder", lambda w: {f"model.{k}": w[k] for k in w}),
+    "of the autoencoder too": lambda c: rewrite(c, "vae", lambda w: {k.replace("decoder", "decode"): w[k] for k in w}),
+    "a tensor is missing": lambda c: rewrite(c, "unet", lambda w: dict(list(w.items())[1:])),
+    "a tensor too many": lambda c: rewrite(c, "unet", lambda w: w | {"more": torch.zeros(3)}),
+    "a tensor of another shape": lambda c: rewrite(c, "text_encoder", lambda w: w | {next(iter(w)): torch.zeros(3)}),
+    "an empty file": lambda c: weights_of(c, "unet").write_bytes(b""),
+    "half a file": lambda c: weights_of(c, "vae").write_bytes(weights_of(c, "vae").read_bytes()[:5000]),
+    "a pointer": lambda c: weights_of(c, "unet").write_text("version https://git-lfs.github.com/spec/v1\n"),
+    "a page": lambda c: weights_of(c, "text_encoder").write_text("<!DOCTYPE html><html>"),
+    "no vocabulary": lambda c: without_files(c, "tokenizer", *WORDS),
+    "no tokenizer": lambda c: shutil.rmtree(c / "tokenizer"),
+    "no merges": lambda c: without_files(c, "tokenizer", "tokenizer.json", "merges.txt"),
+    "no length": lambda c: without_files(c, "tokenizer", "tokenizer_config.json"),
+    "another vocabulary": lambda c: (
+        tiny_sd.train_tokenizer(["a few words"], c / "tokenizer") and (c / "tokenizer" / "tokenizer.json").unlink()
+    ),
+    "a configuration that is none": lambda c: (c / "unet" / "config.json").write_text("{"),
+    "no configuration": lambda c: without_files(c, "text_encoder", "config.json"),
+}
+
+
+@pytest.mark.parametrize("what", NOT_WHOLE)
+def test_a_folder_that_is_not_whole_draws_nothing(what, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "model")
+    NOT_WHOLE[what](tmp_path / "model")
+    with pytest.raises(AimfairError, match="cannot load the text-to-image model") as caught:
+        load_pipeline(tmp_path / "model")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_fingerprint_changes_with_all_that_is_drawn_from(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "model")
+    copy, seen = tmp_path / "model", {pipelines.fingerprint(folder)}
+    assert pipelines.fingerprint(copy) in seen
+    (copy / "README.md").write_text("about it")
+    assert pipelines.fingerprint(copy) in seen
+    for name in ("tokenizer/vocab.json", "scheduler/scheduler_config.json", "unet/config.json", "model_index.json"):
+        (copy / name).write_text((copy / name).read_text() + " ")
+        assert pipelines.fingerprint(copy) not in seen
+        seen.add(pipelines.fingerprint(copy))
+
+
+@pytest.mark.parametrize("name", ["{}.fp16.safetensors", "{}.fp16-00001-of-00001.safetensors"])
+def test_weights_under_a_variant_are_loaded(name, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "model")
+    for part in ("unet", "text_encoder"):
+        file = weights_of(tmp_path / "model", part)
+        renamed = file.rename(file.with_name(name.format(file.stem)))
+        if "-of-" in name:
+            index = {"metadata": {}, "weight_map": dict.fromkeys(load_file(renamed), renamed.name)}
+            renamed.with_name(f"{file.stem}.safetensors.index.fp16.json").write_text(json.dumps(index))
+    ours, theirs = load_pipeline(tmp_path / "model"), load_pipeline(folder)
+    for part in ("unet", "text_encoder", "vae"):
+        both = (getattr(p, part).state_dict() for p in (ours, theirs))
+        assert all(torch.equal(a, b) for a, b in zip(*(weights.values() for weights in both), strict=True))
+
+
+def test_other_forms_of_a_model_are_told_how_to_be_converted(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "pytorch_lora_weights.safetensors").write_bytes(b"x")
+    for name, says in (("model.safetensors", "from_single_file"), ("lora", "fuse_lora")):
+        with pytest.raises(AimfairError, match=says):
+            load_pipeline(tmp_path / name)
+
+
 def test_a_hub_model_is_named_with_the_commit_that_was_loaded(folder, tmp_path, monkeypatch):
     commit = "0123456789abcdef0123456789abcdef01234567"
     store = tmp_path / "models--some--model"
@@ -135,6 +221,9 @@ def test_a_hub_model_is_named_with_the_commit_that_was_loaded(folder, tmp_path, 
     (store / "refs").mkdir()
     (store / "refs" / "main").write_text(commit)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    for library in (transformers.utils.hub, diffusers.configuration_utils, diffusers.models.modeling_utils):
+        for name in {"HF_HUB_CACHE", "TRANSFORMERS_CACHE"} & set(vars(library)):
+            monkeypatch.setattr(library, name, str(tmp_path))
     assert load_pipeline("some/model", local_files_only=True).source == ("some/model", commit)
     assert [pipelines.at_hand(name) for name in ("some/model", "some/other", "nowhere", str(folder))] == [1, 0, 0, 1]
     (store / "refs" / "main").write_text("f" * 40)  # it has moved on, which a preset of the older commit does not mind
@@ -152,6 +241,41 @@ def test_a_pipeline_of_another_make_and_one_that_does_not_take_an_argument_are_r
     pipeline.preset = Preset(str(folder), guidance_argument="true_cfg_scale")
     with pytest.raises(AimfairError, match="StableDiffusionPipeline takes no true_cfg_scale"):
         generate(pipeline, jobs(BANK, 1, PAIR), tmp_path, **SETTINGS)
+
+
+# What is in force
+
+
+def test_a_setting_without_effect_is_told_and_not_recorded(folder, tmp_path):
+    pipeline, todo = load_pipeline(folder), jobs(BANK, 1, PAIR)[:1]
+    pipeline.preset = replace(pipeline.preset, negative_prompt="blurred")
+    for guidance, recorded, negative in ((3.0, 3.0, "blurred"), (1.0, 1.0, ""), (0.0, 0.0, "")):
+        generate(pipeline, todo, tmp_path / str(guidance), **(SETTINGS | {"guidance": guidance}))
+        told = read_settings(tmp_path / str(guidance))
+        assert (told["guidance"], told["negative_prompt"]) == (recorded, negative)
+    tiny_pipelines.saved(tiny_pipelines.flux2_klein(tmp_path), tmp_path / "distilled")
+    distilled = load_pipeline(tmp_path / "distilled")
+    distilled.preset = replace(distilled.preset, size=32)
+    with pytest.warns(UserWarning, match="reads no guidance: 3 has no effect"):
+        generate(distilled, todo, tmp_path / "out", **SETTINGS)
+    assert read_settings(tmp_path / "out")["guidance"] is None
+    assert settings_of(distilled, 2, 1.0, 16)["guidance"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"guidance": -1}, "guidance"),
+        ({"guidance": float("nan")}, "guidance"),
+        ({"steps": 0}, "steps"),
+        ({"size": 0}, "size"),
+    ],
+)
+def test_impossible_settings_are_refused(wrong, says, folder, tmp_path):
+    with pytest.raises(AimfairError, match=f"{says} must be at least"):
+        generate(load_pipeline(folder), jobs(BANK, 1, PAIR), tmp_path, **(SETTINGS | wrong))
+    with pytest.raises(AimfairError, match="guidance|generator_minutes"):
+        profiles.load("smoke", **({"guidance": -0.5} if says == "guidance" else {"generator_minutes": -1}))
 
 
 # How a pipeline computes

@@ -144,7 +144,7 @@ def generation(model: str, device: str, steps: int, guidance: float) -> list[Row
     pipeline = load_pipeline(model, device)
     n = min(pipeline.compute.batch_size, pipeline.preset.largest_batch or pipeline.compute.batch_size)
     batch = [Job("", i, "", "Portrait face photo of a smiling young female.", 1, 0, 0, i) for i in range(n)]
-    paint = text_to_image(pipeline, settings_of(pipeline) | {"steps": steps, "guidance": guidance})
+    paint = text_to_image(pipeline, settings_of(pipeline, steps, guidance, 64))
     seconds, _ = paired(lambda: paint(batch), lambda: None, device, 3)
     return [(f"text to image, {Path(model).name}, {steps} steps", n / seconds, "images/s")]
 

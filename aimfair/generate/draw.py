@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,9 +194,13 @@ def draw(
 
     Raises AimfairError if the folder holds images of other settings, and if one image alone does not fit the memory.
     """
-    settings = settings_of(pipeline) | {"steps": steps, "guidance": float(guidance), "size": size}
+    for name, number, least in (("steps", steps, 1), ("guidance", guidance, 0), ("size", size, 1)):
+        if not least <= number < inf:
+            raise AimfairError(f"{name} must be at least {least}, got {number}")
+    settings = settings_of(pipeline, steps, guidance, size)
     manifest.write_settings(folder, settings)
-    paint, most = (painter or text_to_image)(pipeline, settings), pipeline.preset.largest_batch
+    paint = (painter or text_to_image)(pipeline, settings | {"guidance": guidance})
+    most = pipeline.preset.largest_batch
     if most and (batch_size or 0) > most:
         warnings.warn(f"this model draws {most} at a time, not {batch_size}: see its preset", stacklevel=2)
     wide = min(batch_size or pipeline.compute.batch_size, most or len(todo), len(todo))

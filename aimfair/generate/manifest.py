@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -27,7 +28,7 @@ COLUMNS = ("path", "target", "protected", "prompt_id", "replicate", "seed", "pro
 """Columns of ``manifest.csv``; ``path`` is relative to it. A job with more fields than :class:`Job` has a column for each."""
 
 SETTINGS: dict[str, Any] = {
-    **{"model": str, "revision": str, "scheduler": str, "steps": int, "guidance": (int, float), "size": int},
+    **{"model": str, "revision": str, "scheduler": str, "steps": int, "guidance": (int, float, NoneType), "size": int},
     **{"negative_prompt": str, "drawn": str, "dtype": str, "arguments": str},
 }
 """What ``settings.json`` says of a pool: ``size`` is the side of the files in pixels, ``drawn`` that of the model's own
@@ -207,7 +208,7 @@ def check_same(folder: str | Path, todo: Sequence[Job], settings: Mapping[str, A
     compared = [
         (f"the images in {folder} were", name, kept[name], value)
         for name, value in settings.items()
-        if name in kept and name != "dtype"
+        if kept.get(name) is not None and name != "dtype"  # nor a guidance without effect
     ]
     for job in todo:
         row = rows.get(job.path, {})

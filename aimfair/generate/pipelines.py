@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +68,8 @@ def load_pipeline(
         raise AimfairError("generation needs diffusers and transformers: pip install 'aimfair[generate]'") from error
     preset = locate(model)
     name, folder = preset.model, Path(preset.model)
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
     wanted = compute or Compute()
     if torch.device(device).type != "cpu":  # a preset is written for GPUs
         dtype, batch_size = wanted.dtype or preset.dtype or None, wanted.batch_size or preset.batch_size
@@ -78,12 +80,16 @@ def load_pipeline(
         )
     where: dict[str, Any] = {"revision": preset.revision or None, "local_files_only": local_files_only}
     try:
-        unet = "unet" in diffusers.DiffusionPipeline.load_config(name, **where)
-        pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
-            name, **where, use_safetensors=True, dtype=getattr(torch, choose(wanted, device, unet).dtype or "")
-        )
-    except (OSError, ValueError, ImportError, KeyError, AttributeError) as error:
-        reason = repr(error) if isinstance(error, KeyError) else str(error)
+        local = folder
+        if not folder.is_dir():
+            local = Path(diffusers.DiffusionPipeline.download(name, **where, use_safetensors=True))
+        parts = diffusers.DiffusionPipeline.load_config(local)
+        how = {"use_safetensors": True, "dtype": getattr(torch, choose(wanted, device, "unet" in parts).dtype or "")}
+        networks = load_networks(local, parts, how)
+        pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(local, **networks, **how)
+        check_vocabulary(pipeline)
+    except Exception as error:  # the libraries meet what is not whole with whatever exception comes first
+        reason = str(error) if isinstance(error, (AimfairError, OSError, ValueError)) else repr(error)
         raise AimfairError(
             f"cannot load the text-to-image model {name}: {_one_line(reason)} - give the folder of a diffusers pipeline in "
             "safetensors, or a hub name while online"
@@ -97,10 +103,54 @@ def load_pipeline(
         pipeline.scheduler = scheduler.from_config({**pipeline.scheduler.config, **options})
         pipeline.scheduler_name = f"{preset.scheduler}({_listed(options)})" if options else preset.scheduler
     pipeline.set_progress_bar_config(disable=True)
-    local = folder.is_dir()
-    pipeline.source = (folder.name, fingerprint(folder)) if local else (name, _cached(preset) or preset.revision)
+    pipeline.source = (folder.name, fingerprint(folder)) if local == folder else (name, local.name)
     pipeline.preset = presets.completed(preset, type(pipeline).__name__)
     return set_up(place(pipeline, device, wanted.offload), wanted)
+
+
+def load_networks(folder: Path, parts: Mapping[str, Any], how: Mapping[str, Any]) -> dict[str, Any]:
+    """The networks of a pipeline in ``folder``, by the names that ``parts`` (``model_index.json``) gives them.
+
+    A folder may hold them under a variant, such as ``model.fp16.safetensors``. Raises AimfairError for a network of which
+    a tensor is missing, or for one that no network has: both libraries would go on with random numbers.
+    """
+    import diffusers
+
+    getattr(
+        diffusers, str(parts.get("_class_name")), None
+    )  # as it is imported, a pipeline may patch its networks (PRX)
+    networks = {}
+    for part, about in parts.items():
+        library, kind = about if isinstance(about, (list, tuple)) and len(about) == 2 else ("", "")
+        network: Any = getattr(import_module(library), kind, None) if library in ("diffusers", "transformers") else None
+        if not hasattr(network, "from_pretrained") or not issubclass(network, torch.nn.Module):
+            continue  # a tokenizer, a scheduler, or of the pipeline's own making
+        files = [file.name.split(".") for file in (folder / part).glob("*.safetensors")]
+        variant = None if any(len(file) == 2 for file in files) or not files else files[0][1].split("-")[0]
+        networks[part], told = network.from_pretrained(
+            str(folder / part), variant=variant, output_loading_info=True, **how
+        )
+        for problem in ("missing", "unexpected"):
+            if keys := sorted(told[f"{problem}_keys"]):
+                raise AimfairError(f"the {part} is not whole, {len(keys)} tensors are {problem} ({keys[0]}, ...)")
+    return networks
+
+
+def check_vocabulary(pipeline: Any) -> None:
+    """Raise AimfairError for a tokenizer that has lost its vocabulary, or that another text encoder goes with."""
+    for name, tokenizer in pipeline.components.items():
+        encoder = pipeline.components.get(name.replace("tokenizer", "text_encoder"))
+        if not name.startswith("tokenizer") or tokenizer is None or encoder is None:
+            continue
+        words, rows = len(tokenizer), encoder.get_input_embeddings().weight.shape[0]
+        told = tokenizer("Portrait face photo of a smiling female")["input_ids"]
+        clip = type(tokenizer).__name__.startswith("CLIP")
+        if not set(told) - set(tokenizer.all_special_ids) or words > rows or (clip and words != rows):
+            raise AimfairError(
+                f"the {name} knows {words} words and the text encoder {rows}: a file of its folder is missing"
+            )
+        if clip and tokenizer.model_max_length > encoder.config.max_position_embeddings:
+            raise AimfairError(f"the {name} does not say how much is read: tokenizer_config.json is missing")
 
 
 def _cached(preset: Preset) -> str:
@@ -115,8 +165,19 @@ def locate(model: str | Path | Preset) -> Preset:
     """The preset of a model. Raises AimfairError for a folder without a pipeline, and for what can be no model at all."""
     preset = model if isinstance(model, Preset) else presets.find(str(model))
     name, folder = preset.model, Path(preset.model)
+    if folder.is_file():
+        raise AimfairError(
+            f"{name} is a single file: have diffusers convert it, StableDiffusionPipeline.from_single_file(FILE)"
+            ".save_pretrained(FOLDER), and name the folder"
+        )
     if folder.is_dir() and not (folder / "model_index.json").exists():
-        raise AimfairError(f"{name} holds no diffusers pipeline (model_index.json is missing)")
+        lora = any((folder / file).exists() for file in ("pytorch_lora_weights.safetensors", "adapter_config.json"))
+        what = (
+            "a LoRA: load it into its model with load_lora_weights, fuse_lora and save_pretrained"
+            if lora
+            else ("no diffusers pipeline (model_index.json is missing)")
+        )
+        raise AimfairError(f"{name} holds {what}")
     if not folder.is_dir() and (name.count("/") != 1 or folder.is_absolute() or name.startswith(".")):
         raise AimfairError(
             f"no folder {name}, and a model on the Hugging Face hub is called owner/name; "
@@ -181,17 +242,41 @@ def side_of(pipeline: Any) -> int | None:
     return int(units) * int(scale) if isinstance(units, int) and scale else None
 
 
-def settings_of(pipeline: Any) -> dict[str, Any]:
-    """What ``settings.json`` says of a loaded pipeline (see :data:`aimfair.generate.manifest.SETTINGS`)."""
+def settings_of(pipeline: Any, steps: int, guidance: float, size: int) -> dict[str, Any]:
+    """What ``settings.json`` says of the images that a loaded pipeline draws so, files of ``size`` pixels (see
+    :data:`aimfair.generate.manifest.SETTINGS`).
+
+    Warns of a guidance that has no effect, which is recorded as None, and records no negative prompt that has none.
+    """
+    guided = is_guided(pipeline, guidance)
+    if guidance > 1 and not guided:
+        warnings.warn(
+            f"{type(pipeline).__name__} of this model reads no guidance: {guidance:g} has no effect", stacklevel=3
+        )
     return {
         "model": pipeline.source[0],
         "revision": pipeline.source[1],
         "scheduler": pipeline.scheduler_name,
-        "negative_prompt": pipeline.preset.negative_prompt,
+        "steps": steps,
+        "guidance": float(guidance) if guided or guidance <= 1 else None,
+        "size": size,
+        "negative_prompt": pipeline.preset.negative_prompt if guided else "",
         "drawn": str(side_of(pipeline) or ""),
         "dtype": str(pipeline.dtype).removeprefix("torch."),
         "arguments": _listed(pipeline.preset.arguments),
     }
+
+
+def is_guided(pipeline: Any, guidance: float) -> bool:
+    """Whether ``guidance`` changes what a pipeline draws: not below its threshold, nor for most distilled models."""
+    network = pipeline.components.get("unet") or pipeline.components.get("transformer")
+    config = getattr(network, "config", {})
+    if config.get("guidance_embeds") or config.get("time_cond_proj_dim"):  # the network itself reads the number
+        return True
+    if pipeline.preset.guidance_argument == "guidance_scale" and hasattr(type(pipeline), "do_classifier_free_guidance"):
+        pipeline._guidance_scale = guidance  # as its own call begins
+        return bool(pipeline.do_classifier_free_guidance)
+    return guidance > 1 and not ("guidance_embeds" in config and pipeline.preset.guidance_argument == "guidance_scale")
 
 
 def known_settings(model: str | Path) -> dict[str, Any]:
@@ -216,12 +301,14 @@ def unknown_arguments(pipeline_class: type, arguments: Mapping[str, Any]) -> lis
 
 
 def fingerprint(folder: Path) -> str:
-    """Twelve hex digits that change when a local pipeline is trained again: sizes and last MiB of its weight files."""
+    """Twelve hex digits that change with what a local pipeline draws: its settings and vocabularies, and size and last MiB
+    of its weight files."""
     digest = hashlib.blake2b(digest_size=6)
-    for file in sorted(folder.rglob("*.safetensors")):
-        with file.open("rb") as stream:
-            stream.seek(max(0, file.stat().st_size - 2**20))
-            digest.update(f"{file.relative_to(folder)} {file.stat().st_size}".encode() + stream.read())
+    for file in sorted([folder / "model_index.json", *folder.glob("*/**/*")]):
+        if file.is_file() and not file.name.startswith("."):
+            with file.open("rb") as stream:
+                stream.seek(max(0, file.stat().st_size - 2**20))
+                digest.update(f"{file.relative_to(folder)} {file.stat().st_size}".encode() + stream.read())
     return digest.hexdigest()
 
 

@@ -94,11 +94,11 @@ class Profile:
     generator: str = "data/tiny-sd/faceworld"
     corpus: str = ""
     corpus_root: str = ""
-    generator_minutes: Annotated[float, Field(ge=0)] = 45.0
+    generator_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 45.0
     prompts: str = "contextual"
     images_per_group: Count = 2000
     steps: Count = 8
-    guidance: float = 4.0
+    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 4.0
     backbone: Backbone = "resnet18-slim"
     weights: str = "scratch"
     crop_scale_min: Ratio = 0.08

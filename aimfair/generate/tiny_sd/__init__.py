@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,10 @@ def train(
         raise AimfairError(f"{len(images)} images but {len(captions)} captions: a corpus has one caption per image")
     if size % 8 or size != images.shape[-2]:
         raise AimfairError(f"images of {size} x {images.shape[-2]} pixels: a tiny Stable Diffusion wants squares of 8n")
+    if not 0 < minutes < inf or min(steps or (1,)) < 1 or batch_size < 1:
+        raise AimfairError(
+            f"a training takes minutes, steps and images at a time: got {minutes}, {steps}, {batch_size}"
+        )
     if out.exists():
         raise AimfairError(f"{out} exists: move it away, or choose another folder for the new pipeline")
     folder = out.with_name(out.name + ".partial")
