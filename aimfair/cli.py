@@ -661,6 +661,41 @@ def evaluate(options: Namespace) -> None:
 
 
 @command(
+    "repair",
+    option("--images", required=True, type=Path, metavar="FOLDER", help="photographs, in a folder or a zip file"),
+    option(
+        "--labels", required=True, type=Path, metavar="FILE", help="a table with a line per image: CSV of any separator"
+    ),
+    option("--target", required=True, metavar="COLUMN", help="what the classifier says"),
+    option("--protected", nargs="+", default=(), metavar="COLUMN", help="report by these, where the labels have them"),
+    option("--synthetic", required=True, type=Path, metavar="FOLDER", help="synthetic images in {class}_{group}/"),
+    option("--model", required=True, metavar="NAME", help="timm:NAME or torchvision:NAME"),
+    option("--weights", type=Path, metavar="FILE", help="of your biased model (it is trained here)"),
+    option("--out", required=True, type=Path, metavar="FOLDER", help="where the repaired model and its report go"),
+    option("--size", type=int, metavar="PIXELS", help="side of the images (the model's usual)"),
+    option("--ratio", type=float, default=1 / 9, help="minority to majority, where no label tells (1/9)"),
+    option("--batchnorm", choices=("train", "keep", "re-estimate"), default="train", help="running statistics (train)"),
+    option("--lr", type=float, nargs="+", default=(0.01,), help="learning rate, or several to choose from (0.01)"),
+    option("--epochs", type=int, default=15, help="of the repair (15)"),
+    option("--pretrain-epochs", type=int, default=15, help="of the biased model, without --weights (15)"),
+    option("--batch-size", type=int, default=128, help="images per step (128)"),
+    option("--seed", type=int, default=0, help="of everything that is drawn (0)"),
+    option("--device", default="auto", help="auto, cpu, cuda, cuda:1 (auto)"),
+)
+def repair(options: Namespace) -> None:
+    """Repair a biased classifier of your own with synthetic images: model, ONNX file, report, card and predictions.
+
+    $ aimfair repair --images photos/ --labels labels.csv --target smiling --protected sex --model timm:resnet18 --weights mine.safetensors --synthetic faces/ --out repaired/
+
+    The labels may name no protected attribute: the report then says what cannot be known. A column split (train, validation,
+    test) is followed. A command that was stopped goes on where it was; one that is finished says what is there."""
+    from aimfair.practice import job
+
+    given = {name: getattr(options, name) for name in job.Job.__dataclass_fields__}
+    print(job.run(job.Job(**given | {name: tuple(given[name]) for name in ("protected", "lr")})))
+
+
+@command(
     "train-sd",
     *STUDY,
     option("--minutes", type=float, help="how long to train (the profile's generator_minutes)"),

@@ -184,7 +184,7 @@ def build(backbone: str, seed: int, weights: str = "scratch") -> nn.Module:
         imagenet = weights == "imagenet"
         file = imagenet_file(backbone) if imagenet else Path(weights)
         own = {f"{head(model)}.weight", f"{head(model)}.bias"} if imagenet else set()
-        state = {name: value for name, value in _read_weights(file).items() if name not in own}
+        state = {name: value for name, value in read_weights(file).items() if name not in own}
         try:
             found = model.load_state_dict(state, strict=False)
         except RuntimeError as error:
@@ -220,7 +220,8 @@ def imagenet_file(backbone: str = "resnet18") -> Path:
     )
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by name of a safetensors file or a state dict. Raises AimfairError for anything else."""
     if not path.exists():
         raise AimfairError(f"no weights at {path}")
     with reading(path, "fetch it again, or save a state_dict of tensors as safetensors"):

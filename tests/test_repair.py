@@ -1,9 +1,17 @@
 """aimfair.repair: any classifier of images and any batches, by the very steps of the book's methods."""
 
+import re
+import shlex
+import shutil
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from timm import create_model
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -11,9 +19,13 @@ from torchvision.models import resnet18
 from toys import same, state, toy_faces
 
 import aimfair
-from aimfair import repairing
-from aimfair.environment import AimfairError
+from aimfair import cli, repairing
+from aimfair.environment import AimfairError, home
 from aimfair.models import as_input, build
+from aimfair.practice import job
+from aimfair.practice.evaluation import evaluate
+from aimfair.practice.export import make_classifier
+from aimfair.practice.job import WRITTEN, Job, draw_sets, run
 from aimfair.training import Schedule
 
 QUICK = {"epochs": 1, "batch_size": 16, "device": "cpu"}
@@ -192,3 +204,151 @@ def test_bad_input_is_told_in_one_line(change, says):
 def test_on_a_gpu():
     found = aimfair.repair(tiny_cnn(), REAL, BIASED, BALANCED, HELD, **QUICK | {"device": "cuda"})
     assert not next(found.model.parameters()).is_cuda and found.history.loss
+
+
+# --------------------------------------------------------------------------------- files on disk: `aimfair repair`
+
+TINY = "timm:test_resnet"
+
+
+def write_images(faces, folder, names):
+    for image, name in zip(faces.images, names, strict=True):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Photographs that are biased in training and balanced in the test, with labels in words, and synthetic images."""
+    folder, tables = tmp_path_factory.mktemp("files"), []
+    for part, counts in {"train": (4, 12, 12, 4), "validation": (4, 4, 4, 4), "test": (10, 10, 10, 10)}.items():
+        faces = toy_faces(counts, seed=len(part))
+        names = [f"{name}.png" for name in faces.names]
+        write_images(faces, folder / "photos", names)
+        labels = {"file": names, "smile": np.array(["no", "yes"])[faces.target], "sex": faces.protected, "split": part}
+        tables.append(pd.DataFrame(labels))
+    pd.concat(tables).to_csv(folder / "labels.csv", index=False, sep=";")
+    faces = toy_faces((10, 10, 10, 10), seed=9)
+    groups = [f"{'yes' if t else 'no'}_{p}" for t, p in zip(faces.target, faces.protected, strict=True)]
+    write_images(faces, folder / "faces", [f"{g}/{n}.png" for g, n in zip(groups, faces.names, strict=True)])
+    return folder
+
+
+def job_of(files, out, **changes):
+    given = {
+        "images": files / "photos",
+        "labels": files / "labels.csv",
+        "synthetic": files / "faces",
+        "target": "smile",
+    }
+    quick = {"size": 32, "epochs": 1, "pretrain_epochs": 1, "batch_size": 16, "device": "cpu"}
+    return Job(**given | quick | {"model": TINY, "out": out} | changes)
+
+
+@pytest.fixture
+def no_onnx(monkeypatch):
+    monkeypatch.setattr(job, "write_onnx", lambda *_: "no ONNX here")
+
+
+def test_a_repair_from_files_writes_the_model_its_report_its_card_and_what_it_says(files, tmp_path):
+    said = run(job_of(files, tmp_path / "out", protected=("sex",)))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*WRITTEN, "biased.safetensors", "settings.json"}
+    assert "Before and after, by sex" in said and "counted by sex" in said and "gives the same logits" in said
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert len(table) == 40 and {*table["before"], *table["after"]} <= {"no", "yes"}
+    before, after = (load_file(tmp_path / "out" / f"{name}.safetensors") for name in ("biased", "model"))
+    changed = sum(not torch.equal(before[name], after[name]) for name in before)
+    assert 0 < changed < len(before)
+    again = make_classifier(TINY, 2, tmp_path / "out" / "model.safetensors").model
+    assert same(state(again), after)
+    card = (tmp_path / "out" / "card.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["pipeline_tag"] == "image-classification" and "| EO max" in card
+    assert "EO max" in (tmp_path / "out" / "report.html").read_text()
+    report = evaluate(tmp_path / "out" / "predictions.csv", "smile", "after", ["sex"])
+    assert "By sex" in report
+    assert run(job_of(files, tmp_path / "out", protected=("sex",))).startswith("The repair is done")
+    with pytest.raises(AimfairError, match="other settings"):
+        run(job_of(files, tmp_path / "out"))
+
+
+def test_without_protected_labels_the_report_says_what_cannot_be_known(files, tmp_path, no_onnx):
+    torch.manual_seed(0)
+    mine = make_classifier(TINY, 2, seed=5).model
+    save_file(mine.state_dict(), tmp_path / "mine.safetensors")
+    said = run(job_of(files, tmp_path / "out", weights=tmp_path / "mine.safetensors"))
+    assert "cannot be known" in said and "EO max" not in said and "No protected label says" in said
+    assert not (tmp_path / "out" / "biased.safetensors").exists()
+
+
+def test_a_model_with_two_logits_is_known_by_its_weights(tmp_path):
+    for outputs in (1, 2):
+        save_file(create_model("test_resnet", num_classes=outputs).state_dict(), tmp_path / "mine.safetensors")
+        assert make_classifier(TINY, 2, tmp_path / "mine.safetensors").model.num_classes == outputs
+    assert make_classifier(TINY, 3).model.num_classes == 3
+
+
+def test_a_stopped_job_goes_on_with_the_biased_model_it_had_trained(files, tmp_path, no_onnx, monkeypatch):
+    unbroken = run(job_of(files, tmp_path / "whole"))
+    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+        stopped.setattr(job, "repair", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        run(job_of(files, tmp_path / "out"))
+    monkeypatch.setattr(job, "fit", None)  # it is not trained again
+    assert run(job_of(files, tmp_path / "out")).replace(str(tmp_path / "out"), "") == unbroken.replace(
+        str(tmp_path / "whole"), ""
+    )
+
+
+def test_sets_have_the_shares_of_the_real_images_or_equal_groups():
+    groups = pd.DataFrame({"class": ["0", "0", "1", "1"] * 90, "group": ["a", "b"] * 180})
+    shares = pd.Series([0.05, 0.45, 0.45, 0.05], pd.MultiIndex.from_product([["0", "1"], ["a", "b"]]))
+    biased, balanced = (groups.iloc[places].value_counts() for places in draw_sets(groups, shares, seed=1))
+    assert biased.loc["0", "b"] == biased.loc["1", "a"] == 90 and biased.loc["0", "a"] == 10
+    assert {*balanced} == {90}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model": "resnet18"}, "timm:NAME or torchvision:NAME"),
+        ({"model": "timm:nothing18"}, "timm makes no model 'nothing18'"),
+        ({"target": "smiles"}, "has no column smiles; it has: file, smile, sex, split"),
+        ({"protected": ("race",)}, "has no column race"),
+        ({"images": "nowhere"}, "no such folder"),
+        ({"synthetic": "nowhere"}, "no such folder"),
+        ({"synthetic": "photos"}, "has no image in {class}_{group}/"),
+        ({"synthetic": "lacking"}, "has no image in yes_1/"),
+        ({"weights": "nowhere"}, "no weights at"),
+        ({"weights": "other.safetensors"}, "does not fit: .* tensors differ from timm:test_resnet"),
+        ({"labels": "one.csv"}, "every smile is yes"),
+        ({"labels": "others.csv"}, "none of them is there"),
+        ({"labels": "unsplit.csv"}, "the validation images are none, or all of one smile"),
+    ],
+)
+def test_bad_files_are_told_in_one_line_and_nothing_is_written(files, tmp_path, change, says):
+    labels = pd.read_csv(files / "labels.csv", sep=";")
+    labels.assign(smile="yes").to_csv(files / "one.csv", index=False)
+    labels.assign(file=labels["file"] + ".gif").to_csv(files / "others.csv", index=False)
+    labels.assign(split="train").to_csv(files / "unsplit.csv", index=False)
+    save_file({"fc.weight": torch.zeros(2, 2)}, files / "other.safetensors")
+    for group in ("no_0", "no_1", "yes_0"):
+        (files / "lacking" / group).mkdir(parents=True, exist_ok=True)
+        shutil.copy(next((files / "faces" / group).iterdir()), files / "lacking" / group / "a.png")
+    paths = ("images", "labels", "synthetic", "weights")
+    given = {name: files / value if name in paths else value for name, value in change.items()}
+    with pytest.raises(AimfairError, match=says) as error:
+        run(job_of(files, tmp_path / "out", **given))
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+
+
+def test_the_worked_example_of_the_page_runs(tmp_path, monkeypatch):
+    """Its Python as it stands, on a tenth of the faces and for an epoch; its commands as the parser takes them."""
+    page = (home() / "book" / "repair_your_own.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.S))
+    small = re.sub(r"\b(\d+)0(?=[,)])", r"\1", code.replace("epochs=8", "epochs=1")).replace("64)", "32)")
+    monkeypatch.chdir(tmp_path)
+    ran = {"tiny": tiny_cnn}
+    exec(small.replace("resnet18(num_classes=1)", "tiny()"), ran)
+    assert (tmp_path / "repaired.pt").exists() and ran["repaired"].mask
+    for command in re.findall(r"python -m aimfair (.*?)\n(?!    )", page, re.S):
+        cli.parser().parse_args(shlex.split(command.replace("\\\n", "")))

@@ -33,7 +33,7 @@ def evaluate(
     """
     table = read_table(path, [target, predicted, *groups])
     wanted = as_classes(table[target])
-    classes = sorted(set(wanted), key=lambda name: (_number(name), name))
+    classes = order_classes(wanted)
     if len(classes) < 2:
         raise AimfairError(f"{path}: every {target} is {classes[0]}: of one class no fairness can be measured")
     if oracle and threshold is None:
@@ -83,6 +83,11 @@ def as_classes(values: pd.Series) -> pd.Series:
     """Names of classes; numbers that are the same become the same name: "1.0" is "1"."""
     numbers = pd.to_numeric(values, errors="coerce")
     return values if numbers.isna().any() else numbers.map("{:g}".format)
+
+
+def order_classes(values: Iterable[str]) -> list[str]:
+    """The classes among ``values``: numbers by value, then names by alphabet."""
+    return sorted(set(values), key=lambda name: (_number(name), name))
 
 
 def _number(name: str) -> float:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pandas as pd
 
-from aimfair.practice.fairness import FEW, Fairness
+from aimfair.masks import scalar_share
+from aimfair.practice.fairness import FEW, Fairness, groupings, measure
+from aimfair.repairing import Repaired
 
 Part: TypeAlias = Any  # str | pd.DataFrame; pandas has no types
 """Of a report: a heading ("# ..."), a paragraph, or a table."""
@@ -30,6 +32,79 @@ def fairness_parts(found: dict[str, Fairness]) -> Iterable[Part]:
         few = fairness.cells.loc[fairness.cells["note"] != "", ["group", "target"]].agg(", ".join, axis=1)
         if len(few):
             yield f"Fewer than {FEW} images, too few to say: {'; '.join(few)}. The summaries count them all the same."
+
+
+def repair_parts(
+    tested: pd.DataFrame,
+    protected: Sequence[str],
+    classes: Sequence[str],
+    repaired: Repaired,
+    seen: pd.DataFrame,
+    notes: Sequence[str],
+) -> Iterable[Part]:
+    """What a report says of a repair.
+
+    tested  a row per test image: class, before, after, and the ``protected`` columns
+    seen    class, group, images and accuracy of the biased model on the synthetic images
+    """
+    grouped = groupings(tested, protected) if protected else {"class": pd.Series("all", index=tested.index)}
+    yield f"{len(tested):,} test images; accuracies and rates in per cent with 95 % intervals."
+    for name, group in grouped.items():
+        before, after = (measure(tested["class"], tested[when], group, classes) for when in ("before", "after"))
+        yield f"# Before and after, by {name}"
+        if protected:
+            yield before.summary.drop(columns="what").merge(after.summary, on="measure", suffixes=(" before", " after"))
+        cells = before.cells.drop(columns="note")
+        yield cells.merge(after.cells, on=["group", "target", "images"], suffixes=(" before", " after"))
+    if not protected:
+        yield (
+            "The labels hold no protected attribute. How groups of real people fare, before or after, cannot be known from "
+            "them: label a few hundred test images, and run aimfair evaluate on predictions.csv."
+        )
+    yield "# The biased model on synthetic images, which it never saw"
+    yield seen
+    yield "# What learnt"
+    names, learnt = [name for name, _ in repaired.model.named_parameters()], repaired.mask
+    share = 100 * scalar_share(repaired.model, learnt)
+    yield f"{len(learnt)} of {len(names)} tensors, {share:.0f} % of the weights; all others are bit-identical to the model's."
+    yield "Frozen: " + (", ".join(name for name in names if name not in learnt) or "none")
+    history = repaired.history
+    yield f"Epoch {history.chosen + 1} of {len(history.loss)} was chosen by validation accuracy, at a rate of {repaired.lr:g}."
+    yield pd.DataFrame(
+        {"loss": [f"{loss:.4f}" for loss in history.loss], "validation accuracy": history.validation_accuracy}
+    )
+    yield "# What else to know"
+    yield from notes
+
+
+def write_card(path: Path, model: str, parts: Iterable[Part], tested: pd.DataFrame) -> None:
+    """A model card as the Hugging Face hub reads it, with the accuracy after the repair in its metadata."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    accuracy = float((tested["after"] == tested["class"]).mean())
+    task = "image-classification"
+    result = EvalResult(
+        task_type=task,
+        dataset_type="private",
+        dataset_name="test images of the user",
+        metric_type="accuracy",
+        metric_value=round(accuracy, 4),
+    )
+    about = ModelCardData(
+        library_name=model.partition(":")[0],
+        pipeline_tag=task,
+        tags=["fairness", "aim-fair", "bias-mitigation"],
+        model_name=f"{model}, repaired",
+        eval_results=[result],
+    )
+    text = [f"---\n{about.to_yaml()}\n---", f"# {model}, repaired by AIM-Fair"]
+    text.append(
+        "Fine-tuned on synthetic images of equal groups, in the tensors that react to bias. Check it on people of its use."
+    )
+    for part in parts:
+        table = isinstance(part, pd.DataFrame)
+        text.append(part.to_markdown(index=False, floatfmt=".1f") if table else part.replace("# ", "## ", 1))
+    path.write_text("\n\n".join(text) + "\n", encoding="utf-8")
 
 
 def as_text(parts: Iterable[Part]) -> str:
