@@ -985,6 +985,11 @@ def lab(options: Namespace) -> None:
     """Open JupyterLab on the notebooks. Arguments go to JupyterLab.
 
     $ aimfair lab --no-browser --port 8890"""
+    from aimfair.book.lab import write_extension
+
+    folder = home() / "data" / "cache" / "lab"
+    write_extension(folder)
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, (str(folder), os.environ.get("JUPYTER_PATH"))))
     become("jupyterlab", "notebooks", *options.arguments)
 
 

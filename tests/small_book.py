@@ -39,7 +39,7 @@ def parameters_cell():
 
 
 def full_chapter():
-    """Maths, a table, a numbered figure, a glued number, a citation."""
+    """Maths, a table, a numbered figure, a glued number, a citation, a claim."""
     figure = new_code_cell(
         "from matplotlib import pyplot\n\nfigure, axes = pyplot.subplots(figsize=(4, 2.5))\n"
         "axes.plot([0, 1], [shift, seed / 100])\naxes.set(xlabel='step', ylabel='value');",
@@ -58,6 +58,9 @@ def full_chapter():
             "## Figure\n\nThe mean is {glue:text}`small-mean:.3f`; see {numref}`fig-small` and {eq}`eq-small`."
         ),
         figure,
+        new_code_cell(
+            "from aimfair.study.claims import claim\n\nclaim('shift is positive', shift > 0, f'it is {shift}')"
+        ),
         new_markdown_cell("## Table\n\n| group | faces |\n|---|---|\n| (0, 0) | 5 |\n| (0, 1) | 45 |"),
     )
 

@@ -4,6 +4,7 @@ import functools
 import http.server
 import shutil
 import threading
+from importlib.resources import files
 
 import pytest
 from small_book import ALT, built
@@ -99,6 +100,52 @@ def test_figures_are_numbered_described_and_referred_to(page):
     assert figure.locator("img").get_attribute("alt") == ALT
     assert figure.locator(".caption-number").inner_text().startswith("Figure")
     assert page.locator("a[href='#fig-small'] .std-numref").inner_text().startswith("Figure")
+
+
+AXE = "axe.run(document, {resultTypes: ['violations']}).then(found => found.violations.map(each => [each.id, each.impact]))"
+READ = ["404", "intro", "references", "your-own-method", "notebooks/00_small", "notebooks/03_prompts"]
+
+
+def serious(page):
+    """Rules of accessibility that the page breaks, those that keep a reader out."""
+    page.add_script_tag(path=files("axe_playwright_python") / "axe.min.js")
+    return [rule for rule, impact in page.evaluate(AXE) if impact in ("serious", "critical")]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", READ)
+def test_a_page_keeps_nobody_out(page, name, scheme):
+    page.emulate_media(color_scheme=scheme)
+    page.goto(f"/{name}.html")
+    page.wait_for_load_state()
+    assert serious(page) == []
+    assert page.locator(".theme-switch-button").count() <= 1
+
+
+def test_what_scrolls_sideways_takes_the_keyboard(page):
+    page.goto("/notebooks/00_small.html")
+    page.set_viewport_size({"width": 320, "height": 600})
+    page.wait_for_function("document.querySelector('article pre').tabIndex === 0")
+    page.set_viewport_size({"width": 1600, "height": 600})
+    page.wait_for_function("document.querySelector('article pre').tabIndex === -1")
+
+
+def test_an_equation_and_its_number_do_not_meet(page):
+    page.goto("/notebooks/00_small.html")
+    page.wait_for_selector("div.math mjx-container")
+    formula, number = (page.locator(f"div.math {part}").first.bounding_box() for part in ("mjx-container", ".eqno"))
+    beside = formula["x"] + formula["width"] <= number["x"] + 1
+    below = formula["y"] + formula["height"] <= number["y"] + 1
+    assert beside or below
+
+
+def test_a_verdict_is_a_box_that_opens(page):
+    page.goto("/notebooks/00_small.html")
+    box = page.locator("details.claim")
+    assert box.locator("summary").inner_text().startswith("✓ Holds here: shift is positive")
+    assert not box.get_by_text("it is 0.5").is_visible()
+    box.locator("summary").click()
+    assert box.get_by_text("it is 0.5").is_visible()
 
 
 def test_search_finds_a_word(page):

@@ -105,7 +105,8 @@ def _callout(verdict: str, summary: str, folded: str) -> str:
     summary = f'<span aria-hidden="true">{icon}</span> {summary}'
     if not folded:
         return f'<div class="claim" style="{style}">{summary}</div>'
-    return f'<details class="claim" style="{style}"><summary>{summary}</summary>{folded}</details>'
+    summary = f'<summary style="display:list-item;cursor:pointer">{summary}</summary>'
+    return f'<details class="claim" style="{style}">{summary}{folded}</details>'
 
 
 def decided(low: float, high: float, bound: float = 0.0) -> str:
