@@ -300,6 +300,14 @@ def test_the_chosen_epoch_is_ringed() -> None:
 # --------------------------------------------------------------------------- the plane of accuracy and fairness
 
 
+def test_a_method_looks_the_same_in_every_figure_and_nothing_else_looks_like_it() -> None:
+    alone, later = plots.looks(["AIM-Fair"]), plots.looks(["other", "Full fine-tuning", "AIM-Fair", "another"])
+    assert alone["AIM-Fair"] == later["AIM-Fair"]
+    assert len({look["color"] for look in later.values()}) == 4
+    assert plots.looks(["ERM (baseline)"])["ERM (baseline)"] == plots.looks(["Baseline (ERM)"])["Baseline (ERM)"]
+    assert len({tuple(look.values()) for look in plots.looks(["AIM-Fair", *map(str, range(55))]).values()}) == 56
+
+
 def test_panels_share_axes_and_reference_but_not_looks() -> None:
     several = reports(["ERM", *"abcdefgh"])
     panels = {"one": ["a", "h"], "two": [*"bcd"], "three": [*"efgh"]}

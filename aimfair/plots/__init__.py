@@ -8,14 +8,15 @@ from aimfair.plots._style import (
     COLOURS,
     GREY,
     HATCHES,
+    METHODS,
     WIDTH,
     as_frame,
     better,
     group_names,
     jpeg,
-    look,
     looks,
     png,
+    seaborn_looks,
     styled,
 )
 from aimfair.plots.faces import contact_sheet, group_bars

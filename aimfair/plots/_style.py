@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, TypeAlias
 
@@ -30,6 +30,41 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#0
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 HATCHES = ("", "////", "....", "xxxx")
 GREY = "#5F5F5F"
+
+BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK = COLOURS
+METHODS = {
+    "Baseline (ERM)": (BLACK, "X"),
+    "ERM (baseline)": (BLACK, "X"),  # as the paper calls it
+    "ERM, twice the epochs": (BLACK, "P"),
+    "AIM-Fair": (BLUE, "o"),
+    "AIM-Fair (cosine)": (SKY, "o"),
+    "AIM-Fair (relative)": (SKY, "D"),
+    "AIM-Fair (noise-scaled)": (SKY, "v"),
+    "Full fine-tuning": (ORANGE, "s"),
+    "Random mask, same size": (PINK, "v"),
+    "Random selection": (PINK, "D"),
+    "One block updated": (GREEN, "s"),
+    "One block frozen": (GREEN, "D"),
+    "Linear probing": (GREEN, "^"),
+    "LoRA": (GREEN, "P"),
+    "Weight interpolation": (ORANGE, "P"),
+    "Trained on synthetic only": (PINK, "^"),
+    "Data supplementation": (RED, "D"),
+    "Data repairing": (RED, "s"),
+    "LTGC-style mixing": (RED, "v"),
+    "Generative editing (DiGA-style)": (PINK, "P"),
+    "Edit, add, tune": (PINK, "*"),
+    "From Fake to Real (FFR)": (RED, "P"),
+    "DFR on synthetic": (SKY, "^"),
+    "BMFT on synthetic": (SKY, "s"),
+    "JTT": (ORANGE, "^"),
+    "LfF": (ORANGE, "v"),
+    "XRM": (ORANGE, "D"),
+    "Group DRO (oracle)": (BLACK, "*"),
+    "Sub-sampling (oracle)": (BLACK, "s"),
+    "Balanced sampling (oracle)": (BLACK, "D"),
+}
+"""Colour and marker of each method that several figures show: the same through the whole book."""
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 90,
@@ -60,7 +95,7 @@ LABELS = {
 }
 """Words for the columns of :meth:`aimfair.metrics.FairnessReport.as_dict`."""
 
-SHORT = {"acc": "ACC", "wst": "WST", "eo_max": "EO (max)", "eo_mean": "EO (mean)", "std": "STD"}
+SHORT = {"acc": "accuracy", "wst": "worst group", "eo_max": "EO, maximum", "eo_mean": "EO, mean", "std": "STD"}
 """The same in a word, for narrow panels."""
 
 LOWER_IS_BETTER = {"eo_max", "eo_mean", "std"}
@@ -90,14 +125,24 @@ def _shown_as_png() -> None:
         shell.display_formatter.formatters["image/png"].for_type(Figure, png)
 
 
-def look(i: int) -> dict[str, Any]:
-    """Colour and marker of the i-th method; pairs repeat after 56."""
-    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Colour and marker of each name: those of :data:`METHODS`, and for other series what those leave free, in order.
+
+    No two names look alike, up to 56 of them.
+    """
+    names = list(dict.fromkeys(names))
+    fixed = [METHODS[name] for name in names if name in METHODS]
+    used = {colour for colour, _ in fixed}
+    pairs = [(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(len(COLOURS) * len(MARKERS))]
+    free = iter(sorted((pair for pair in pairs if pair not in fixed), key=lambda pair: pair[0] in used))
+    chosen = {name: METHODS.get(name) or next(free) for name in names}
+    return {name: {"color": colour, "marker": marker} for name, (colour, marker) in chosen.items()}
 
 
-def looks(n: int) -> dict[str, Any]:
-    """:func:`look` of ``n`` series, as seaborn takes them."""
-    return {"palette": [look(i)["color"] for i in range(n)], "markers": [look(i)["marker"] for i in range(n)]}
+def seaborn_looks(names: Iterable[str]) -> dict[str, Any]:
+    """:func:`looks` of series, as seaborn takes them."""
+    each = looks(names).values()
+    return {"palette": [look["color"] for look in each], "markers": [look["marker"] for look in each]}
 
 
 def group_names(target: str = "t", protected: str = "p") -> list[str]:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from aimfair.plots._style import GREY, LABELS, SHORT, WIDTH, Results, as_frame, look, looks, styled
+from aimfair.plots._style import GREY, LABELS, SHORT, WIDTH, Results, as_frame, looks, seaborn_looks, styled
 from aimfair.stats import interval
 from aimfair.training import History
 
@@ -57,15 +57,15 @@ def by_metric(
             mark = {"ms": 6, "mew": 0.8, "mec": "black" if unit else None, "lw": 1, "zorder": 3}
             bars = {"capsize": 0.1, "err_kws": {"lw": 1.5}}
             lines = {"dodge": apart or False, "linestyles": ["-" if joined else "none"] * len(names)}
-            sns.pointplot(frame, order=order, **common, **mark, **bars, **lines, **looks(len(names)))
+            sns.pointplot(frame, order=order, **common, **mark, **bars, **lines, **seaborn_looks(names))
             upright = len(order) <= 5 or not isinstance(order[0], str)
             axes.set_xticks(range(len(order)), [_tick(value, upright) for value in order])
             axes.tick_params(axis="x", labelrotation=0 if upright else 90)
         else:
-            how = {"palette": looks(len(names))["palette"]}
+            how = {"palette": seaborn_looks(names)["palette"]}
             if frame[x].nunique() <= MANY:
                 how = {"err_style": "bars", "err_kws": {"capsize": 2}, "dashes": False, "mec": "none"}
-                how |= looks(len(names))
+                how |= seaborn_looks(names)
             sns.lineplot(frame, style=hue, style_order=names, lw=1.2, **common, **how)
         for i, (name, level) in enumerate((baselines or {}).items()):
             axes.axhline(level[metric], color=GREY, ls=("--", ":", "-.")[i % 3], label=name)
@@ -79,12 +79,13 @@ def _join_units(
     axes: Axes, frame: pd.DataFrame, x: str, metric: str, unit: str, order: Sequence[Any], names: Sequence[Any]
 ) -> None:
     """A faint line for each unit; smooth edges of a hundred of them would make the picture twice as large."""
+    colours = seaborn_looks(names)["palette"]
     for i, name in enumerate(names):
         wide = frame[frame["_series"] == name].pivot(index=unit, columns=x, values=metric)
         values = wide[[value for value in order if value in wide]]
         places = [order.index(value) + 0.24 * (i - (len(names) - 1) / 2) for value in values]
         thin: dict[str, Any] = {"marker": ".", "ms": 4, "lw": 0.8, "alpha": 0.4, "antialiased": False}
-        axes.plot(places, values.T.to_numpy(), color=look(i)["color"], **thin)
+        axes.plot(places, values.T.to_numpy(), color=colours[i], **thin)
 
 
 def _tick(value: Any, upright: bool) -> str:
@@ -128,7 +129,7 @@ def by_row(
     for axes, metric in zip(panels[0], metrics, strict=True):
         axes.axvline(base[metric].mean() if reference else 0, color=GREY, ls="--", lw=1.2)
         common: dict[str, Any] = {"x": metric, "y": row, "hue": row, "order": names, "hue_order": names, "ax": axes}
-        how = looks(len(names))
+        how = seaborn_looks(names)
         sns.stripplot(frame, jitter=False, size=4.5, alpha=0.4, legend=False, palette=how["palette"], **common)
         mean = {
             "linestyles": "none",
@@ -154,9 +155,9 @@ def training_curve(histories: History | Mapping[str, History]) -> Figure:
     """
     by_name = histories if isinstance(histories, Mapping) else {"": histories}
     figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 2.9))
-    for i, (name, history) in enumerate(by_name.items()):
+    for name, history in by_name.items():
         for axes, values in zip(panels, (history.loss, history.validation_accuracy), strict=True):
-            axes.plot(range(1, len(values) + 1), values, lw=1.2, ms=4, label=name, **look(i))
+            axes.plot(range(1, len(values) + 1), values, lw=1.2, ms=4, label=name, **looks(by_name)[name])
             if 0 <= history.chosen < len(values):
                 axes.scatter(history.chosen + 1, values[history.chosen], 120, facecolors="none", edgecolors="black")
     for axes, title in zip(panels, ("training loss", "validation accuracy (%)"), strict=True):

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aimfair.plots._style import GREY, WIDTH, Results, as_frame, better, look, mean_and_error, styled
+from aimfair.plots._style import GREY, WIDTH, Results, as_frame, better, looks, mean_and_error, styled
 from aimfair.study import tables
 
 
@@ -30,6 +30,7 @@ def accuracy_fairness(
     """
     frame = as_frame(results, "method", fairness, accuracy)
     shown = panels or {"": list(frame["method"].unique())}
+    style = looks(name for names in shown.values() for name in names)
     size = (WIDTH, 5.2 if panels else 4.4)
     figure, row = plt.subplots(1, len(shown), figsize=size, sharex=True, sharey=True, squeeze=False)
     for axes, (heading, names) in zip(row[0], shown.items(), strict=True):
@@ -38,11 +39,11 @@ def accuracy_fairness(
             axes.scatter(grey[fairness], grey[accuracy], s=16, alpha=0.5, linewidths=0, color=GREY)
             axes.axvline(grey[fairness].mean(), color=GREY, ls="--", lw=1, label=reference)
             axes.axhline(grey[accuracy].mean(), color=GREY, ls="--", lw=1)
-        for i, name in enumerate(names):
+        for name in names:
             rows = frame[frame["method"] == name]
             (x, x_error), (y, y_error) = mean_and_error(rows[fairness]), mean_and_error(rows[accuracy])
-            axes.scatter(rows[fairness], rows[accuracy], s=16, alpha=0.35, linewidths=0, **look(i))
-            axes.errorbar(x, y, y_error, x_error, ms=9, mec="black", ls="", capsize=2, label=name, **look(i))
+            axes.scatter(rows[fairness], rows[accuracy], s=16, alpha=0.35, linewidths=0, **style[name])
+            axes.errorbar(x, y, y_error, x_error, ms=9, mec="black", ls="", capsize=2, label=name, **style[name])
         axes.set_title(heading)
         better(axes, fairness, "x")
         if panels:
@@ -63,9 +64,10 @@ def paths(frame: pd.DataFrame, x: str, y: str, along: str, chosen: str = "chosen
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
     ends = []
+    style = looks(frame["method"])
     for i, (method, rows) in enumerate(frame.groupby("method", sort=False)):
         path = rows.groupby(along)[[x, y]].mean()
-        axes.plot(path[x], path[y], lw=1.2, ms=max(4, 8 - i), label=method, **look(i))
+        axes.plot(path[x], path[y], lw=1.2, ms=max(4, 8 - i), label=method, **style[method])
         ends += [(f"{end:g}", tuple(path.loc[end])) for end in path.index[[-1, 0]].unique()]
         if chosen in rows:
             ringed = path.loc[sorted(rows.loc[rows[chosen], along].unique())]

@@ -24,8 +24,8 @@ from aimfair.plots import (
     as_frame,
     better,
     group_names,
-    look,
     looks,
+    seaborn_looks,
     styled,
 )
 
@@ -132,9 +132,10 @@ def shares(frame: pd.DataFrame) -> Figure:
     frame = as_frame(frame, "method", "tensors", "parameters")
     figure, axes = plt.subplots(figsize=(WIDTH, 4.4))
     axes.plot((0, 100), (0, 100), color=GREY, ls="--", lw=1)
-    for i, (method, rows) in enumerate(frame.groupby("method", sort=False)):
+    style = looks(frame["method"])
+    for method, rows in frame.groupby("method", sort=False):
         axes.scatter(
-            rows["tensors"], rows["parameters"], 40, alpha=0.6, label=method, **look(i)
+            rows["tensors"], rows["parameters"], 40, alpha=0.6, label=method, **style[method]
         )
     axes.set(xlabel="share of the tensors (%)", ylabel="share of the parameters (%)")
     axes.set(xlim=(-3, 103), ylim=(-3, 103))
@@ -151,13 +152,13 @@ def score_noise(
     scores, noise  name of the score -> value per tensor. On the dashed line a score is all noise.
     """
     figure, panels = plt.subplots(1, len(scores), figsize=(WIDTH, 3.6), squeeze=False)
-    for i, (axes, name) in enumerate(zip(panels[0], scores, strict=True)):
+    for axes, name in zip(panels[0], scores, strict=True):
         if scores[name].keys() != noise[name].keys():
             raise AimfairError("scores and noise must name the same tensors")
         x, y = (np.array([values[name][t] for t in scores[name]]) for values in (noise, scores))
         ends = (0.7 * min(x.min(), y.min()), 1.4 * max(x.max(), y.max()))
         axes.plot(ends, ends, color=GREY, ls="--", lw=1)
-        axes.scatter(x, y, 28, alpha=0.7, linewidths=0, **look(i))
+        axes.scatter(x, y, 28, alpha=0.7, linewidths=0, **looks(scores)[name])
         axes.set(
             xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="noise alone", ylabel=name
         )
@@ -182,9 +183,9 @@ def judged(
     figure, panels = plt.subplots(1, len(metric), figsize=(WIDTH, 4.3), squeeze=False)
     for i, (axes, column) in enumerate(zip(panels[0], metric, strict=True)):
         axes.scatter(others[judge], others[column], s=22, color=GREY, alpha=0.6, linewidths=0)
-        for place, name in enumerate(named):
+        for name in named:
             style = {"ms": 9, "mec": "black", "ls": "", "label": "" if i else name}
-            axes.plot(*means.loc[name, [judge, column]], **style, **look(place))
+            axes.plot(*means.loc[name, [judge, column]], **style, **looks(named)[name])
         axes.set_xlabel("validation accuracy (%)")
         better(axes, column, "y")
     figure.legend(loc="outside lower center", ncols=2)
@@ -292,7 +293,7 @@ def group_points(frame: pd.DataFrame, label: str) -> Figure:
         rows = frame[frame["series"] == name].set_index("group").reindex(groups)
         reach = np.clip([rows["value"] - rows["low"], rows["high"] - rows["value"]], 0, None)
         x = np.arange(len(groups)) + 0.7 * ((i + 0.5) / len(several) - 0.5)
-        axes.errorbar(x, rows["value"], reach, ls="", capsize=2, label=name, **look(i))
+        axes.errorbar(x, rows["value"], reach, ls="", capsize=2, label=name, **looks(several)[name])
     axes.set(ylabel=label, xlim=(-0.5, len(groups) - 0.5))
     axes.set_xticks(range(len(groups)), [name.replace(", ", "\n") for name in groups])
     axes.grid(visible=False, axis="x")
@@ -330,11 +331,11 @@ def by_size(
     }
     band = {"errorbar": ("pi", 95), "err_kws": {"alpha": 0.25, "lw": 0}}
     sns.lineplot(
-        frame, ax=axes, lw=1.2, dashes=False, mec="none", **columns, **band, **looks(len(names))
+        frame, ax=axes, lw=1.2, dashes=False, mec="none", **columns, **band, **seaborn_looks(names)
     )
-    for i, name in enumerate(names):
+    for name in names:
         if (limits or {}).get(name, 0.0) > 0:
-            axes.axhline(limits[name], color=COLOURS[i % len(COLOURS)], ls="--", lw=1)  # type: ignore[index]
+            axes.axhline(limits[name], color=looks(names)[name]["color"], ls="--", lw=1)  # type: ignore[index]
     axes.set(xscale="log", xlabel=size, ylabel=label, yscale="log" if log else "linear")
     axes.set_ylim(bottom=None if log else 0)
     for place, text in (marks or {}).items():
