@@ -293,7 +293,9 @@ def group_points(frame: pd.DataFrame, label: str) -> Figure:
         rows = frame[frame["series"] == name].set_index("group").reindex(groups)
         reach = np.clip([rows["value"] - rows["low"], rows["high"] - rows["value"]], 0, None)
         x = np.arange(len(groups)) + 0.7 * ((i + 0.5) / len(several) - 0.5)
-        axes.errorbar(x, rows["value"], reach, ls="", capsize=2, label=name, **looks(several)[name])
+        axes.errorbar(
+            x, rows["value"], reach, ls="", capsize=2, label=name, **looks(several)[name]
+        )
     axes.set(ylabel=label, xlim=(-0.5, len(groups) - 0.5))
     axes.set_xticks(range(len(groups)), [name.replace(", ", "\n") for name in groups])
     axes.grid(visible=False, axis="x")
@@ -331,7 +333,14 @@ def by_size(
     }
     band = {"errorbar": ("pi", 95), "err_kws": {"alpha": 0.25, "lw": 0}}
     sns.lineplot(
-        frame, ax=axes, lw=1.2, dashes=False, mec="none", **columns, **band, **seaborn_looks(names)
+        frame,
+        ax=axes,
+        lw=1.2,
+        dashes=False,
+        mec="none",
+        **columns,
+        **band,
+        **seaborn_looks(names),
     )
     for name in names:
         if (limits or {}).get(name, 0.0) > 0:
