@@ -28,6 +28,8 @@ def address(tmp_path_factory):
     (folder / "chapters").mkdir()
     for name in ("01_fairness_metrics", "03_prompts"):
         shutil.copy(home() / "notebooks" / f"{name}.ipynb", folder / "chapters")
+    (folder / "data").mkdir()
+    (folder / "data" / "prompts").symlink_to(home() / "data" / "prompts")  # a chapter looks for a script there
     lab.write_extension(folder)
     places = {f"JUPYTER_{kind}_DIR": str(folder / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
     places |= {f"JUPYTERLAB_{kind}_DIR": str(folder / kind.lower()) for kind in ("SETTINGS", "WORKSPACES")}
