@@ -74,7 +74,8 @@ def celeba(tmp_path_factory):
 def checkout(tmp_path_factory):
     """A checkout of its own with what this chapter needs."""
     root = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(home() / "notebooks" / "profiles", root / "notebooks" / "profiles")
+    for folder in ("profiles", "methods"):
+        shutil.copytree(home() / "notebooks" / folder, root / "notebooks" / folder)
     shutil.copy(home() / "notebooks" / "20_real_faces.ipynb", root / "notebooks")
     for folder in ("prompts", "paper"):
         shutil.copytree(home() / "data" / folder, root / "data" / folder)
