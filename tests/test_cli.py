@@ -184,9 +184,11 @@ def test_tests_are_run_in_the_checkout_whatever_the_folder(tmp_path):
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_stops_a_command_as_ctrl_c_does(name, monkeypatch, capsys):
     number = getattr(signal, name)
+    inherited = signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)  # no nohup
     monkeypatch.setattr(cli, "read_bank", lambda _: [os.kill(os.getpid(), number), *map(time.sleep, [0.1] * 100)])
     assert cli.main(["prompts", "check", "x"]) == 128 + number
     assert capsys.readouterr().err.strip().startswith("Stopped.")
+    signal.signal(number, inherited)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     with cli.stopping():
