@@ -23,11 +23,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from torch import nn
 
 from aimfair import models
-from aimfair.environment import AimfairError, aside, home, reading, resolve
+from aimfair.environment import AimfairError, aside, home, locked, reading, resolve
 from aimfair.metrics import FairnessReport, fairness_report
 from aimfair.training import History
 
@@ -190,8 +189,7 @@ def publish(runs: Iterable[Run], root: Path, profile: str, logits: Collection[st
     """
     folder = root / profile
     # Two that publish at once would give their batches the same number. The lock is no file that git would see.
-    lock = FileLock(Path(tempfile.gettempdir(), f"aimfair-{run_id({'publishes': str(folder.resolve())})}.lock"))
-    with lock:
+    with locked(Path(tempfile.gettempdir(), f"aimfair-{run_id({'publishes': str(folder.resolve())})}.lock")):
         return _publish([run for run in runs if not is_published(root, profile, run.config)], folder, logits)
 
 
