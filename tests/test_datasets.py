@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+import threading
 import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -134,6 +135,18 @@ def test_a_broken_image_is_named_or_leaves_with_its_labels(celeba, damage):
     assert [line.split(": ")[0] for line in faces.skipped] == ["img_align_celeba/000003.jpg"]
     shown = [number_of(image) for image in faces.read(np.arange(len(IDS) - 1), 8)]
     assert shown == [0, 1, 3, 4, 5, 6, 7] and faces.labels("Smiling").tolist() == [value(i, "Smiling") for i in shown]
+
+
+def test_a_reading_that_ends_early_leaves_no_thread_behind(celeba):
+    """A thread that the garbage collector must wait for can wait for what the collector interrupted: for ever."""
+    write_zip(
+        celeba / "img_align_celeba.zip", celeba_files("img_align_celeba/") | {"img_align_celeba/000001.jpg": b"text"}
+    )
+    before = set(threading.enumerate())
+    faces = load("celeba", celeba)
+    with pytest.raises(AimfairError) as error:
+        faces.read(np.arange(len(faces)), 8)
+    assert set(threading.enumerate()) == before, error  # which holds on to all that was left in the middle
 
 
 def test_damaged_containers_are_named(celeba):

@@ -268,9 +268,12 @@ def _decode_all(locations: Sequence[Location], size: int) -> Iterator[np.ndarray
         except BrokenImage as error:
             return error
 
-    with ThreadPoolExecutor(cores()) as pool:
-        for start in range(0, len(locations), BLOCK):  # bounds what waits in memory for a slow consumer
-            yield from pool.map(decode_one, locations[start : start + BLOCK])
+    for start in range(0, len(locations), BLOCK):  # bounds what waits in memory for a slow consumer
+        # Nothing is yielded while threads run: a generator that is left and collected later would wait for its threads in
+        # whatever line the collector came by, and one of those holds a lock that the threads need in order to end.
+        with ThreadPoolExecutor(cores()) as pool:
+            faces = list(pool.map(decode_one, locations[start : start + BLOCK]))
+        yield from faces
 
 
 def decode(data: bytes, size: int) -> np.ndarray:

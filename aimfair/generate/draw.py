@@ -204,20 +204,20 @@ def draw(
     if most and (batch_size or 0) > most:
         warnings.warn(f"this model draws {most} at a time, not {batch_size}: see its preset", stacklevel=2)
     wide = min(batch_size or pipeline.compute.batch_size, most or len(todo), len(todo))
-    with ThreadPoolExecutor(4) as pool:
-        for batch, images in _paint_all(pipeline, paint, todo, wide):
-            dark = [job for job, image in zip(batch, images, strict=True) if image.getbbox() is None]
+    for batch, images in _paint_all(pipeline, paint, todo, wide):
+        dark = [job for job, image in zip(batch, images, strict=True) if image.getbbox() is None]
+        with ThreadPoolExecutor(4) as pool:  # ends before anything is yielded, see aimfair.datasets._images
             written = {
                 job: pool.submit(_write, image, folder / job.path, size)
                 for job, image in zip(batch, images, strict=True)
                 if job not in dark
             }
-            good = [job for job in written if written[job].exception() is None]
-            for name, jobs in (("manifest.csv", good), ("black.csv", dark)):
-                manifest.append(folder, [vars(job) | {"path": job.path} for job in jobs], name)
-            for future in written.values():
-                future.result()  # raises what went wrong with an image, after the others have their rows
-            yield from [None] * len(batch)
+        good = [job for job in written if written[job].exception() is None]
+        for name, jobs in (("manifest.csv", good), ("black.csv", dark)):
+            manifest.append(folder, [vars(job) | {"path": job.path} for job in jobs], name)
+        for future in written.values():
+            future.result()  # raises what went wrong with an image, after the others have their rows
+        yield from [None] * len(batch)
 
 
 def _paint_all(

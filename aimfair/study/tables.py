@@ -130,7 +130,10 @@ def missing(lab: Study, experiment: Experiment, chosen: pd.DataFrame) -> dict[st
     several."""
     seeds = chosen.groupby(["setting", "method"])["seed"].nunique().to_dict()
     wanted = len(experiment.seeds(lab.profile))
-    absent = {label: wanted - seeds.get((where, row.title), 0) for label, (where, row) in _lines(experiment).items()}
+    absent = {
+        label: min(wanted, row.seeds or wanted) - seeds.get((where, row.title), 0)
+        for label, (where, row) in _lines(experiment).items()
+    }
     return {label: count for label, count in absent.items() if count > 0}
 
 

@@ -131,73 +131,78 @@ def all_of(p: Profile) -> dict[str, Experiment]:
 
 
 def _main() -> list[Row]:
-    """Every method with its own search, the most telling rows first: whoever stops the grid early has those."""
-    rows = [_from_scratch("erm"), _from_scratch("synthetic-groups")]
-    for kept in (True, False):  # the batch-norm policy is part of a row's name
-        rows += [_from_erm(name, kept=kept) for name in ("full-finetuning", "aim-fair")]
+    """Every method with its own search, the most telling rows first: whoever stops the grid early has those.
+
+    The first rows have ten seeds. The others have three: they show a direction, and get no verdict.
+    """
+    ways = (True, False)  # whether batch-norm statistics are kept is part of a row's name
+    rows = [_from_scratch("erm")]
     rows += [
-        _from_scratch(name)
-        for name in ("synthetic-only", "repairing", "supplementation", "ffr")
+        _from_erm(name, kept=kept) for name in ("full-finetuning", "aim-fair") for kept in ways
     ]
     rows += [
+        _from_scratch("synthetic-groups"),
         _with_setting("group-dro", weight_decay=DECAYS),
-        _with_setting("balanced-sampling", weight_decay=DECAYS),
         *lines("dfr"),
         _with_setting("jtt", upweight=(2, 5, 20)),
-        _with_setting("diga", consistency=(0.0, 0.1, 1.0)),
-    ]
-    for kept in (True, False):
-        rows += [_from_erm("random-mask", kept=kept), _from_erm("aim-fair-cosine", kept=kept)]
-    rows += [
-        _with_setting("xrm", twin_epochs=(3, 6, 12)),
-        _with_setting("eiil", reference_epochs=(1, 3, 8)),
-        _with_setting("cvar-dro", alpha=(0.5, 0.7, 0.9)),
-        _with_setting("lff", q=(0.1, 0.3, 0.7)),
-        _with_setting("afr", gamma=(0.25, 1.0, 4.0)),
+        _from_scratch("ffr"),
+        *(_from_erm("random-mask", kept=kept) for kept in ways),
+        _from_scratch("supplementation"),
         _from_scratch("synthetic-then-head"),
+    ]
+    few = [
+        _with_setting("afr", gamma=(0.25, 1.0, 4.0)),
+        _with_setting("diga", consistency=(0.0, 0.1, 1.0)),
+        *(_from_erm("aim-fair-cosine", kept=kept) for kept in ways),
+        _with_setting("xrm", twin_epochs=(3, 6, 12)),
+        _from_scratch("synthetic-only"),
+        _from_scratch("repairing"),
         _from_erm("linear-probing"),
         _from_erm("lora"),
         _from_erm("ltgc-mixing"),
+        _with_setting("lff", q=(0.1, 0.3, 0.7)),
+        _with_setting("eiil", reference_epochs=(1, 3, 8)),
+        _with_setting("cvar-dro", alpha=(0.5, 0.7, 0.9)),
         _with_setting("maple", share=(0.1, 0.3, 0.7)),
+        _with_setting("balanced-sampling", weight_decay=DECAYS),
     ]
     taught = {  # is it the drawing that helps, or the faces that the generator has seen?
         "faces that taught the generator": "corpus",
         "the same, groups unknown": "corpus-without-groups",
     }
     for words, generator in taught.items():
-        rows += [
+        few += [
             replace(row, title=f"{row.title}, {words}", changes={"generator": generator})
             for row in (
-                _from_scratch("synthetic-only"),
-                _from_scratch("supplementation"),
                 _from_erm("full-finetuning", kept=True),
+                _from_scratch("supplementation"),
             )
         ]
-    return rows
+    return rows + [replace(row, seeds=3) for row in few]
 
 
 def _from_scratch(method: str) -> Row:
     """A method that trains from scratch: three seeds run every schedule, all seeds choose among the two best."""
-    among = {"training": TRAININGS}
-    return Row(methods.get(method).title, method, among=among, first=3, shortlist=2)
+    return _searched(Row(methods.get(method).title, method, among={"training": TRAININGS}))
 
 
 def _with_setting(method: str, **among: tuple[Any, ...]) -> Row:
     """Likewise, but what is searched beside the schedule is a setting of the method's own, with as many values in all."""
     schedules = {} if len(next(iter(among.values()))) > 3 else {"training": SCHEDULES}
-    return Row(
-        methods.get(method).title, method, among={**schedules, **among}, first=3, shortlist=2
-    )
+    return _searched(Row(methods.get(method).title, method, among={**schedules, **among}))
 
 
 def _from_erm(method: str, *, kept: bool | None = None) -> Row:
-    """A method that goes on from ERM: all seeds run every rate. ``kept`` says whether batch-norm statistics are."""
-    known = methods.get(method)
-    title = (
-        known.title + {None: "", True: ", statistics kept", False: ", statistics follow"}[kept]
-    )
+    """A method that goes on from ERM: likewise for its rate. ``kept`` says whether batch-norm statistics are."""
+    words = {None: "", True: ", statistics kept", False: ", statistics follow"}[kept]
     fixed = {} if kept is None else {"batchnorm": "eval" if kept else "train"}
-    return Row(title, method, fixed, among={"lr": RATES_FROM_ERM}, first=10)
+    return _searched(
+        Row(methods.get(method).title + words, method, fixed, among={"lr": RATES_FROM_ERM})
+    )
+
+
+def _searched(row: Row) -> Row:
+    return replace(row, first=3, shortlist=2)
 
 
 def crossed() -> dict[tuple[str, str, str], Row]:

@@ -35,6 +35,7 @@ class Row:
                see :meth:`aimfair.study.Study.trained`
     first      on how many seeds every value is run; the others run only the best of them
     shortlist  how many values the other seeds run: with more than one, all seeds choose among these
+    seeds      how many of the table's seeds it has; None: all
     """
 
     title: str
@@ -45,6 +46,7 @@ class Row:
     among: Mapping[str, tuple[Any, ...]] | None = None
     first: int = search.SEARCH_SEEDS
     shortlist: int = 1
+    seeds: int | None = None
 
     def configurations(self) -> list[dict[str, Any]]:
         """Complete hyper-parameters of each run: every value that the method searches and the row does not fix."""
@@ -87,6 +89,8 @@ class Experiment:
         """Train the runs of one seed that are missing, or find them."""
         for setting, changed in self.settings.items():
             for row in self.within(setting):
+                if seed not in self.seeds(lab.profile)[: row.seeds]:
+                    continue
                 study = lab.varied(**{**changed, **row.changes})
                 if is_measurement(row.method):
                     study.measure(row.method, seed, **row.fixed)
@@ -141,7 +145,7 @@ def cells(experiment: Experiment, profile: str, changes: Mapping[str, Any], seed
         )
         for setting, changed in experiment.settings.items()
         for row in experiment.within(setting)
-        for seed in seeds
+        for seed in seeds[: row.seeds]
         for hyper in (row.configurations() if seed in search.seeds(p, row.first) else row.followers())
     ]
 
