@@ -47,10 +47,13 @@ TRAININGS = (
 """Rate, weight decay and epochs that every method chooses from that trains from scratch: a centre, and a step from it in each
 direction. 75 epochs make the paper's number of updates. A first search, around a decay of .01, had its winner at an edge."""
 
-SCHEDULES = ("0.05 0.003 45", "0.05 0.003 75")
-"""Those of them that a method with a setting of its own chooses from, together with three values of that setting."""
+SCHEDULES = TRAININGS[1:3] + TRAININGS[4:6]
+"""Those of them that every other method chooses from: ERM, whose seven include them, is at no disadvantage."""
 
-DECAYS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
+SCHEDULE = TRAININGS[2]
+"""The one that ERM chooses. Methods with a setting of their own search that setting with it, as many values as others have."""
+
+DECAYS = (0.001, 0.003, 0.01, 0.03)
 """Weight decays from which oracles choose that train from scratch, on the schedule of ERM."""
 
 RATES_FROM_ERM = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.06)
@@ -136,34 +139,34 @@ def _main() -> list[Row]:
     The first rows have ten seeds. The others have three: they show a direction, and get no verdict.
     """
     ways = (True, False)  # whether batch-norm statistics are kept is part of a row's name
-    rows = [_from_scratch("erm")]
+    rows = [_from_scratch("erm", TRAININGS, shortlist=2)]
     rows += [
         _from_erm(name, kept=kept) for name in ("full-finetuning", "aim-fair") for kept in ways
     ]
     rows += [
         _from_scratch("synthetic-groups"),
-        _with_setting("group-dro", weight_decay=DECAYS),
         *lines("dfr"),
-        _with_setting("jtt", upweight=(2, 5, 20)),
-        _from_scratch("ffr"),
-        *(_from_erm("random-mask", kept=kept) for kept in ways),
-        _from_scratch("supplementation"),
-        _from_scratch("synthetic-then-head"),
+        _with_setting("group-dro", weight_decay=DECAYS),
+        _with_setting("jtt", upweight=(2, 5, 20, 50)),
     ]
     few = [
-        _with_setting("afr", gamma=(0.25, 1.0, 4.0)),
-        _with_setting("diga", consistency=(0.0, 0.1, 1.0)),
+        _from_scratch("ffr"),
+        *(_from_erm("random-mask", kept=kept) for kept in ways),
+        _with_setting("afr", gamma=(0.25, 1.0, 4.0, 10.0)),
+        _from_scratch("supplementation"),
+        _with_setting("diga", consistency=(0.0, 0.1, 1.0, 10.0)),
         *(_from_erm("aim-fair-cosine", kept=kept) for kept in ways),
-        _with_setting("xrm", twin_epochs=(3, 6, 12)),
+        _with_setting("xrm", twin_epochs=(3, 6, 12, 24)),
+        _from_scratch("synthetic-then-head"),
         _from_scratch("synthetic-only"),
         _from_scratch("repairing"),
         _from_erm("linear-probing"),
         _from_erm("lora"),
         _from_erm("ltgc-mixing"),
-        _with_setting("lff", q=(0.1, 0.3, 0.7)),
-        _with_setting("eiil", reference_epochs=(1, 3, 8)),
-        _with_setting("cvar-dro", alpha=(0.5, 0.7, 0.9)),
-        _with_setting("maple", share=(0.1, 0.3, 0.7)),
+        _with_setting("lff", q=(0.1, 0.3, 0.5, 0.7)),
+        _with_setting("eiil", reference_epochs=(1, 3, 8, 20)),
+        _with_setting("cvar-dro", alpha=(0.3, 0.5, 0.7, 0.9)),
+        _with_setting("maple", share=(0.1, 0.3, 0.5, 0.7)),
         _with_setting("balanced-sampling", weight_decay=DECAYS),
     ]
     taught = {  # is it the drawing that helps, or the faces that the generator has seen?
@@ -181,28 +184,25 @@ def _main() -> list[Row]:
     return rows + [replace(row, seeds=3) for row in few]
 
 
-def _from_scratch(method: str) -> Row:
-    """A method that trains from scratch: three seeds run every schedule, all seeds choose among the two best."""
-    return _searched(Row(methods.get(method).title, method, among={"training": TRAININGS}))
+def _from_scratch(method: str, among: tuple[str, ...] = SCHEDULES, shortlist: int = 1) -> Row:
+    """A method that trains from scratch: three seeds run every schedule, all seeds choose among those of the shortlist."""
+    title = methods.get(method).title
+    return Row(title, method, among={"training": among}, first=3, shortlist=shortlist)
 
 
 def _with_setting(method: str, **among: tuple[Any, ...]) -> Row:
-    """Likewise, but what is searched beside the schedule is a setting of the method's own, with as many values in all."""
-    schedules = {} if len(next(iter(among.values()))) > 3 else {"training": SCHEDULES}
-    return _searched(Row(methods.get(method).title, method, among={**schedules, **among}))
+    """Likewise, on the schedule of ERM: what is searched is a setting of the method's own, with as many values in all."""
+    searched = {"training": (SCHEDULE,), **among}
+    return Row(methods.get(method).title, method, among=searched, first=3)
 
 
 def _from_erm(method: str, *, kept: bool | None = None) -> Row:
-    """A method that goes on from ERM: likewise for its rate. ``kept`` says whether batch-norm statistics are."""
+    """A method that goes on from ERM: three seeds run every rate, all choose among the two best. ``kept`` says whether
+    batch-norm statistics are."""
     words = {None: "", True: ", statistics kept", False: ", statistics follow"}[kept]
     fixed = {} if kept is None else {"batchnorm": "eval" if kept else "train"}
-    return _searched(
-        Row(methods.get(method).title + words, method, fixed, among={"lr": RATES_FROM_ERM})
-    )
-
-
-def _searched(row: Row) -> Row:
-    return replace(row, first=3, shortlist=2)
+    title = methods.get(method).title + words
+    return Row(title, method, fixed, among={"lr": RATES_FROM_ERM}, first=3, shortlist=2)
 
 
 def crossed() -> dict[tuple[str, str, str], Row]:
