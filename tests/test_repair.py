@@ -1,5 +1,6 @@
 """aimfair.repair: any classifier of images and any batches, by the very steps of the book's methods."""
 
+import json
 import re
 import shlex
 import shutil
@@ -13,6 +14,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm import create_model
+from tiny_pipelines import stable_diffusion
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import resnet18
@@ -22,10 +24,11 @@ import aimfair
 from aimfair import cli, repairing
 from aimfair.environment import AimfairError, home
 from aimfair.models import as_input, build
-from aimfair.practice import job
+from aimfair.practice import job, synthetic
 from aimfair.practice.evaluation import evaluate
 from aimfair.practice.export import make_classifier
-from aimfair.practice.job import WRITTEN, Job, draw_sets, run
+from aimfair.practice.job import WRITTEN, Job, run
+from aimfair.practice.synthetic import draw_sets, look_at
 from aimfair.training import Schedule
 
 QUICK = {"epochs": 1, "batch_size": 16, "device": "cpu"}
@@ -299,12 +302,38 @@ def test_a_stopped_job_goes_on_with_the_biased_model_it_had_trained(files, tmp_p
     )
 
 
+def test_a_generator_draws_what_a_bank_of_sentences_asks_for_once(files, tmp_path, no_onnx, monkeypatch):
+    bank = {f"{c}_{g}": [f"Photo of one who is {c} and {g}."] for c in ("no", "yes") for g in ("1", "2", "new")}
+    (tmp_path / "bank.json").write_text(json.dumps(bank))
+    given = {"synthetic": None, "generator": str(stable_diffusion(tmp_path)), "prompts": tmp_path / "bank.json"}
+    given |= {"per_group": 3, "steps": 1, "guidance": 1.5}
+    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+        stopped.setattr(job, "repair", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        run(job_of(files, tmp_path / "out", **given))
+    monkeypatch.setattr(synthetic, "load_pipeline", None)  # nothing is drawn again
+    said = run(job_of(files, tmp_path / "out", **given))
+    assert len([*(tmp_path / "out" / "faces").glob("*_*/*.png")]) == 18 and "18 balanced" in said
+    assert (tmp_path / "out" / "faces" / "yes_new" / "00002.png").exists()
+
+
+def test_copies_and_what_is_there_twice_are_seen():
+    drawn, photographs = toy_faces((5, 5, 5, 5), seed=1).images, toy_faces((9, 9, 9, 9), seed=2).images
+    drawn[0], drawn[1] = drawn[19], photographs[7]
+    groups = pd.DataFrame({"class": ["a"] * 10 + ["b"] * 10, "group": (["x"] * 5 + ["y"] * 5) * 2})
+    found = look_at(drawn, groups, photographs).set_index(["class", "group"])
+    assert found["twice"].tolist()[:4] == [20, 0, 0, 20] and found["copies"].tolist()[:4] == [20, 0, 0, 0]
+    assert found.index[-1][0] == "photographs" and 0 <= found["faces"].min() <= 100
+
+
 def test_sets_have_the_shares_of_the_real_images_or_equal_groups():
     groups = pd.DataFrame({"class": ["0", "0", "1", "1"] * 90, "group": ["a", "b"] * 180})
     shares = pd.Series([0.05, 0.45, 0.45, 0.05], pd.MultiIndex.from_product([["0", "1"], ["a", "b"]]))
     biased, balanced = (groups.iloc[places].value_counts() for places in draw_sets(groups, shares, seed=1))
     assert biased.loc["0", "b"] == biased.loc["1", "a"] == 90 and biased.loc["0", "a"] == 10
     assert {*balanced} == {90}
+
+
+DRAWN = {"synthetic": None, "generator": "nowhere"}
 
 
 @pytest.mark.parametrize(
@@ -318,6 +347,11 @@ def test_sets_have_the_shares_of_the_real_images_or_equal_groups():
         ({"synthetic": "nowhere"}, "no such folder"),
         ({"synthetic": "photos"}, "has no image in {class}_{group}/"),
         ({"synthetic": "lacking"}, "has no image in yes_1/"),
+        ({"synthetic": None}, "--synthetic FOLDER, or --generator NAME and --prompts FILE"),
+        ({**DRAWN, "prompts": "labels.csv"}, "labels.csv cannot be read .*: mend it"),
+        ({**DRAWN, "prompts": "other.json"}, "maybe_1 is no {class}_{group} .* of the classes \\['no', 'yes'\\]"),
+        ({**DRAWN, "prompts": "bank.json", "generator": "no/where"}, "give --steps and --guidance"),
+        ({**DRAWN, "prompts": "bank.json", "steps": 1}, "no prompt for group \\(yes, 1\\) of the bank"),
         ({"weights": "nowhere"}, "no weights at"),
         ({"weights": "other.safetensors"}, "does not fit: .* tensors differ from timm:test_resnet"),
         ({"labels": "one.csv"}, "every smile is yes"),
@@ -331,11 +365,13 @@ def test_bad_files_are_told_in_one_line_and_nothing_is_written(files, tmp_path, 
     labels.assign(file=labels["file"] + ".gif").to_csv(files / "others.csv", index=False)
     labels.assign(split="train").to_csv(files / "unsplit.csv", index=False)
     save_file({"fc.weight": torch.zeros(2, 2)}, files / "other.safetensors")
+    (files / "bank.json").write_text(json.dumps({"no_0": ["a"], "no_1": ["b"], "yes_0": ["c"]}))
+    (files / "other.json").write_text(json.dumps({"no_0": ["a"], "maybe_1": ["b"]}))
     for group in ("no_0", "no_1", "yes_0"):
         (files / "lacking" / group).mkdir(parents=True, exist_ok=True)
         shutil.copy(next((files / "faces" / group).iterdir()), files / "lacking" / group / "a.png")
-    paths = ("images", "labels", "synthetic", "weights")
-    given = {name: files / value if name in paths else value for name, value in change.items()}
+    paths = ("images", "labels", "synthetic", "weights", "prompts")
+    given = {name: files / value if name in paths and value else value for name, value in change.items()}
     with pytest.raises(AimfairError, match=says) as error:
         run(job_of(files, tmp_path / "out", **given))
     assert "\n" not in str(error.value) and not (tmp_path / "out").exists()

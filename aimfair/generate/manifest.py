@@ -13,7 +13,8 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import product
+from pathlib import Path, PurePosixPath
 from types import NoneType
 from typing import Any, TypeVar
 
@@ -21,8 +22,7 @@ import pandas as pd
 from filelock import FileLock
 
 from aimfair.environment import AimfairError, aside, reading
-from aimfair.faces import GROUPS
-from aimfair.prompts import Prompt
+from aimfair.prompts import Label, Prompt
 
 COLUMNS = ("path", "target", "protected", "prompt_id", "replicate", "seed", "prompt")
 """Columns of ``manifest.csv``; ``path`` is relative to it. A job with more fields than :class:`Job` has a column for each."""
@@ -43,29 +43,30 @@ class Job:
     number: int  # place of the image in its group; never changes when replicates are added
     prompt_id: str
     prompt: str
-    target: int
-    protected: int
+    target: Label
+    protected: Label
     replicate: int  # how many images of the same prompt come before this one
     seed: int  # of the image's own noise, 63 bits
 
     @property
     def path(self) -> str:
         """Where the image lies below the pool's folder, e.g. ``Smiling_Male/1_0/00042.png``."""
-        return f"{self.pair}/{self.target}_{self.protected}/{self.number:05d}.png"
+        return str(PurePosixPath(self.pair, f"{self.target}_{self.protected}", f"{self.number:05d}.png"))
 
 
 AnyJob = TypeVar("AnyJob", bound=Job)
 
 
 def jobs(prompts: Sequence[Prompt], per_group: int, pair: str, draw: int = 0) -> list[Job]:
-    """``per_group`` jobs for each of the four groups, spread evenly over the group's prompts.
+    """``per_group`` jobs for each target with each protected value, spread evenly over the group's prompts.
 
     draw  another number gives every job another seed: another pool of the same prompts
 
     Raises AimfairError if a group has no prompt.
     """
     todo = []
-    for target, protected in GROUPS:
+    targets, values = (list(dict.fromkeys(getattr(p, name) for p in prompts)) for name in ("target", "protected"))
+    for target, protected in product(targets, values):
         bank = prompts_of(prompts, target, protected, pair)
         for number in range(per_group):
             replicate, place = divmod(number, len(bank))
@@ -75,11 +76,13 @@ def jobs(prompts: Sequence[Prompt], per_group: int, pair: str, draw: int = 0) ->
     return todo
 
 
-def prompts_of(prompts: Sequence[Prompt], target: int, protected: int, pair: str) -> list[Prompt]:
+def prompts_of(prompts: Sequence[Prompt], target: Label, protected: Label, pair: str) -> list[Prompt]:
     """The prompts of one group. Raises AimfairError if there is none."""
     bank = [p for p in prompts if (p.target, p.protected) == (target, protected)]
     if not bank:
-        raise AimfairError(f"no prompt for group ({target}, {protected}) of {pair}: all four groups need some")
+        raise AimfairError(
+            f"no prompt for group ({target}, {protected}) of {pair or 'the bank'}: every group needs some"
+        )
     return bank
 
 
@@ -215,5 +218,5 @@ def check_same(folder: str | Path, todo: Sequence[Job], settings: Mapping[str, A
         was = f"{Path(folder) / job.path} was"
         compared += [(was, name, row[name], new) for name, new in vars(job).items() if not pd.isna(row.get(name))]
     for what, name, old, new in compared:
-        if old != new:
+        if str(old) != str(new):  # a class may be called 1
             raise AimfairError(f"{what} made with {name} {old!r}, not {new!r}: choose another folder, or remove it")

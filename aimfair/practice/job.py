@@ -21,6 +21,14 @@ from aimfair.models import as_input, decide, evaluate_batches
 from aimfair.practice import report
 from aimfair.practice.evaluation import as_classes, order_classes, read_table
 from aimfair.practice.export import make_classifier, write_onnx, write_safetensors
+from aimfair.practice.synthetic import (
+    biased_shares,
+    draw_sets,
+    draw_synthetic,
+    look_at,
+    read_prompts,
+    read_synthetic,
+)
 from aimfair.repairing import repair
 from aimfair.training import Schedule, batches, cross_entropy, fit
 
@@ -40,16 +48,22 @@ class Job:
     target     column of the classes; they are the model's outputs in order (numbers by value, other names by alphabet)
     protected  columns of which the test images are reported by; they may be missing altogether
     model, weights  see :func:`aimfair.practice.export.make_classifier`; without weights the biased model is trained first
-    synthetic  a folder of ``{class}_{group}/`` folders of images
+    synthetic  a folder of ``{class}_{group}/`` folders of images; or None, and ``generator`` draws ``per_group`` images for
+               each of the ``prompts`` into ``out/faces``, see :func:`aimfair.practice.synthetic.draw_synthetic`
     ratio      minority to majority that is assumed of the real images, where no protected column says it
     """
 
     images: Path
     labels: Path
     target: str
-    synthetic: Path
     model: str
     out: Path
+    synthetic: Path | None = None
+    generator: str = ""
+    prompts: Path | None = None
+    per_group: int = 2500
+    steps: int = 0
+    guidance: float = 0.0
     weights: Path | None = None
     protected: tuple[str, ...] = ()
     size: int | None = None
@@ -110,7 +124,7 @@ def run(job: Job) -> str:
     notes.append(
         f"Images of {size} px, channels normalised by mean {made.mean} and deviation {made.std}: the model's own?"
     )
-    drawn, groups = read_synthetic(job.synthetic, classes, size)
+    drawn, groups = read_synthetic(job.synthetic or draw_faces(job, classes, size, device), classes, size)
     job.out.mkdir(parents=True, exist_ok=True)
     settings_file.write_text(settings)
     how: dict[str, Any] = {"mean": made.mean, "std": made.std, "batch_size": job.batch_size}
@@ -128,7 +142,7 @@ def run(job: Job) -> str:
     right = (decide(answer(made.model, faces)) == faces.target).numpy()
     by_group = groups.assign(right=100.0 * right).groupby(["class", "group"], as_index=False)["right"]
     seen = by_group.agg(images="size", accuracy="mean")
-    shares, said = biased_shares(job, table[table["split"] == "train"], seen)
+    shares, said = biased_shares(table[table["split"] == "train"], seen, job.protected, job.ratio)
     notes.append(said)
     biased, balanced = draw_sets(groups, shares, job.seed)
     repaired = repair(
@@ -152,10 +166,21 @@ def run(job: Job) -> str:
     )
     example, _ = next(iter(replace(test, batch_size=8)))
     notes.append(write_onnx(repaired.model, example, job.out / "model.onnx"))
+    seen = look_at(drawn, groups, train.images).merge(seen, how="left", on=["class", "group"])
     parts = list(report.repair_parts(tested, job.protected, classes, repaired, seen, notes))
     report.write_card(job.out / "card.md", job.model, parts, tested)
     report.write_page(job.out / "report.html", f"Repair of {job.model}, which says {job.target}", parts)
     return f"{report.as_text(parts)}\n\n{_there(job.out)}"
+
+
+def draw_faces(job: Job, classes: Sequence[str], size: int, device: str) -> Path:
+    """The folder of the images that the job's generator draws. Raises AimfairError where it has none, or no prompts."""
+    if not job.generator or job.prompts is None:
+        raise AimfairError(
+            "synthetic images are needed: --synthetic FOLDER, or --generator NAME and --prompts FILE draw some"
+        )
+    bank = read_prompts(job.prompts, classes)
+    return draw_synthetic(job.generator, bank, job.per_group, job.steps, job.guidance, size, job.out / "faces", device)
 
 
 def _there(out: Path) -> str:
@@ -190,30 +215,6 @@ def read_photos(job: Job) -> tuple[pd.DataFrame, _images.Catalogue, list[str], l
     return table.rename_axis("name").reset_index(), catalogue, classes, notes
 
 
-def read_synthetic(folder: Path, classes: Sequence[str], size: int) -> tuple[Tensor, pd.DataFrame]:
-    """Images (N, 3, size, size) uint8 in the folders ``{class}_{group}`` of ``folder``; a row each with both names.
-
-    Raises AimfairError where there are none, and for a class that lacks a group which another class has.
-    """
-    if not folder.is_dir():
-        raise AimfairError(f"--synthetic {folder}: there is no such folder")
-    inside = _images.Container(folder)
-    names = [name for name in inside.members if name.lower().endswith((".png", ".jpg", ".jpeg", ".webp"))]
-    found = pd.Series(names, dtype=str).str.extract(r"^(?P<class>[^/]+)_(?P<group>[^/_]+)/")
-    known = found["class"].isin(classes).to_numpy()
-    names, found = [name for name, keep in zip(names, known, strict=True) if keep], found[known].reset_index(drop=True)
-    counts = pd.crosstab(found["class"], found["group"]).reindex(classes, fill_value=0)
-    if counts.size == 0 or (counts == 0).any(axis=None):
-        empty = [f"{t}_{p}" for t in counts.index for p in counts.columns if counts.loc[t, p] == 0]
-        raise AimfairError(
-            f"{folder} has no image in {empty[0] if empty else '{class}_{group}'}/: every class needs all groups"
-        )
-    if counts.shape[1] < 2:
-        raise AimfairError(f"{folder} has images of one group only: a bias needs two to be seen")
-    catalogue = _images.build(f"synthetic {folder}", found, [_images.Location(inside, name) for name in names], [])
-    return catalogue.read(np.arange(len(names)), size), found
-
-
 def train_biased(model: nn.Module, train: Photos, held: Photos, job: Job, classes: int, device: str) -> None:
     """Train the model in place as the book's ERM does, or read what an earlier call trained."""
     from safetensors.torch import load_file
@@ -229,42 +230,6 @@ def train_biased(model: nn.Module, train: Photos, held: Photos, job: Job, classe
     how: dict[str, Any] = {"loss": cross_entropy, "what": "biased model", "resume": job.out / "biased.half.safetensors"}
     fit(model, *sets, plan, job.seed, device, **how)
     write_safetensors(model, kept, {"model": job.model})
-
-
-def biased_shares(job: Job, train: pd.DataFrame, seen: pd.DataFrame) -> tuple[pd.Series, str]:
-    """Share of each (class, group) in the real training images, and how it is known.
-
-    From the first protected column where there is one. Else the assumed ratio: of each class that group is the majority of
-    which the biased model gets most synthetic images right (``seen``: class, group and accuracy).
-    """
-    index = pd.MultiIndex.from_frame(seen[["class", "group"]])
-    if job.protected:
-        pairs = pd.MultiIndex.from_arrays([train["class"], as_classes(train[job.protected[0]])])
-        counts = pairs.value_counts().reindex(index, fill_value=0)
-        if counts.sum() == 0:
-            raise AimfairError(
-                f"the groups {sorted({*seen['group']})} of the synthetic images are no {job.protected[0]}"
-            )
-        return counts / counts.sum(), f"The bias of the training images was counted by {job.protected[0]}."
-    accuracy = pd.Series(seen["accuracy"].to_numpy(), index=index)
-    majority = accuracy.groupby(level=0).transform("max") == accuracy
-    weight = pd.Series(np.where(majority, 1.0, job.ratio), index=index)
-    most = ", ".join("_".join(pair) for pair in index[majority])
-    return weight / weight.groupby(level=0).transform("sum") / seen["class"].nunique(), (
-        f"No protected label says how biased the training images are: assumed is that {most} are in the majority, by 1 to "
-        f"{job.ratio:.2g}, because the model gets most synthetic images of these right."
-    )
-
-
-def draw_sets(groups: pd.DataFrame, shares: pd.Series, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places of a biased set, with these ``shares``, and of a balanced one, each as large as the images allow."""
-    rng = np.random.default_rng(seed)
-    places = {pair: rng.permutation(rows) for pair, rows in groups.groupby(["class", "group"]).indices.items()}
-    counts = pd.Series({pair: len(rows) for pair, rows in places.items()}).reindex(shares.index)
-    total = (counts / shares.where(shares > 0)).min()
-    sizes = np.floor(shares * total + 1e-9).astype(int)
-    biased = np.concatenate([rows[: sizes[pair]] for pair, rows in places.items()])
-    return biased, np.concatenate([rows[: counts.min()] for rows in places.values()])
 
 
 def predictions(table: pd.DataFrame, classes: Sequence[str], before: Tensor, after: Tensor) -> pd.DataFrame:

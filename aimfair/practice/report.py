@@ -45,7 +45,8 @@ def repair_parts(
     """What a report says of a repair.
 
     tested  a row per test image: class, before, after, and the ``protected`` columns
-    seen    class, group, images and accuracy of the biased model on the synthetic images
+    seen    of each class and group of the synthetic images: their number, accuracy of the biased model, and what
+            :func:`aimfair.practice.synthetic.look_at` found
     """
     grouped = groupings(tested, protected) if protected else {"class": pd.Series("all", index=tested.index)}
     yield f"{len(tested):,} test images; accuracies and rates in per cent with 95 % intervals."
@@ -61,8 +62,12 @@ def repair_parts(
             "The labels hold no protected attribute. How groups of real people fare, before or after, cannot be known from "
             "them: label a few hundred test images, and run aimfair evaluate on predictions.csv."
         )
-    yield "# The biased model on synthetic images, which it never saw"
+    yield "# The synthetic images"
     yield seen
+    yield (
+        "In per cent: images in which a face is found, that are there twice, that are copies of photographs, and whose class "
+        "the biased model says. Low accuracy means a bias, or images that do not show what their folder is called."
+    )
     yield "# What learnt"
     names, learnt = [name for name, _ in repaired.model.named_parameters()], repaired.mask
     share = 100 * scalar_share(repaired.model, learnt)

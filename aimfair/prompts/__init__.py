@@ -38,17 +38,21 @@ Other descriptions: {Other descriptions}
 Prompt format: {Prompt format}"""
 
 
+Label = int | str
+"""0 or 1 in this book; the name of a class or a group in a repair of a user's own classifier."""
+
+
 @dataclass(frozen=True)
 class Prompt:
-    """One sentence for the text-to-image model, and the labels (0 or 1) of every image drawn from it.
+    """One sentence for the text-to-image model, and the labels of every image drawn from it.
 
     ``id`` names group and place, such as "1_0/07".
     """
 
     id: str
     text: str
-    target: int
-    protected: int
+    target: Label
+    protected: Label
 
 
 VARIANTS: dict[str, Callable[[Mapping[str, Any]], list[tuple[str, str]]]] = {
